@@ -1,0 +1,1 @@
+"""The bundled demonstration: public-domain text, a small tokenizer and model, and what prepares them."""
