@@ -1,0 +1,114 @@
+"""From sizes and a parallel layout to this rank's Megatron model chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch.nn.functional import silu
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.model.gpt import RotaryGPTModel
+from nemo_pi.model.layer_spec import decoder_spec
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.spec import ContextExtension
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Choices of a model that are neither its shape nor its positions."""
+
+    params_dtype: torch.dtype = torch.float32
+    """Dtype of the weights the layers compute with."""
+    init_method_std: float = 0.02
+    """Standard deviation of a fresh model's weights."""
+    rotary_kernel: str = "auto"
+    """model.rotary_kernel."""
+    transformer_engine: bool = False
+    """Whether layers are Transformer Engine's."""
+    recompute_granularity: str | None = None
+    """full, selective or None: which activations are recomputed in the backward pass."""
+    recompute_method: str | None = None
+    """uniform or block, under full recomputation."""
+    recompute_num_layers: int | None = None
+    """Layers per recomputed unit, under full recomputation."""
+
+
+def transformer_config(
+    shape: ModelShape, layout: ParallelLayout, options: BuildOptions, *, rotary_interleaved: bool = False
+) -> TransformerConfig:
+    """Megatron's configuration of a Llama-like decoder.
+
+    calculate_per_token_loss makes gradients exact whatever the split of the batch; fusions that need
+    Transformer Engine or apex stay off where they are absent.
+    """
+    on_gpu = torch.cuda.is_available()
+    return TransformerConfig(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        num_query_groups=shape.num_query_groups,
+        kv_channels=shape.head_dim,
+        layernorm_epsilon=shape.norm_epsilon,
+        normalization="RMSNorm",
+        gated_linear_unit=True,
+        activation_func=silu,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        window_size=None if shape.sliding_window is None else (shape.sliding_window - 1, 0),
+        rotary_interleaved=rotary_interleaved,
+        init_method_std=options.init_method_std,
+        params_dtype=options.params_dtype,
+        pipeline_dtype=options.params_dtype,
+        bf16=options.params_dtype is torch.bfloat16,
+        fp16=options.params_dtype is torch.float16,
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual_pipeline,
+        context_parallel_size=layout.context,
+        sequence_parallel=layout.sequence_parallel,
+        calculate_per_token_loss=True,
+        use_cpu_initialization=not on_gpu,
+        gradient_accumulation_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        batch_p2p_comm=on_gpu,
+        recompute_granularity=options.recompute_granularity,
+        recompute_method=options.recompute_method,
+        recompute_num_layers=options.recompute_num_layers,
+    )
+
+
+def build_model_chunks(
+    shape: ModelShape,
+    extension: ContextExtension,
+    layout: ParallelLayout,
+    options: BuildOptions,
+) -> list[RotaryGPTModel]:
+    """This rank's part of the model: one chunk, or several under interleaved pipelining.
+
+    Megatron's process groups must be up (parallel.groups.initialize).
+    """
+    config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
+    stages: list[int | None] = (
+        list(range(layout.virtual_pipeline)) if layout.virtual_pipeline else [None]
+    )
+    return [
+        RotaryGPTModel(
+            config=config,
+            transformer_layer_spec=decoder_spec(config, stage, options.transformer_engine, options.rotary_kernel),
+            vocab_size=shape.vocab_size,
+            max_sequence_length=extension.target_window,
+            extension=extension,
+            pre_process=groups.is_first_stage(stage),
+            post_process=groups.is_last_stage(stage),
+            share_embeddings_and_output_weights=shape.tied_embeddings,
+            vp_stage=stage,
+        )
+        for stage in stages
+    ]

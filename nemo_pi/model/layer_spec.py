@@ -1,0 +1,72 @@
+"""Which modules a transformer layer is made of: Transformer Engine's where asked for, else local ones."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.model.attention import RotarySelfAttention
+from nemo_pi.model.core_attention import SdpaCoreAttention
+from nemo_pi.model.norm import RMSNorm
+
+
+def transformer_engine_available() -> bool:
+    """Whether Transformer Engine is installed and has a GPU to run on."""
+    return torch.cuda.is_available() and find_spec("transformer_engine") is not None
+
+
+def resolve_transformer_engine(request: str | bool) -> bool:
+    """Turns model.transformer_engine (auto, true, false) into yes or no.
+
+    Raises:
+        BackendUnavailableError: it was asked for by name and cannot run here.
+    """
+    available = transformer_engine_available()
+    if str(request).lower() == "auto":
+        return available
+    wanted = str(request).lower() == "true"
+    if wanted and not available:
+        raise BackendUnavailableError(
+            "model.transformer_engine",
+            required="the transformer_engine package and a CUDA device",
+            given="neither or only one of them on this machine",
+            mend="install it (pip install 'nemo_pi[te]' on a GPU machine) or set transformer_engine: auto",
+        )
+    return wanted
+
+
+def decoder_spec(
+    config: TransformerConfig, stage: int | None, use_transformer_engine: bool, rotary_kernel: str
+) -> TransformerBlockSubmodules:
+    """The layers of one model chunk: Megatron's own, their self-attention replaced by ours.
+
+    Args:
+        config: says how many layers the chunk gets.
+        stage: number of the chunk under interleaved pipelining, else None.
+        use_transformer_engine: from resolve_transformer_engine.
+        rotary_kernel: model.rotary_kernel, resolved when the layers are built.
+    """
+    if use_transformer_engine:
+        spec = get_gpt_layer_with_transformer_engine_spec()
+        # Imported here: the module needs Transformer Engine at import.
+        from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
+
+        norm = TESpecProvider().layer_norm(rms_norm=True)
+    else:
+        spec = get_gpt_layer_local_spec(normalization="RMSNorm")
+        norm = RMSNorm
+        spec.submodules.input_layernorm = norm
+        spec.submodules.pre_mlp_layernorm = norm
+        spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
+    spec.submodules.self_attention.module = RotarySelfAttention
+    spec.submodules.self_attention.params["rotary_kernel"] = rotary_kernel
+    layers = get_num_layers_to_build(config, vp_stage=stage)
+    return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)
