@@ -1,0 +1,29 @@
+"""Dynamic NTK: the base grows with the length being read (arXiv 2309.00071, section 3.3).
+
+Here the frequencies are a function of the length alone. transformers keeps state instead: it never shrinks
+the base until a sequence shorter than the original window comes by. Keys cached under one base do not fit
+another, so a key/value cache must hold keys before rotation, or be rebuilt when the length changes.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nemo_pi.rope import plain
+
+
+def scaled_base(rotary_dim: int, base: float, factor: float, original_window: int, seq_len: int) -> float:
+    """b · (s·l/L - (s-1))^(D/(D-2)) at length l above L; b itself up to L."""
+    length = max(seq_len, original_window)
+    stretch = factor * length / original_window - (factor - 1)
+    return base * stretch ** (rotary_dim / (rotary_dim - 2))
+
+
+def inverse_frequencies(
+    rotary_dim: int, base: float, factor: float, original_window: int, seq_len: int | None
+) -> Tensor:
+    """Plain frequencies of the base for seq_len tokens (None: at most the original window); fp32."""
+    length = original_window if seq_len is None else seq_len
+    return plain.inverse_frequencies(
+        rotary_dim, scaled_base(rotary_dim, base, factor, original_window, length)
+    )

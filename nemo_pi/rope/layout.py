@@ -1,0 +1,24 @@
+"""The two orders in which a head's rotated channels can be stored."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def halves_from_interleaved(head_dim: int, rotary_dim: int) -> Tensor:
+    """Where each channel of the half-rotate layout stands in the interleaved one.
+
+    `rows_halves = rows_interleaved[index]`, with the rows of one head's q or k projection, makes a model that
+    rotates halves compute what the interleaved one did: q·k is the same sum in another order.
+
+    Returns:
+        int64 [head_dim]; channels beyond rotary_dim stay.
+    """
+    rotated = torch.arange(rotary_dim).view(-1, 2).t().reshape(-1)
+    return torch.cat((rotated, torch.arange(rotary_dim, head_dim)))
+
+
+def interleaved_from_halves(head_dim: int, rotary_dim: int) -> Tensor:
+    """The inverse of halves_from_interleaved; int64 [head_dim]."""
+    return torch.argsort(halves_from_interleaved(head_dim, rotary_dim))
