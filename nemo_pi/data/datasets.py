@@ -1,0 +1,122 @@
+"""From the ``data`` section of a YAML to the train, validation and test datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+from nemo_pi.data.blend import BlendedDataset
+from nemo_pi.data.indexed import open_indexed
+from nemo_pi.data.positions import PlainPositions
+from nemo_pi.data.samples import SampleDataset, SampleRules
+from nemo_pi.data.splits import SPLITS, Blend, parse_data_prefix, parse_splits, split_documents
+from nemo_pi.errors import ConfigError, DataError
+
+Datasets = tuple[BlendedDataset | None, BlendedDataset | None, BlendedDataset | None]
+"""Train, validation and test; None where no sample is asked for or the split is empty by its share."""
+
+
+def build_datasets(
+    data_cfg: Mapping[str, Any],
+    *,
+    seq_length: int,
+    vocab_size: int | None,
+    seed: int,
+    num_samples: tuple[int, int, int],
+    eod_id: int | None = None,
+) -> Datasets:
+    """Open, check and lay out the corpora that ``model.data`` names.
+
+    Args:
+        data_cfg: keys data_prefix, splits_string, seed, reset_position_ids, reset_attention_mask,
+            eod_mask_loss, check_token_ids; all but data_prefix may be missing. Others are ignored.
+        seq_length: S, tokens per sample (S + 1 are read).
+        vocab_size: token ids must be smaller; None, or ``check_token_ids: false``, leaves that unchecked.
+        seed: decides the order; ``data.seed`` goes before it.
+        num_samples: samples that the run may consume of train, validation and test. Sample i does not
+            depend on it.
+        eod_id: end-of-document id, for eod_mask_loss.
+
+    Raises:
+        ConfigError: a key of the wrong form.
+        DataError: missing, damaged or foreign files, ids outside the vocabulary, too few tokens.
+    """
+    prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
+    rules = _rules(data_cfg, eod_id)
+    chosen_seed = data_cfg.get("seed")
+    opener = _Opener(vocab_size if data_cfg.get("check_token_ids", True) else None)
+    shares = parse_splits(data_cfg.get("splits_string"))
+    built: list[BlendedDataset | None] = []
+    for split, wanted in enumerate(num_samples):
+        blend = prefixes.get(SPLITS[split]) if isinstance(prefixes, dict) else prefixes
+        share = 1.0 if isinstance(prefixes, dict) else shares[split]
+        if blend is None or wanted <= 0 or share == 0:
+            built.append(None)
+            continue
+        parts = []
+        for corpus, prefix in enumerate(blend.prefixes):
+            indexed = opener.open(prefix)
+            ranges = _ranges(indexed, prefixes, shares)
+            key = (int(seed if chosen_seed is None else chosen_seed), split, corpus)
+            parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules))
+        built.append(BlendedDataset(parts, blend.weights, wanted))
+    return built[0], built[1], built[2]
+
+
+class _Opener:
+    """Opens and checks each corpus once, however many splits read it."""
+
+    def __init__(self, vocab_size: int | None) -> None:
+        self.vocab_size = vocab_size
+        self._open: dict[str, IndexedDataset] = {}
+
+    def open(self, prefix: str) -> IndexedDataset:
+        if prefix not in self._open:
+            self._open[prefix] = open_indexed(prefix, self.vocab_size)
+        return self._open[prefix]
+
+
+def _rules(data_cfg: Mapping[str, Any], eod_id: int | None) -> SampleRules:
+    eod_mask_loss = bool(data_cfg.get("eod_mask_loss", False))
+    if eod_mask_loss and eod_id is None:
+        raise ConfigError(
+            "data.eod_mask_loss",
+            required="a tokenizer with an end-of-document id",
+            given="a tokenizer without one",
+            mend="set data.eod_mask_loss: false, or use a tokenizer with an end-of-sequence token",
+        )
+    return SampleRules(
+        positions=PlainPositions(reset=bool(data_cfg.get("reset_position_ids", False))),
+        reset_attention_mask=bool(data_cfg.get("reset_attention_mask", False)),
+        eod_mask_loss=eod_mask_loss,
+        eod_id=eod_id,
+    )
+
+
+def _ranges(
+    indexed: IndexedDataset, prefixes: dict[str, Blend] | Blend, shares: tuple[float, float, float]
+) -> list[tuple[int, int]]:
+    num_documents = len(indexed.document_indices) - 1
+    if isinstance(prefixes, dict):
+        return [(0, num_documents)] * 3
+    return split_documents(num_documents, shares)
+
+
+def _stream(
+    indexed: IndexedDataset,
+    documents: tuple[int, int],
+    split: str,
+    seq_length: int,
+    key: tuple[int, ...],
+    rules: SampleRules,
+) -> SampleDataset:
+    if documents[0] == documents[1]:
+        raise DataError(
+            "data.splits_string",
+            required=f"at least one document of {indexed.path_prefix} for {split}",
+            given=f"none of its {len(indexed.document_indices) - 1} documents",
+            mend="change data.splits_string, or name each split's files in data.data_prefix",
+        )
+    return SampleDataset(indexed, documents, seq_length=seq_length, key=key, rules=rules)

@@ -1,0 +1,87 @@
+"""Turns JSONL lines into token ids; light to import, so that worker processes start quickly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pi.data.jsonl import Line
+from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
+from nemo_pi.errors import DataError
+
+
+@dataclass(frozen=True)
+class EncodingRules:
+    """What a worker must know."""
+
+    tokenizer: dict[str, Any]
+    """Keyword arguments of `nemo_pi.data.tokenizer.build_tokenizer`."""
+    keys: tuple[str, ...] = ("text",)
+    """Keys of the JSON objects to encode, each into its own dataset."""
+    append_eod: bool = False
+    """End every document with the tokenizer's end-of-document id."""
+
+
+class Encoder:
+    """Encodes lines by `EncodingRules`."""
+
+    def __init__(self, rules: EncodingRules, tokenizer: Tokenizer | None = None) -> None:
+        self.rules = rules
+        self.tokenizer = tokenizer or build_tokenizer(**rules.tokenizer)
+
+    def __call__(self, lines: Iterable[Line]) -> list[list[NDArray[np.int32]]]:
+        """Ids of each line, one array per key; an empty text gives an empty array."""
+        return [[self._encode(line, text) for text in self._texts(line)] for line in lines]
+
+    def _texts(self, line: Line) -> list[str]:
+        try:
+            record = json.loads(line.raw.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _bad_line(line, "one JSON object in UTF-8", str(error)) from error
+        if not isinstance(record, dict):
+            raise _bad_line(line, "a JSON object", type(record).__name__)
+        for key in self.rules.keys:
+            if not isinstance(record.get(key), str):
+                given = (
+                    type(record[key]).__name__ if key in record else f"only {', '.join(record) or 'no keys'}"
+                )
+                raise _bad_line(line, f"a string under the key {key!r} (--json-keys)", given)
+        return [record[key] for key in self.rules.keys]
+
+    def _encode(self, line: Line, text: str) -> NDArray[np.int32]:
+        try:
+            ids = self.tokenizer.encode(text)
+        except (UnicodeError, TypeError) as error:
+            # A lone surrogate is legal JSON and no text.
+            raise _bad_line(line, "text that UTF-8 can hold", str(error)) from error
+        if ids and self.rules.append_eod:
+            ids.append(self.tokenizer.eod_id or 0)
+        return np.asarray(ids, dtype=np.int32)
+
+
+_encoder: Encoder | None = None
+
+
+def start_worker(rules: EncodingRules) -> None:
+    """Build this process's encoder once."""
+    global _encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _encoder = Encoder(rules)
+
+
+def encode_lines(lines: Sequence[Line]) -> list[list[NDArray[np.int32]]]:
+    """Encode in a worker that `start_worker` has prepared."""
+    assert _encoder is not None
+    return _encoder(lines)
+
+
+def _bad_line(line: Line, required: str, given: str) -> DataError:
+    return DataError(
+        f"{line.path}, line {line.number}", required=required, given=given, mend="correct or remove the line"
+    )

@@ -1,0 +1,163 @@
+"""Megatron ``.bin``/``.idx`` files, checked whole before anything reads them.
+
+megatron-core opens a truncated ``.bin`` without complaint and fails in the middle of an epoch, and a
+token id outside the vocabulary is silently masked under tensor parallelism. Both are refused here.
+
+Layout of ``.idx`` (little endian): 9 bytes magic, uint64 version 1, uint8 dtype code, uint64 number of
+sequences n, uint64 number of document marks d, int32[n] lengths in tokens, int64[n] byte offsets in the
+``.bin``, int64[d] document marks (sequence numbers, from 0 up to n), and for multimodal data int8[n].
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+from nemo_pi.errors import DataError
+
+MAGIC = b"MMIDIDX\x00\x00"
+DTYPES: dict[int, type[np.integer]] = {
+    1: np.uint8,
+    2: np.int8,
+    3: np.int16,
+    4: np.int32,
+    5: np.int64,
+    8: np.uint16,
+}
+"""Integer dtype codes of the format; codes 6 and 7 are floats and hold no tokens."""
+
+_HEADER = struct.Struct("<9sQBQQ")
+_REBUILD = "write the pair again with examples/preprocess_data.py, or copy both files again"
+
+
+@dataclass(frozen=True)
+class IndexHeader:
+    """The first 34 bytes of an ``.idx`` file."""
+
+    dtype: type[np.integer]
+    """Element type of the ``.bin``."""
+    num_sequences: int
+    """Number of sequences (a document is one or more of them)."""
+    num_marks: int
+    """Number of document marks: one more than the number of documents."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in bytes that the whole ``.idx`` must have (without modes)."""
+        return _HEADER.size + 12 * self.num_sequences + 8 * self.num_marks
+
+
+def read_header(idx_path: Path) -> IndexHeader:
+    """Read and check magic, version and dtype code of an ``.idx`` file.
+
+    Raises:
+        DataError: a file that is not a version 1 index of integer tokens.
+    """
+    with open(idx_path, "rb") as stream:
+        raw = stream.read(_HEADER.size)
+    if len(raw) < _HEADER.size or raw[:9] != MAGIC:
+        raise _refuse(idx_path, f"the magic bytes {MAGIC!r}", repr(raw[:9]))
+    _, version, code, num_sequences, num_marks = _HEADER.unpack(raw)
+    if version != 1:
+        raise _refuse(idx_path, "index version 1", version)
+    if code not in DTYPES:
+        raise _refuse(idx_path, f"an integer dtype code of {sorted(DTYPES)}", code)
+    return IndexHeader(DTYPES[code], num_sequences, num_marks)
+
+
+def validate_pair(prefix: str | Path) -> IndexHeader:
+    """Check that ``prefix.idx`` and ``prefix.bin`` are whole and agree with each other.
+
+    Raises:
+        DataError: a missing, truncated, foreign, empty or mismatched file.
+    """
+    idx_path, bin_path = _paths(prefix)
+    header = read_header(idx_path)
+    size = idx_path.stat().st_size
+    # Multimodal indices end with one more byte per sequence; we read text from them all the same.
+    if size not in (header.num_bytes, header.num_bytes + header.num_sequences):
+        raise _refuse(idx_path, f"{header.num_bytes} bytes as its header says", f"{size} bytes")
+    _check_arrays(idx_path, bin_path, header)
+    return header
+
+
+def open_indexed(prefix: str | Path, vocab_size: int | None = None) -> IndexedDataset:
+    """Open ``prefix.bin``/``prefix.idx`` as megatron-core's memory-mapped dataset, after `validate_pair`.
+
+    Args:
+        prefix: path without extension.
+        vocab_size: where given, every token id is read once and must lie in [0, vocab_size).
+
+    Raises:
+        DataError: see `validate_pair` and `check_token_ids`.
+    """
+    validate_pair(prefix)
+    if vocab_size is not None:
+        check_token_ids(prefix, vocab_size)
+    return IndexedDataset(str(prefix), multimodal=False, mmap=True)
+
+
+def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 << 24) -> None:
+    """Read the whole ``.bin`` once, in chunks, and refuse ids outside [0, vocab_size).
+
+    Costs one sequential read (skipped where the element type cannot hold such an id).
+
+    Raises:
+        DataError: with the first offending id and its token offset in the file.
+    """
+    idx_path, bin_path = _paths(prefix)
+    dtype = read_header(idx_path).dtype
+    info = np.iinfo(dtype)
+    if info.min >= 0 and info.max < vocab_size:
+        return
+    tokens = np.memmap(bin_path, dtype=dtype, mode="r")
+    for start in range(0, tokens.size, chunk_tokens):
+        chunk = tokens[start : start + chunk_tokens]
+        if int(chunk.max()) >= vocab_size or int(chunk.min()) < 0:
+            at = int(np.argmax((chunk < 0) | (chunk >= vocab_size)))
+            raise DataError(
+                str(bin_path),
+                required=f"token ids from 0 to {vocab_size - 1} (model.vocab_size {vocab_size})",
+                given=f"id {int(chunk[at])} at token {start + at}",
+                mend="preprocess with the tokenizer of the checkpoint, or set model.vocab_size to its size",
+            )
+
+
+def _paths(prefix: str | Path) -> tuple[Path, Path]:
+    idx_path, bin_path = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+    for path in (idx_path, bin_path):
+        if not path.is_file():
+            raise DataError(
+                "data.data_prefix",
+                required=f"the pair {idx_path.name} and {bin_path.name} in {idx_path.parent}",
+                given=f"no file {path}",
+                mend="give the path without .bin/.idx, or write the pair with examples/preprocess_data.py",
+            )
+    return idx_path, bin_path
+
+
+def _check_arrays(idx_path: Path, bin_path: Path, header: IndexHeader) -> None:
+    n, d = header.num_sequences, header.num_marks
+    start = _HEADER.size
+    raw = np.memmap(idx_path, mode="r", dtype=np.uint8)
+    lengths = np.frombuffer(raw, np.int32, n, start).astype(np.int64)
+    pointers = np.frombuffer(raw, np.int64, n, start + 4 * n)
+    marks = np.frombuffer(raw, np.int64, d, start + 12 * n)
+    if n == 0 or (lengths < 0).any() or lengths.sum() == 0:
+        raise _refuse(idx_path, "at least one token and no negative length", f"{n} sequences")
+    ends = np.cumsum(lengths) * np.dtype(header.dtype).itemsize
+    if pointers[0] != 0 or (pointers[1:] != ends[:-1]).any():
+        raise _refuse(idx_path, "byte offsets that follow from the lengths", "offsets that do not")
+    if d < 2 or marks[0] != 0 or marks[-1] != n or (np.diff(marks) < 0).any():
+        raise _refuse(idx_path, f"document marks rising from 0 to {n}", "marks that do not")
+    size = bin_path.stat().st_size
+    if size != ends[-1]:
+        raise _refuse(bin_path, f"{int(ends[-1])} bytes, as {idx_path.name} says", f"{size} bytes")
+
+
+def _refuse(path: Path, required: str, given: object) -> DataError:
+    return DataError(str(path), required=required, given=given, mend=_REBUILD)

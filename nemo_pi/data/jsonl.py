@@ -1,0 +1,79 @@
+"""Lines of JSONL files: finding the files, reading them (also gzipped), numbering the lines."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from nemo_pi.errors import DataError
+
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+"""Files that are taken from a folder."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that is not blank."""
+
+    path: str
+    """The file."""
+    number: int
+    """Line number, from 1."""
+    raw: bytes
+    """Its bytes, line end included."""
+
+
+def find_files(source: str | Path) -> list[Path]:
+    """The files that `source` names: itself, a folder's `SUFFIXES` files (sorted), or a glob's (sorted).
+
+    Raises:
+        DataError: when that is no file at all.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+    else:
+        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    if not found:
+        raise DataError(
+            "--input",
+            required=f"a file, a folder with {', '.join(SUFFIXES)} files, or a glob",
+            given=f"{source}, where no such file is",
+            mend="check the path (quote a glob so that the shell leaves it alone)",
+        )
+    return found
+
+
+def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
+    """Lines of the files one after another, blank ones left out.
+
+    Raises:
+        DataError: a gzip file that is damaged or ends early, with the line where it happened.
+    """
+    for path in paths:
+        number = 0
+        try:
+            with _open(path) as stream:
+                for number, raw in enumerate(stream, start=1):
+                    if number == 1:
+                        raw = raw.removeprefix(b"\xef\xbb\xbf")
+                    if raw.strip():
+                        yield Line(str(path), number, raw)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                f"{path}, after line {number}",
+                required="a readable file",
+                given=f"{type(error).__name__}: {error}",
+                mend="copy or compress the file again",
+            ) from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")

@@ -1,0 +1,87 @@
+"""The order of an epoch as a pure function of (seed, stream, epoch).
+
+Nothing is kept on disk and nothing depends on the process: every rank, and every resumed run, computes
+the same permutations. `numpy.random.RandomState` is used because its streams are frozen: a resumed run
+reads the same samples under a newer numpy.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pi.errors import DataError
+
+_DOCUMENTS, _SAMPLES = 0, 1
+
+
+def permutation(length: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+    """A random permutation of range(length), decided by the non-negative integers of `key` alone."""
+    bits = np.random.MT19937(np.random.SeedSequence(key))
+    return np.random.RandomState(bits).permutation(length).astype(np.int64, copy=False)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the documents."""
+
+    documents: NDArray[np.int64]
+    """Document numbers in reading order."""
+    starts: NDArray[np.int64]
+    """Token offset of each of `documents` in the epoch, and the total at the end: one longer."""
+    samples: NDArray[np.int64]
+    """Window numbers in reading order."""
+
+
+class EpochOrder:
+    """Shuffled documents, laid end to end and cut into windows, and the windows shuffled; per epoch.
+
+    Window w of an epoch holds its tokens [w·S, w·S + S + 1): the last token of a window is the first of the
+    next, so that every token but the first is a label exactly once. At most S tokens at the end of an
+    epoch, others in each epoch, are left over.
+
+    Args:
+        lengths: tokens of each document.
+        seq_length: S, input tokens per sample.
+        key: non-negative integers that name this stream (seed, split, corpus).
+        name: the corpus, for messages.
+    """
+
+    def __init__(
+        self, lengths: NDArray[np.int64], seq_length: int, key: tuple[int, ...], name: str = "corpus"
+    ) -> None:
+        self.lengths, self.seq_length, self.key = lengths.astype(np.int64), seq_length, key
+        total = int(self.lengths.sum())
+        self.samples_per_epoch = (total - 1) // seq_length
+        if self.samples_per_epoch < 1:
+            raise DataError(
+                name,
+                required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in each split",
+                given=f"{total} tokens in {len(self.lengths)} documents",
+                mend="add text, change data.splits_string, or shorten model.encoder_seq_length",
+            )
+        self._cache: OrderedDict[int, Epoch] = OrderedDict()
+
+    def epoch(self, number: int) -> Epoch:
+        """The order of epoch `number`, from 0; the last two asked for are kept in memory."""
+        if number not in self._cache:
+            self._cache[number] = self._make(number)
+            # Two, because data-parallel neighbours and workers straddle the end of an epoch.
+            while len(self._cache) > 2:
+                self._cache.popitem(last=False)
+        return self._cache[number]
+
+    def locate(self, index: int) -> tuple[Epoch, int]:
+        """The epoch and the first token (offset in that epoch) of sample `index`, for any index >= 0."""
+        number, place = divmod(index, self.samples_per_epoch)
+        epoch = self.epoch(number)
+        return epoch, int(epoch.samples[place]) * self.seq_length
+
+    def _make(self, number: int) -> Epoch:
+        documents = permutation(len(self.lengths), (*self.key, number, _DOCUMENTS))
+        starts = np.concatenate([[0], np.cumsum(self.lengths[documents])])
+        samples = permutation(self.samples_per_epoch, (*self.key, number, _SAMPLES))
+        return Epoch(documents, starts, samples)

@@ -1,0 +1,178 @@
+"""JSONL to megatron ``.bin``/``.idx``, as NeMo's ``preprocess_data_for_megatron.py`` does.
+
+Entry point: ``examples/preprocess_data.py``. Output: ``PREFIX_KEY_document.{bin,idx}`` per JSON key.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_pi.data.encoding import Encoder, EncodingRules, encode_lines, start_worker
+from nemo_pi.data.jsonl import Line, find_files, read_lines
+from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
+from nemo_pi.data.writer import PairWriter
+from nemo_pi.errors import ConfigError
+
+log = logging.getLogger(__name__)
+_LINES_PER_TASK = 32
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What to read, how to encode it and where to write."""
+
+    input: str
+    """JSONL file (also .gz), folder or glob."""
+    output_prefix: str
+    """Path that ``_KEY_document.bin`` and ``.idx`` are appended to."""
+    tokenizer: dict[str, Any] = field(default_factory=lambda: {"library": "byte"})
+    """Keyword arguments of `nemo_pi.data.tokenizer.build_tokenizer`."""
+    json_keys: tuple[str, ...] = ("text",)
+    """Keys to encode."""
+    append_eod: bool = False
+    """End each document with the end-of-document id."""
+    workers: int = 1
+    """Processes that encode; 1 encodes in this process."""
+    log_interval: int = 1000
+    """Documents between two progress lines; 0 for none."""
+    overwrite: bool = False
+    """Replace existing output instead of refusing."""
+
+
+@dataclass
+class PreprocessResult:
+    """What was written."""
+
+    prefixes: list[str]
+    """Path prefixes of the pairs, one per key."""
+    num_documents: int = 0
+    """Documents written (lines, less those that are empty under every key)."""
+    num_tokens: int = 0
+    """Tokens written, over all keys."""
+    num_empty: int = 0
+    """Empty texts, which are left out."""
+
+
+def preprocess(config: PreprocessConfig) -> PreprocessResult:
+    """Encode JSONL into indexed datasets; nothing appears under the final names until all is written.
+
+    Raises:
+        ConfigError: no end-of-document id where one is to be appended; a bad number of workers.
+        DataError: no input, a bad line (file and line are named), existing output without overwrite,
+            or no token at all.
+    """
+    files = find_files(config.input)
+    tokenizer = build_tokenizer(**config.tokenizer)
+    _check(config, tokenizer)
+    prefixes = [f"{config.output_prefix}_{key}_document" for key in config.json_keys]
+    result = PreprocessResult(prefixes)
+    writers: list[PairWriter] = []
+    try:
+        for prefix in prefixes:
+            writers.append(PairWriter(prefix, tokenizer.vocab_size, overwrite=config.overwrite))
+        _write_all(config, tokenizer, files, writers, result)
+        for writer in writers:
+            writer.check_not_empty(config.input)
+        for writer in writers:
+            writer.commit()
+    finally:
+        for writer in writers:
+            writer.discard()
+    return result
+
+
+def _check(config: PreprocessConfig, tokenizer: Tokenizer) -> None:
+    if config.append_eod and tokenizer.eod_id is None:
+        raise ConfigError(
+            "--append-eod",
+            required="a tokenizer with an end-of-sequence token",
+            given=f"{tokenizer.name}, which has none",
+            mend="leave out --append-eod, or add eos_token to the tokenizer",
+        )
+    if config.workers < 1 or not config.json_keys or len(set(config.json_keys)) < len(config.json_keys):
+        raise ConfigError(
+            "--workers, --json-keys",
+            required="at least one process, and keys that differ",
+            given=f"{config.workers}, {list(config.json_keys)}",
+            mend="correct the flags",
+        )
+
+
+def _write_all(
+    config: PreprocessConfig,
+    tokenizer: Tokenizer,
+    files: list[Path],
+    writers: list[PairWriter],
+    result: PreprocessResult,
+) -> None:
+    began = time.monotonic()
+    for row in _encoded(config, tokenizer, files):
+        written = 0
+        for writer, ids in zip(writers, row, strict=True):
+            if ids.size:
+                writer.add_document(ids)
+                result.num_tokens += ids.size
+                written = 1
+            else:
+                result.num_empty += 1
+        result.num_documents += written
+        if written and config.log_interval and result.num_documents % config.log_interval == 0:
+            seconds = max(time.monotonic() - began, 1e-9)
+            log.info(
+                "%d documents, %d tokens, %.0f documents/s, %.0f tokens/s",
+                result.num_documents,
+                result.num_tokens,
+                result.num_documents / seconds,
+                result.num_tokens / seconds,
+            )
+
+
+def _encoded(
+    config: PreprocessConfig, tokenizer: Tokenizer, files: list[Path]
+) -> Iterator[list[NDArray[np.int32]]]:
+    rules = EncodingRules(config.tokenizer, config.json_keys, config.append_eod)
+    tasks = _tasks(read_lines(files))
+    if config.workers == 1:
+        encoder = Encoder(rules, tokenizer)
+        for task in tasks:
+            yield from encoder(task)
+        return
+    yield from _in_processes(rules, tasks, config.workers)
+
+
+def _in_processes(
+    rules: EncodingRules, tasks: Iterator[list[Line]], workers: int
+) -> Iterator[list[NDArray[np.int32]]]:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # spawn: a forked child inherits the locks of whatever threads the parent runs.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(rules,))
+    pending: deque[Future[list[list[NDArray[np.int32]]]]] = deque()
+    try:
+        # A bounded queue: reading ahead without limit would hold the whole input in memory.
+        for task in tasks:
+            pending.append(pool.submit(encode_lines, task))
+            if len(pending) >= 4 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _tasks(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    while task := list(islice(lines, _LINES_PER_TASK)):
+        yield task

@@ -1,0 +1,79 @@
+"""Command line of the preprocessing, with NeMo's flags."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from nemo_pi.data.preprocess import PreprocessConfig, preprocess
+from nemo_pi.errors import NemoPiError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parse = argparse.ArgumentParser(
+        prog="preprocess_data.py", description="Write PREFIX_KEY_document.bin and .idx from JSONL."
+    )
+    group = parse.add_argument_group("input")
+    group.add_argument("--input", required=True, help="JSONL file (also .gz), folder or quoted glob")
+    group.add_argument("--json-keys", nargs="+", default=["text"], help="keys to encode (default: text)")
+    group = parse.add_argument_group("tokenizer")
+    group.add_argument(
+        "--tokenizer-library",
+        required=True,
+        choices=["huggingface", "sentencepiece", "megatron", "byte"],
+        help="megatron: GPT-2 files given by --vocab-file and --merge-file",
+    )
+    group.add_argument("--tokenizer-type", help="path of the tokenizer, where --tokenizer-model is not given")
+    group.add_argument("--tokenizer-model", help="tokenizer folder, tokenizer.json or sentencepiece .model")
+    group.add_argument("--vocab-file", help="GPT-2 style vocab.json")
+    group.add_argument("--merge-file", help="GPT-2 style merges.txt")
+    group.add_argument(
+        "--append-eod", action="store_true", help="end each document with the end-of-document id"
+    )
+    group = parse.add_argument_group("output")
+    group.add_argument("--output-prefix", required=True, help="path without _KEY_document and extension")
+    group.add_argument("--dataset-impl", default="mmap", choices=["mmap"], help="only mmap exists")
+    group.add_argument("--overwrite", action="store_true", help="replace existing output")
+    group = parse.add_argument_group("run")
+    group.add_argument("--workers", type=int, default=1, help="encoding processes (default: 1)")
+    group.add_argument("--log-interval", type=int, default=1000, help="documents between progress lines")
+    return parse
+
+
+def to_config(args: argparse.Namespace) -> PreprocessConfig:
+    """The configuration that parsed flags describe."""
+    return PreprocessConfig(
+        input=args.input,
+        output_prefix=args.output_prefix,
+        tokenizer={
+            "library": args.tokenizer_library,
+            "model": args.tokenizer_model,
+            "type": args.tokenizer_type,
+            "vocab_file": args.vocab_file,
+            "merge_file": args.merge_file,
+        },
+        json_keys=tuple(args.json_keys),
+        append_eod=args.append_eod,
+        workers=args.workers,
+        log_interval=args.log_interval,
+        overwrite=args.overwrite,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 on success, 2 with a message on a user's mistake."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        result = preprocess(to_config(parser().parse_args(argv)))
+    except NemoPiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{result.num_documents} documents, {result.num_tokens} tokens, {result.num_empty} empty texts left out"
+    )
+    for prefix in result.prefixes:
+        print(prefix)
+    return 0

@@ -1,0 +1,81 @@
+"""Writes one ``.bin``/``.idx`` pair so that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+from numpy.typing import NDArray
+
+from nemo_pi.errors import DataError
+
+
+class PairWriter:
+    """megatron-core's builder, writing under temporary names until `commit`.
+
+    Args:
+        prefix: final path without extension; its folder is made.
+        vocab_size: decides the element type: uint16 below 65,500 ids, else int32.
+        overwrite: replace an existing pair.
+
+    Raises:
+        DataError: the pair exists and `overwrite` is not given.
+    """
+
+    def __init__(self, prefix: str, vocab_size: int, *, overwrite: bool = False) -> None:
+        self.prefix, self.vocab_size = prefix, vocab_size
+        final = [Path(f"{prefix}{suffix}") for suffix in (".bin", ".idx")]
+        present = [str(path) for path in final if path.exists()]
+        if present and not overwrite:
+            raise DataError(
+                "--output-prefix",
+                required="a name that is free",
+                given=f"{', '.join(present)}, already there",
+                mend="choose another prefix or give --overwrite",
+            )
+        final[0].parent.mkdir(parents=True, exist_ok=True)
+        self._final = final
+        self._partial = [path.with_name(f"{path.name}.partial-{os.getpid()}") for path in final]
+        self._builder = IndexedDatasetBuilder(str(self._partial[0]), dtype=DType.optimal_dtype(vocab_size))
+
+    def add_document(self, ids: NDArray[np.int32]) -> None:
+        """Append one document of at least one token.
+
+        Raises:
+            DataError: ids that the tokenizer's vocabulary does not hold (they would wrap around silently).
+        """
+        if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
+            raise DataError(
+                self.prefix,
+                required=f"token ids below {self.vocab_size}",
+                given=f"ids from {int(ids.min())} to {int(ids.max())}",
+                mend="check the tokenizer's files",
+            )
+        self._builder.add_document(torch.from_numpy(ids), [ids.size])
+
+    def check_not_empty(self, source: str) -> None:
+        """Refuse to write a pair without a token."""
+        if not self._builder.sequence_lengths:
+            raise DataError(source, required="some text", given="none", mend="check --input and --json-keys")
+
+    def commit(self) -> None:
+        """Flush to disk and give the pair its final names, the index last."""
+        self._builder.finalize(str(self._partial[1]))
+        for path in self._partial:
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        # Without its index a .bin is no dataset: never let an old index point into a new .bin.
+        self._final[1].unlink(missing_ok=True)
+        for partial, final in zip(self._partial, self._final, strict=True):
+            os.replace(partial, final)
+
+    def discard(self) -> None:
+        """Remove what was not committed; nothing to do after `commit`."""
+        self._builder.data_file.close()
+        for path in self._partial:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
