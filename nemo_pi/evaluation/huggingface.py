@@ -1,0 +1,161 @@
+"""A scorer over any transformers causal language model in a local folder.
+
+Loading is data only: safetensors weights, classes that transformers ships, nothing fetched, no remote code.
+
+Shapes: B windows in a batch, S tokens in a window, N = B*S, H hidden size, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.evaluation.scorer import TokenScores, score_hidden, score_logits
+
+
+class HuggingFaceScorer:
+    """Scores a transformers causal LM with explicit position ids, with the logits made a chunk at a time.
+
+    Args:
+        folder: a local folder with config.json and *.safetensors.
+        name: what reports call it; the folder's name by default.
+        dtype: of the weights and activations. fp32 by default, so that results do not depend on how the weights
+            are stored; give torch.bfloat16 for a model that would not fit otherwise. Scores are fp32 either way.
+        device: "cuda" where there is one, else "cpu", by default.
+        chunk_tokens: how many tokens' logits [chunk_tokens, V] are held at once.
+
+    Raises:
+        CheckpointError: no such folder, no safetensors, weights missing or of other shapes, an architecture that
+            transformers does not ship, or one that takes no position ids.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
+        chunk_tokens: int = 512,
+    ) -> None:
+        if chunk_tokens < 1:
+            raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, mend="give e.g. 512")
+        folder = Path(folder)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = _load(folder, dtype).to(self.device).eval().requires_grad_(False)
+        self.chunk_tokens = chunk_tokens
+        self._name = name or folder.resolve().name
+        self._vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
+        self._head_is_linear = self._probe_head()
+
+    @property
+    def name(self) -> str:
+        """What reports call this model."""
+        return self._name
+
+    @torch.inference_mode()
+    def score(self, tokens_BS: Tensor, labels_BS: Tensor, position_ids_BS: Tensor) -> TokenScores:
+        """Rate each label as the successor of the tokens up to its index (see `Scorer.score`).
+
+        Raises:
+            DataError: an id outside the vocabulary (on a GPU it would otherwise end the process).
+        """
+        self._check_ids(tokens_BS, labels_BS)
+        labels_N = labels_BS.reshape(-1).to(self.device)
+        inputs = self._inputs(tokens_BS, position_ids_BS)
+        if self._head_is_linear:
+            hidden_BSH = self.model.base_model(**inputs)[0]
+            head = self.model.get_output_embeddings()
+            logprob_N, greedy_N = score_hidden(hidden_BSH.flatten(0, 1), labels_N, head, self.chunk_tokens)
+        else:
+            logits_NV = self.model(**inputs).logits.flatten(0, 1)
+            chunks = zip(logits_NV.split(self.chunk_tokens), labels_N.split(self.chunk_tokens), strict=True)
+            scores = [score_logits(logits, labels) for logits, labels in chunks]
+            logprob_N, greedy_N = (torch.cat(part) for part in zip(*scores, strict=True))
+        return TokenScores(logprob_N.view(labels_BS.shape).cpu(), greedy_N.view(labels_BS.shape).cpu())
+
+    def _inputs(self, tokens_BS: Tensor, position_ids_BS: Tensor) -> dict[str, Any]:
+        # Without a mask transformers takes every jump of the position ids for the start of another document.
+        # An all-ones mask says there is one; it is recognised and costs no explicit mask in the attention.
+        return {
+            "input_ids": tokens_BS.to(self.device),
+            "position_ids": position_ids_BS.to(self.device),
+            "attention_mask": torch.ones_like(tokens_BS, device=self.device),
+            "use_cache": False,
+        }
+
+    def _check_ids(self, *ids: Tensor) -> None:
+        for name, tensor in zip(("tokens", "labels"), ids, strict=True):
+            low, high = int(tensor.min()), int(tensor.max())
+            if low < 0 or high >= self._vocab_size:
+                raise DataError(
+                    name,
+                    required=f"ids from 0 to {self._vocab_size - 1}, the vocabulary of {self.name}",
+                    given=f"ids from {low} to {high}",
+                    mend="tokenize with the tokenizer of this checkpoint",
+                )
+
+    @torch.inference_mode()
+    def _probe_head(self) -> bool:
+        # Some architectures scale or cap the logits after the head; their base model and head alone would be
+        # wrong. Asked of the model itself, bit for bit, because a cap hardly shows on small logits.
+        tokens_BS = torch.arange(min(8, self._vocab_size))[None]
+        inputs = self._inputs(tokens_BS, torch.arange(tokens_BS.shape[1])[None])
+        head = self.model.get_output_embeddings()
+        if head is None:
+            return False
+        return torch.equal(head(self.model.base_model(**inputs)[0]), self.model(**inputs).logits)
+
+
+def _load(folder: Path, dtype: torch.dtype) -> Any:
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            "checkpoint folder",
+            required="a local folder with config.json and *.safetensors",
+            given=folder,
+            mend="give the folder of a Hugging Face model saved with safe_serialization",
+        )
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            "checkpoint folder",
+            required="a causal language model that transformers loads without running code from the folder",
+            given=f"{folder} ({error})",
+            mend="check config.json and the weights; architectures with code of their own are not loaded",
+        ) from error
+    _check_loaded(folder, model, info)
+    return model
+
+
+def _check_loaded(folder: Path, model: Any, info: dict[str, Any]) -> None:
+    # transformers only warns and goes on with random numbers.
+    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind, ()))
+    if wrong:
+        raise CheckpointError(
+            "checkpoint folder",
+            required="every weight of the model that config.json describes",
+            given=f"{folder} without {', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}",
+            mend="copy the folder again, or correct config.json",
+        )
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise CheckpointError(
+            "checkpoint folder",
+            required="a model whose forward takes position_ids",
+            given=type(model).__name__,
+            mend="evaluate a model with rotary positions",
+        )

@@ -1,0 +1,197 @@
+"""Sliding-window perplexity by context length, as in the Position Interpolation paper (arXiv 2306.15595, §3.2).
+
+Shapes: B windows in a batch, S tokens in a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.windows import SCORED, WHOLE_DOCUMENT, Span, Window, plan_spans, plan_windows
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being measured, tokens read so far, and tokens to read in all."""
+
+
+@dataclass(frozen=True)
+class PerplexityResult:
+    """Perplexities that compare like with like: the same labels at every length."""
+
+    by_length: dict[int, float]
+    """Window length in tokens → exp of the mean negative log-likelihood over all scored labels."""
+    num_scored: int
+    """Labels scored, the same at each length."""
+    protocol: dict[str, Any]
+    """How it was measured, in words and numbers."""
+
+
+@dataclass(frozen=True)
+class PerplexityPlan:
+    """Checked documents, spans and windows; `num_tokens` says what it costs before anything is computed."""
+
+    documents: list[Tensor]
+    spans: list[Span]
+    lengths: tuple[int, ...]
+    stride: int
+    scored: str
+    bos_id: int | None
+
+    @classmethod
+    def build(
+        cls,
+        documents: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        stride: int = 256,
+        scored: str = WHOLE_DOCUMENT,
+        max_tokens: int | None = None,
+        bos_id: int | None = None,
+    ) -> PerplexityPlan:
+        """Check the arguments of `sliding_window_perplexity` and plan its windows."""
+        _check(lengths, stride, scored)
+        tensors = [_with_bos(torch.as_tensor(document, dtype=torch.int64), bos_id) for document in documents]
+        spans = plan_spans(
+            [len(tensor) for tensor in tensors],
+            longest=max(lengths),
+            stride=stride,
+            scored=scored,
+            max_tokens=max_tokens,
+        )
+        return cls(tensors, spans, tuple(sorted(set(lengths))), stride, scored, bos_id)
+
+    def windows(self, length: int) -> list[Window]:
+        """Return every window of this length, document by document."""
+        return [window for span in self.spans for window in plan_windows(span, length, self.stride)]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens the model will read, over all lengths."""
+        return sum(length * len(self.windows(length)) for length in self.lengths)
+
+    @property
+    def num_scored(self) -> int:
+        """Labels scored at each length."""
+        return sum(span.num_labels for span in self.spans)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Name the measurement, so that no perplexity stands without it."""
+        return {
+            "name": "sliding window, token-weighted, each label once, windows within a document from position 0",
+            "stride_tokens": self.stride,
+            "scored": self.scored,
+            "num_documents": len(self.spans),
+            "num_scored_tokens": self.num_scored,
+            "bos_id": self.bos_id,
+        }
+
+
+def sliding_window_perplexity(
+    scorer: Scorer,
+    documents: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    *,
+    stride: int = 256,
+    scored: str = WHOLE_DOCUMENT,
+    max_tokens: int | None = None,
+    bos_id: int | None = None,
+    batch_tokens: int = 8192,
+    progress: Progress | None = None,
+) -> PerplexityResult:
+    """Measure perplexity at each window length, over the same labels at every length.
+
+    Windows and labels are those of `windows.py`: a window never leaves its document, its positions start at 0, and
+    each label is scored once. The mean is over labels, not over windows or documents, and is summed in float64.
+
+    Args:
+        scorer: the model.
+        documents: token ids, each document longer than the longest length.
+        lengths: window lengths in tokens; duplicates are dropped.
+        stride: labels scored by each window after a document's first, in tokens; at most the shortest length.
+        scored: "whole_document" or "full_context", see `plan_spans`.
+        max_tokens: a limit on the labels scored at each length; None scores all. The cost at length L is about
+            max_tokens * L / stride tokens read.
+        bos_id: where given, every window begins with this token (in place of the first token of its context), and a
+            document's first token is scored too. None adds nothing.
+        batch_tokens: tokens per batch; at least one window.
+        progress: called before the first and after every batch.
+
+    Raises:
+        DataError: no documents or one too short. ConfigError: a length, stride, budget or protocol that cannot be.
+    """
+    plan = PerplexityPlan.build(
+        documents, lengths, stride=stride, scored=scored, max_tokens=max_tokens, bos_id=bos_id
+    )
+    return run_plan(scorer, plan, batch_tokens=batch_tokens, progress=progress)
+
+
+def run_plan(
+    scorer: Scorer, plan: PerplexityPlan, *, batch_tokens: int = 8192, progress: Progress | None = None
+) -> PerplexityResult:
+    """Score every window of the plan."""
+    report = progress or (lambda *_: None)
+    total, done = plan.num_tokens, 0
+    report("perplexity", done, total)
+    by_length = {}
+    for length in plan.lengths:
+        nll = 0.0
+        for windows in _batches(plan.windows(length), max(1, batch_tokens // length)):
+            nll += _score_windows(scorer, plan, windows)
+            done += length * len(windows)
+            report(f"perplexity at {length}", done, total)
+        by_length[length] = _exp(nll / plan.num_scored)
+    return PerplexityResult(by_length, plan.num_scored, plan.protocol)
+
+
+def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Window]) -> float:
+    length = windows[0].length
+    pairs = [plan.documents[w.document][w.start : w.start + length + 1] for w in windows]
+    tokens_BS = torch.stack([pair[:-1] for pair in pairs])
+    labels_BS = torch.stack([pair[1:] for pair in pairs])
+    if plan.bos_id is not None:
+        tokens_BS[:, 0] = plan.bos_id
+    index_S = torch.arange(length)
+    scores = scorer.score(tokens_BS, labels_BS, index_S.expand_as(tokens_BS))
+    num_scored_B = torch.tensor([w.num_scored for w in windows])
+    counts_BS = index_S >= length - num_scored_B[:, None]
+    # masked_select, not a product with the mask: 0 · inf would be NaN.
+    return -float(scores.logprob_BS.cpu().double().masked_select(counts_BS).sum())
+
+
+def _batches(windows: Sequence[Window], size: int) -> Iterator[Sequence[Window]]:
+    return (windows[i : i + size] for i in range(0, len(windows), size))
+
+
+def _with_bos(document: Tensor, bos_id: int | None) -> Tensor:
+    return document if bos_id is None else torch.cat([document.new_tensor([bos_id]), document])
+
+
+def _exp(mean_nll: float) -> float:
+    try:
+        return math.exp(mean_nll)
+    except OverflowError:
+        return math.inf
+
+
+def _check(lengths: Sequence[int], stride: int, scored: str) -> None:
+    if scored not in SCORED:
+        raise ConfigError("scored", required=f"one of {', '.join(SCORED)}", given=scored, mend="correct the name")
+    if not lengths or min(lengths) < 2:
+        raise ConfigError(
+            "lengths", required="window lengths of ≥ 2 tokens", given=list(lengths), mend="give e.g. [512, 1024]"
+        )
+    if not 1 <= stride <= min(lengths):
+        raise ConfigError(
+            "stride",
+            required=f"from 1 to the shortest length, {min(lengths)} tokens",
+            given=stride,
+            mend="lower the stride, or leave the short lengths out",
+        )
