@@ -33,8 +33,8 @@ VALID = {
     *(f"State of the Union {year}" for year in (1834, 1878, 1923, 2000)),
 }
 
-BIBLE_BOOKS = """Ge Genesis|Exo Exodus|Lev Leviticus|Num Numbers|Deu Deuteronomy|Josh Joshua|Jdgs Judges|Ruth Ruth
-1Sm 1 Samuel|2Sm 2 Samuel|1Ki 1 Kings|2Ki 2 Kings|1Chr 1 Chronicles|2Chr 2 Chronicles|Ezra Ezra|Neh Nehemiah
+BIBLE_BOOKS = """Ge Genesis|Exo Exodus|Lev Leviticus|Num Numbers|Deu Deuteronomy|Josh Joshua|Jdgs Judges
+Ruth Ruth|1Sm 1 Samuel|2Sm 2 Samuel|1Ki 1 Kings|2Ki 2 Kings|1Chr 1 Chronicles|2Chr 2 Chronicles|Ezra Ezra|Neh Nehemiah
 Est Esther|Job Job|Psa Psalms|Prv Proverbs|Eccl Ecclesiastes|SSol Song of Solomon|Isa Isaiah|Jer Jeremiah
 Lam Lamentations|Eze Ezekiel|Dan Daniel|Hos Hosea|Joel Joel|Amos Amos|Obad Obadiah|Jonah Jonah|Mic Micah
 Nahum Nahum|Hab Habakkuk|Zep Zephaniah|Hag Haggai|Zec Zechariah|Mal Malachi|Mat Matthew|Mark Mark|Luke Luke
@@ -44,7 +44,8 @@ Titus Titus|Phmn Philemon|Heb Hebrews|Jas James|1Pet 1 Peter|2Pet 2 Peter|1Jn 1 
 Jude Jude|Rev Revelation"""
 BOOK_OF = dict(entry.split(" ", 1) for entry in BIBLE_BOOKS.replace("\n", "|").split("|"))
 AUSTEN_TITLES = (
-    "Emma", "Mansfield Park", "Northanger Abbey", "Persuasion", "Pride and Prejudice", "Sense and Sensibility",
+    "Emma", "Mansfield Park", "Northanger Abbey", "Persuasion", "Pride and Prejudice",
+    "Sense and Sensibility",
 )  # fmt: skip
 
 PUNCTUATION = str.maketrans(
@@ -89,7 +90,17 @@ def sotu(folder: Path) -> Iterator[Document]:
 def moby_dick(folder: Path) -> Iterator[Document]:
     """Groups of about a dozen chapters, so that each document is some 20,000 tokens long."""
     chapters = [folder / f"chapter_{n}.txt" for n in range(1, 136)]
-    for first, last in ((1, 12), (13, 26), (27, 40), (41, 51), (52, 60), (61, 76), (77, 91), (92, 108), (109, 118)):
+    for first, last in (
+        (1, 12),
+        (13, 26),
+        (27, 40),
+        (41, 51),
+        (52, 60),
+        (61, 76),
+        (77, 91),
+        (92, 108),
+        (109, 118),
+    ):
         parts = [path.read_text(encoding="utf-8") for path in chapters[first - 1 : last]]
         yield Document(f"Moby Dick, chapters {first} to {last}", "moby-dick", normalise("\n\n".join(parts)))
     parts = [path.read_text(encoding="utf-8") for path in [*chapters[118:], folder / "epilogue.txt"]]
