@@ -14,8 +14,8 @@ def apply_rotary(x_ND: Tensor, cos_F: Tensor, sin_F: Tensor, interleaved: bool =
 
     Args:
         x_ND: [..., N, D] of any floating dtype.
-        cos_F, sin_F: [..., F] in fp32, the same for all heads; the leading dimensions broadcast against
-            those of x. 2F ≤ D; channels from 2F on pass through untouched.
+        cos_F, sin_F: fp32, [..., F] without a head axis (the same for all heads), or [..., 1, F] with as many
+            axes as x has; the others broadcast. 2F ≤ D; channels from 2F on pass through untouched.
         interleaved: whether pairs are channels (2j, 2j+1) rather than (j, j + F).
 
     Returns:
@@ -24,7 +24,7 @@ def apply_rotary(x_ND: Tensor, cos_F: Tensor, sin_F: Tensor, interleaved: bool =
     rotary_dim = 2 * cos_F.shape[-1]
     if rotary_dim > x_ND.shape[-1]:
         raise ValueError(f"cannot rotate {rotary_dim} channels of a head that has {x_ND.shape[-1]}")
-    cos, sin = cos_F.unsqueeze(-2), sin_F.unsqueeze(-2)
+    cos, sin = (table if table.dim() == x_ND.dim() else table.unsqueeze(-2) for table in (cos_F, sin_F))
     rotated, passed = x_ND[..., :rotary_dim], x_ND[..., rotary_dim:]
     first, second = _split(rotated.to(torch.promote_types(x_ND.dtype, torch.float32)), interleaved)
     turned = first * cos - second * sin, second * cos + first * sin

@@ -32,7 +32,12 @@ def rotary_cos_sin(
 
     Returns:
         cos_BSF, sin_BSF: fp32, with the attention factor folded in.
+
+    Raises:
+        TypeError: for floating positions, which would already have been rounded (bf16 beyond 256).
     """
+    if position_ids_BS.is_floating_point():
+        raise TypeError(f"position ids must be whole numbers; got {position_ids_BS.dtype}")
     if seq_len is None and spec.depends_on_length and position_ids_BS.numel():
         seq_len = int(position_ids_BS.max()) + 1
     inverse_F = inverse_frequencies(spec, seq_len, device=position_ids_BS.device)

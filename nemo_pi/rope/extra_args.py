@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_pi.errors import ConfigError
@@ -78,10 +78,10 @@ def _normalise(name: str, value: Any, num_frequencies: int) -> Any:
 
 
 def _factor_list(field: str, value: Any, num_frequencies: int) -> tuple[float, ...]:
-    is_list = not isinstance(value, (str, bytes, Mapping)) and hasattr(value, "__iter__")
-    if not is_list or len(tuple(value)) != num_frequencies:
+    is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if not is_list or len(value) != num_frequencies:
         required = f"a list of {num_frequencies} numbers (half the rotary dimension)"
-        given = f"{len(tuple(value))} of them" if is_list else repr(value)
+        given = f"{len(value)} of them" if is_list else repr(value)
         raise ConfigError(field, required=required, given=given, mend="give one factor per frequency")
     return tuple(check_number(f"{field}[{i}]", entry, above=0.0) for i, entry in enumerate(value))
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -101,85 +102,100 @@ def _read(config: Mapping[str, Any], head_dim: int) -> ContextExtension:
     rope = _rope_entries(config)
     method = _method(rope)
     windows = _windows(config, rope, method)
-    extra = {name: rope[name] for name in VALID[method] if rope.get(name) is not None}
-    if method == "yarn" and not (extra.get("mscale") and extra.get("mscale_all_dim")):
-        # Readers ignore a lone one, or a zero.
-        extra = {name: value for name, value in extra.items() if not name.startswith("mscale")}
-    if method == "longrope":
-        _keep_temperature(rope, extra, windows)
     return ContextExtension.build(
         **windows,
         method=method,
         head_dim=head_dim,
         base=rope["rope_theta"],
         rotary_percent=rope["partial_rotary_factor"],
-        extra_args=extra,
+        extra_args=_extra_args(rope, method, windows),
     )
 
 
 def _rope_entries(config: Mapping[str, Any]) -> dict[str, Any]:
     """rope_parameters or rope_scaling, completed from the top level; the inner entry wins over the outer."""
     inner = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    field = "config.json (rope_parameters)"
     if not isinstance(inner, Mapping) or any(isinstance(value, Mapping) for value in inner.values()):
-        required, mend = "one set of entries for all layers", "use a model whose layers share their positions"
-        raise CheckpointError(field, required=required, given=repr(inner), mend=mend)
+        mend = "use a model whose layers share their positions"
+        raise _unusable("rope_parameters", "one set of entries for all layers", inner, mend)
     rope = {key: value for key, value in inner.items() if value is not None}
-    rope.setdefault("rope_theta", config.get("rope_theta") or 10000.0)
-    share = config.get("partial_rotary_factor")
-    rope.setdefault("partial_rotary_factor", 1.0 if share is None else share)
+    for key, default in (("rope_theta", 10000.0), ("partial_rotary_factor", 1.0)):
+        outer = config.get(key)
+        rope.setdefault(key, default if outer is None else outer)
     return rope
 
 
 def _method(rope: Mapping[str, Any]) -> str:
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type not in _TYPES:
-        required = "one of " + ", ".join(_TYPES)
         mend = "convert the checkpoint to one of these, or use another model"
-        raise CheckpointError("config.json (rope_type)", required=required, given=repr(rope_type), mend=mend)
+        raise _unusable("rope_type", "one of " + ", ".join(_TYPES), rope_type, mend)
     return _TYPES[rope_type]
 
 
 def _windows(config: Mapping[str, Any], rope: Mapping[str, Any], method: str) -> dict[str, Any]:
     """original_window, target_window and factor, as transformers would use them."""
     window = config.get("max_position_embeddings")
-    if not isinstance(window, int):
-        required, mend = "the window in tokens", "add max_position_embeddings to config.json"
-        raise CheckpointError(
-            "config.json (max_position_embeddings)", required=required, given=window, mend=mend
-        )
-    factor = rope.get("factor")
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise _unusable("max_position_embeddings", "the window in tokens", window, "write a whole number")
+    # Phi-3 keeps it at the top level, where it wins over the inner one.
+    outer, inner = (values.get("original_max_position_embeddings") for values in (config, rope))
+    original = inner if outer is None else outer
     if method == "none":
-        return {"original_window": window, "target_window": window, "factor": None}
-    if method in _WITH_ORIGINAL:
-        # Phi-3 keeps it at the top level, where it wins over the inner one.
-        original = config.get("original_max_position_embeddings") or rope.get(
-            "original_max_position_embeddings"
-        )
-        return _windows_with_original(original or window, window, factor, method)
-    if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not factor >= 1:
-        required, mend = "a number of at least 1", "add factor to rope_parameters"
-        raise CheckpointError("config.json (factor)", required=required, given=repr(factor), mend=mend)
+        return {"original_window": window, "target_window": window}
+    if method == "longrope":
+        return {"original_window": original or window, "target_window": window}
+    factor = _factor(rope)
     if method == "dynamic":
-        return {"original_window": window, "target_window": round(window * factor), "factor": factor}
-    return {"original_window": round(window / factor), "target_window": window, "factor": factor}
-
-
-def _windows_with_original(original: int, window: int, factor: Any, method: str) -> dict[str, Any]:
+        original = window
+    elif method == "linear" and original is None:
+        original = _original_of_linear(config, window, factor)
+    original = original or window
     if method == "llama3":
         return {"original_window": original, "target_window": max(window, original), "factor": factor}
-    if method == "yarn" and factor is not None:
-        # Readers compute from factor and original alone; published configs often leave the window unextended.
-        return {"original_window": original, "target_window": round(original * factor), "factor": factor}
-    return {"original_window": original, "target_window": max(window, original), "factor": None}
+    if factor is None:
+        return {"original_window": original, "target_window": window}
+    # Readers compute from factor and original window alone, and published configs often leave the other
+    # window as it was: where the three disagree, the frequencies decide.
+    agree = abs(original * factor - window) <= 0.5
+    target = window if agree else round(original * factor)
+    return {"original_window": original, "target_window": target, "factor": factor}
 
 
-def _keep_temperature(rope: Mapping[str, Any], extra: dict[str, Any], windows: Mapping[str, Any]) -> None:
-    """A longrope factor that is not the ratio of the windows only sets the temperature: keep that number."""
-    factor, original = rope.get("factor"), windows["original_window"]
-    if (
-        factor is not None
-        and "attention_factor" not in extra
-        and factor != windows["target_window"] / original
-    ):
-        extra["attention_factor"] = longrope.attention_factor(factor, original)
+def _original_of_linear(config: Mapping[str, Any], window: int, factor: Any) -> int:
+    """A linear config names one window: the extended one, unless max_sequence_length (Vicuna) denies it."""
+    is_original = config.get("max_sequence_length") == window * factor and factor != 1
+    return window if is_original else max(1, round(window / factor))
+
+
+def _factor(rope: Mapping[str, Any]) -> float | None:
+    """The factor as a float; only YaRN may leave it to the windows."""
+    factor = rope.get("factor")
+    if factor is None and rope.get("rope_type", rope.get("type")) == "yarn":
+        return None
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
+        raise _unusable("factor", "a finite number of at least 1", factor, "add it to rope_parameters")
+    return float(factor)
+
+
+def _extra_args(rope: Mapping[str, Any], method: str, windows: Mapping[str, Any]) -> dict[str, Any]:
+    extra = {name: rope[name] for name in VALID[method] if name in rope}
+    if method == "yarn":
+        # Readers take a zero for "not given", and use mscale only beside mscale_all_dim.
+        extra = {name: value for name, value in extra.items() if name == "truncate" or value}
+        if not {"mscale", "mscale_all_dim"} <= set(extra):
+            extra = {name: value for name, value in extra.items() if not name.startswith("mscale")}
+    elif method == "llama3":
+        for name in VALID[method]:
+            if name not in extra:
+                raise _unusable(name, "a number", None, "add it to rope_parameters (Llama 3.1: 1 and 4)")
+    elif method == "longrope" and rope.get("factor") is not None and "attention_factor" not in extra:
+        # Here the factor only sets the temperature: where it is not the ratio of the windows, keep the number.
+        original, factor = windows["original_window"], rope["factor"]
+        if factor != windows["target_window"] / original:
+            extra["attention_factor"] = longrope.attention_factor(factor, original)
+    return extra
+
+
+def _unusable(entry: str, required: str, given: Any, mend: str) -> CheckpointError:
+    return CheckpointError(f"config.json ({entry})", required=required, given=repr(given), mend=mend)

@@ -18,10 +18,21 @@ FACTOR = "model.pos_scaling_factor"
 METHOD = "model.pos_scaling_type"
 
 
+_ALSO_CALLED = {
+    "pi": "linear",
+    "interpolation": "linear",
+    "position_interpolation": "linear",
+    "default": "none",
+    "rope": "none",
+    "su": "longrope",
+}
+
+
 def did_you_mean(name: Any, valid: Iterable[str]) -> str:
     """A mend that puts the nearest valid name first."""
-    names = list(valid)
-    near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+    names, given = list(valid), str(name).lower()
+    other = _ALSO_CALLED.get(given)
+    near = [other] if other in names else get_close_matches(given, names, n=1, cutoff=0.5)
     listing = ", ".join(names) or "none at all"
     return f"did you mean {near[0]!r}? Valid: {listing}" if near else f"choose one of: {listing}"
 
@@ -139,18 +150,15 @@ def check_windows_agree(original: int, target: int, method: str, factor: float) 
     """Factor and windows say the same.
 
     factor × original must be the target to the nearest token, save for two methods: `none`, which does not
-    scale (factor 1 at any target: direct fine-tuning), and `llama3`, whose factor divides low frequencies and
-    is published independently of the windows (Llama 3.1: 8 with 8,192 → 131,072; Llama 3.2: 32 with the same).
+    scale (factor 1 at any target: direct fine-tuning), and `llama3`, whose factor divides low frequencies
+    and is published apart from the windows (8,192 → 131,072 with 8 in Llama 3.1, with 32 in Llama 3.2).
     """
+    check_not_shorter(original, target)
     if method == "none" and factor != 1:
         mend = f"write {FACTOR}: null for direct fine-tuning, or choose {METHOD}: linear"
-        raise ConfigError(FACTOR, required=f"1 or null with {METHOD} none", given=f"{factor:g}", mend=mend)
+        raise ConfigError(FACTOR, required=f"1 or null with {METHOD} none", given=f"{factor:.10g}", mend=mend)
     product = factor * original
-    if method not in ("none", "llama3") and abs(product - target) >= 0.5:
-        required = (
-            f"factor × original window = target window: {factor:g} × {original} = {product:g}, not {target}"
-        )
-        mend = f"write {FACTOR}: null to derive {target / original:g}, or {TARGET}: {round(product)}"
-        given = f"{FACTOR} {factor:g} with {ORIGINAL} {original} and {TARGET} {target}"
-        raise ConfigError(FACTOR, required=required, given=given, mend=mend)
-    check_not_shorter(original, target)
+    if method not in ("none", "llama3") and abs(product - target) > 0.5:
+        shown = f"{factor:.10g} × {original} = {product:.10g}, but {TARGET} is {target}"
+        mend = f"write {FACTOR}: null to derive {target / original:.10g}, or {TARGET}: {round(product)}"
+        raise ConfigError(FACTOR, required="factor × original window = target window", given=shown, mend=mend)
