@@ -24,13 +24,15 @@ class HuggingFaceScorer:
     Args:
         folder: a local folder with config.json and *.safetensors.
         name: what reports call it; the folder's name by default.
-        dtype: of the weights and activations. fp32 by default, so that results do not depend on how the weights
-            are stored; give torch.bfloat16 for a model that would not fit otherwise. Scores are fp32 either way.
+        dtype: of the weights and activations. fp32 by default, so that results do not depend on how the
+            weights are stored; give torch.bfloat16 for a model that would not fit otherwise. Scores are fp32
+            either way.
         device: "cuda" where there is one, else "cpu", by default.
         chunk_tokens: how many tokens' logits [chunk_tokens, V] are held at once.
 
     Raises:
-        CheckpointError: no such folder, no safetensors, weights missing or of other shapes, an architecture that
+        CheckpointError: no such folder, no safetensors, weights missing or of other shapes, an architecture
+        that
             transformers does not ship, or one that takes no position ids.
     """
 

@@ -1,13 +1,15 @@
 """The passkey document: five random digits hidden in filler, of exactly the wanted number of tokens.
 
-The task of Mohtashami and Jaggi (arXiv 2305.16300), used by the Position Interpolation paper (arXiv 2306.15595,
-§3.3.1). A document is
+The task of Mohtashami and Jaggi (arXiv 2305.16300), used by the Position Interpolation paper (arXiv
+2306.15595, §3.3.1). A document is
 
-    instruction / filler / "The pass key is 12345. Remember it. 12345 is the pass key." / filler / question / answer
+    instruction / filler / "The pass key is 12345. Remember it. 12345 is the pass key." / filler / question /
+    answer
 
-on lines of their own. The filler is five short sentences over and over; the passkey falls between two of them. The
-exact length comes from where the filler begins: after the instruction it may start in the middle of a sentence,
-between words if that is enough, else within a word. Nothing else of the document depends on the wanted length.
+on lines of their own. The filler is five short sentences over and over; the passkey falls between two of
+them. The exact length comes from where the filler begins: after the instruction it may start in the middle
+of a sentence, between words if that is enough, else within a word. Nothing else of the document depends on
+the wanted length.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
 
 _CYCLE = " ".join(SENTENCES)
-# What may stand in front of the first whole sentence: ends of the cycle, whole words first.
+# What may stand in front of the first whole sentence: ends of the cycle, whole words first, then any
+# character.
 _WORD_ENDS = tuple(_CYCLE.split(" ", n)[n] for n in range(_CYCLE.count(" "), 0, -1))
-_ENDS = ("", *_WORD_ENDS, *(_CYCLE[-n:] for n in range(1, len(_CYCLE)) if _CYCLE[-n] != " "))
+_ENDS = ("", *_WORD_ENDS, *(_CYCLE[-n:] for n in range(1, len(_CYCLE))))
 
 
 class TextTokenizer(Protocol):
@@ -53,7 +56,8 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class PasskeyDocument:
-    """A document whose last tokens are the answer; `token_ids` has exactly the wanted length, answer included."""
+    """A document whose last tokens are the answer; `token_ids` has exactly the wanted length, answer
+    included."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -64,14 +68,21 @@ class PasskeyDocument:
 
 
 def passkey_document(
-    tokenizer: TextTokenizer, length: int, trial: int, *, seed: int, depth: float | None = None, bos: bool = False
+    tokenizer: TextTokenizer,
+    length: int,
+    trial: int,
+    *,
+    seed: int,
+    depth: float | None = None,
+    bos: bool = False,
 ) -> PasskeyDocument:
-    """Return the document of one trial: a pure function of (seed, length, trial), given tokenizer, depth and bos.
+    """Return the document of one trial: a pure function of (seed, length, trial), given tokenizer, depth and
+    bos.
 
     Args:
         tokenizer: whose tokens are counted.
-        length: tokens of the whole document, the answer (and bos, if asked for) included, so that a model with a
-            window of `length` reads and answers it without passing its window.
+        length: tokens of the whole document, the answer (and bos, if asked for) included, so that a model
+            with a window of `length` reads and answers it without passing its window.
         trial: the number of the trial.
         seed: of the experiment.
         depth: in [0, 1], rounded to whole filler sentences; None draws it uniformly.
@@ -87,9 +98,11 @@ def passkey_document(
 
 
 def passkey_documents(rng: random.Random, tokenizer: TextTokenizer, lengths: Iterable[int]) -> Iterator[str]:
-    """Yield one text per length, answer included, with random keys and depths: to be mixed into training data.
+    """Yield one text per length, answer included, with random keys and depths: to be mixed into training
+    data.
 
-    Each text encodes to exactly its length in tokens, before any end-of-document token. `lengths` may be endless.
+    Each text encodes to exactly its length in tokens, before any end-of-document token. `lengths` may be
+    endless.
     """
     return (_draw(rng, tokenizer, length, None, False).text for length in lengths)
 
@@ -108,7 +121,9 @@ def _draw(
     key, random_depth = f"{int(rng.random() * 100_000):05}", rng.random()
     depth = random_depth if depth is None else depth
     if not 0 <= depth <= 1:
-        raise ConfigError("depth", required="from 0 (beginning) to 1 (end)", given=depth, mend="give e.g. 0.5")
+        raise ConfigError(
+            "depth", required="from 0 (beginning) to 1 (end)", given=depth, mend="give e.g. 0.5"
+        )
     prefix = _bos(tokenizer) if bos else []
     text = _fit(key, depth, tokenizer, length - len(prefix))
     token_ids = tokenizer.encode(text)
@@ -139,7 +154,8 @@ def _fit(key: str, depth: float, tokenizer: TextTokenizer, length: int) -> str:
     for num_sentences in range(most, max(most - len(SENTENCES), -1), -1):
         before, after = split(num_sentences)
         missing = length - count(before, after)
-        # The filler's first words cost the same tokens in a short text, unless the tokenizer looks far around.
+        # The filler's first words cost the same tokens in a short text, unless the tokenizer looks far
+        # around.
         short = min(before, len(SENTENCES)), min(after, len(SENTENCES))
         bare = count(*short)
         for ragged in _ENDS:
@@ -167,7 +183,10 @@ def _cannot_fit(length: int, required: str) -> DataError:
 def _bos(tokenizer: TextTokenizer) -> list[int]:
     if tokenizer.bos_id is None:
         raise ConfigError(
-            "add_bos", required="a tokenizer with a beginning-of-text token", given="none", mend="set it to false"
+            "add_bos",
+            required="a tokenizer with a beginning-of-text token",
+            given="none",
+            mend="set it to false",
         )
     return [tokenizer.bos_id]
 

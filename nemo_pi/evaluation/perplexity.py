@@ -1,4 +1,5 @@
-"""Sliding-window perplexity by context length, as in the Position Interpolation paper (arXiv 2306.15595, §3.2).
+"""Sliding-window perplexity by context length, as in the Position Interpolation paper (arXiv 2306.15595,
+§3.2).
 
 Shapes: B windows in a batch, S tokens in a window.
 """
@@ -85,7 +86,7 @@ class PerplexityPlan:
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no perplexity stands without it."""
         return {
-            "name": "sliding window, token-weighted, each label once, windows within a document from position 0",
+            "name": "sliding window, token-weighted, each token once, windows within a document",
             "stride_tokens": self.stride,
             "scored": self.scored,
             "num_documents": len(self.spans),
@@ -108,8 +109,9 @@ def sliding_window_perplexity(
 ) -> PerplexityResult:
     """Measure perplexity at each window length, over the same labels at every length.
 
-    Windows and labels are those of `windows.py`: a window never leaves its document, its positions start at 0, and
-    each label is scored once. The mean is over labels, not over windows or documents, and is summed in float64.
+    Windows and labels are those of `windows.py`: a window never leaves its document, its positions start at
+    0, and each label is scored once. The mean is over labels, not over windows or documents, and is summed
+    in float64.
 
     Args:
         scorer: the model.
@@ -117,15 +119,16 @@ def sliding_window_perplexity(
         lengths: window lengths in tokens; duplicates are dropped.
         stride: labels scored by each window after a document's first, in tokens; at most the shortest length.
         scored: "whole_document" or "full_context", see `plan_spans`.
-        max_tokens: a limit on the labels scored at each length; None scores all. The cost at length L is about
-            max_tokens * L / stride tokens read.
-        bos_id: where given, every window begins with this token (in place of the first token of its context), and a
-            document's first token is scored too. None adds nothing.
+        max_tokens: a limit on the labels scored at each length; None scores all. The cost at length L is
+            about max_tokens * L / stride tokens read.
+        bos_id: where given, every window begins with this token (in place of the first token of its
+            context), and a document's first token is scored too. None adds nothing.
         batch_tokens: tokens per batch; at least one window.
         progress: called before the first and after every batch.
 
     Raises:
-        DataError: no documents or one too short. ConfigError: a length, stride, budget or protocol that cannot be.
+        DataError: no documents or one too short. ConfigError: a length, stride, budget or protocol that
+        cannot be.
     """
     plan = PerplexityPlan.build(
         documents, lengths, stride=stride, scored=scored, max_tokens=max_tokens, bos_id=bos_id
@@ -183,10 +186,15 @@ def _exp(mean_nll: float) -> float:
 
 def _check(lengths: Sequence[int], stride: int, scored: str) -> None:
     if scored not in SCORED:
-        raise ConfigError("scored", required=f"one of {', '.join(SCORED)}", given=scored, mend="correct the name")
+        raise ConfigError(
+            "scored", required=f"one of {', '.join(SCORED)}", given=scored, mend="correct the name"
+        )
     if not lengths or min(lengths) < 2:
         raise ConfigError(
-            "lengths", required="window lengths of ≥ 2 tokens", given=list(lengths), mend="give e.g. [512, 1024]"
+            "lengths",
+            required="window lengths of ≥ 2 tokens",
+            given=list(lengths),
+            mend="give e.g. [512, 1024]",
         )
     if not 1 <= stride <= min(lengths):
         raise ConfigError(

@@ -1,11 +1,11 @@
 """Which windows a sliding-window perplexity reads, and which labels each of them scores.
 
-A document of n tokens d[0] … d[n-1] has labels d[1] … d[n-1] (d[0] has no context). The scored span [first, end)
-of a document does not depend on the window length; only the context before each label does. For a window of length
-L the span is cut into blocks. The first ends at max(first + stride, L + 1), the others are `stride` labels long, the
-last may be shorter. The window of the block [a, e) has the L inputs d[e-1-L] … d[e-2] and the L labels d[e-L] …
-d[e-1]; its last e - a labels are scored, each with at least L - stride + 1 tokens of context, unless the window
-begins at the document's first token, where context grows from one token.
+A document of n tokens d[0] … d[n-1] has labels d[1] … d[n-1] (d[0] has no context). The scored span [first,
+end) of a document does not depend on the window length; only the context before each label does. For a
+window of length L the span is cut into blocks. The first ends at max(first + stride, L + 1), the others are
+`stride` labels long, the last may be shorter. The window of the block [a, e) has the L inputs d[e-1-L] …
+d[e-2] and the L labels d[e-L] … d[e-1]; its last e - a labels are scored, each with at least L - stride + 1
+tokens of context, unless the window begins at the document's first token, where context grows from one token.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Window:
-    """One window: inputs document[start : start + length], labels one further, the last `num_scored` count."""
+    """One window: inputs document[start : start + length], labels one further, the last `num_scored`
+    count."""
 
     document: int
     start: int
@@ -77,12 +78,12 @@ def plan_spans(
         document_lengths: tokens of each document; each must hold one longest window and one label after it.
         longest: the longest window that will be read, in tokens.
         stride: labels per window after the first, in tokens.
-        scored: "whole_document" (Press et al. 2022 and the Position Interpolation paper): every label, those at the
-            beginning with what little context there is. "full_context": only labels from longest + 1 - stride on,
-            which every window length reads with its full context (L - stride + 1 to L tokens).
-        max_tokens: shared evenly among the documents, each from its beginning; where that gives a document less
-            than the least span (longest window or stride), only as many documents as it suffices for, first ones
-            first.
+        scored: "whole_document" (Press et al. 2022 and the Position Interpolation paper): every label, those
+            at the beginning with what little context there is. "full_context": only labels from longest + 1
+            - stride on, which every window length reads with its full context (L - stride + 1 to L tokens).
+        max_tokens: shared evenly among the documents, each from its beginning; where that gives a document
+            less than the least span (longest window or stride), only as many documents as it suffices for,
+            first ones first.
 
     Raises:
         DataError: no documents, or one that is too short. ConfigError: a budget below one least span.

@@ -1,0 +1,131 @@
+"""Passkey retrieval over length × depth (arXiv 2306.15595, §3.3.1).
+
+A trial succeeds if greedy decoding of the prompt gives the answer's tokens. That is read off one
+teacher-forced pass over prompt and answer: greedy decoding emits, at each step, the arg max given the prompt
+and what it has emitted. If every answer token is the arg max given the prompt and the answer before it, then
+by induction decoding has emitted just these tokens at each step, and emits the next. Conversely, if decoding
+emits the answer, it has at each step seen what teacher forcing sees, so each token is the arg max there. One
+pass replaces a prefill and a decode per trial, and needs no cache. (Digits spelled by other tokens than the
+tokenizer's own count as a failure in both.)
+
+Shapes: B documents in a batch, S tokens in a document less one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, passkey_document
+from nemo_pi.evaluation.perplexity import Progress
+from nemo_pi.evaluation.row import PasskeyGrid
+from nemo_pi.evaluation.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class PasskeyPlan:
+    """Which documents are tried; `num_tokens` says what it costs before anything is computed."""
+
+    lengths: tuple[int, ...]
+    depths: tuple[float, ...]
+    num_trials: int
+    seed: int
+    bos: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.lengths or not self.depths or self.num_trials < 1:
+            raise ConfigError(
+                "passkey",
+                required="at least one length, one depth and one trial",
+                given=f"lengths {self.lengths}, depths {self.depths}, {self.num_trials} trials",
+                mend="give e.g. lengths (512, 1024), depths (0, 0.5, 1) and 10 trials",
+            )
+        object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths))))
+        object.__setattr__(self, "depths", tuple(sorted(set(self.depths))))
+
+    def documents(self, tokenizer: TextTokenizer, length: int) -> Iterator[tuple[int, PasskeyDocument]]:
+        """Yield (index of the depth, document) for every trial at a length, each with a key of its own."""
+        for i, depth in enumerate(self.depths):
+            for trial in range(i * self.num_trials, (i + 1) * self.num_trials):
+                yield i, passkey_document(tokenizer, length, trial, seed=self.seed, depth=depth, bos=self.bos)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens the model will read."""
+        return sum(self.lengths) * len(self.depths) * self.num_trials
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Name the measurement, so that no rate stands without it."""
+        return {
+            "name": "passkey of 5 digits, exact match under greedy decoding; k counts all tokens, answer too",
+            "k_max": f"≥ 20% of {self.num_trials} trials at each tested k' ≤ k, passkey at depth {self.depths[0]:g}",
+            "lengths": list(self.lengths),
+            "depths": list(self.depths),
+            "num_trials": self.num_trials,
+            "seed": self.seed,
+            "bos": self.bos,
+        }
+
+
+def passkey_retrieval(
+    scorer: Scorer,
+    tokenizer: TextTokenizer,
+    plan: PasskeyPlan,
+    *,
+    batch_tokens: int = 8192,
+    progress: Progress | None = None,
+) -> PasskeyGrid:
+    """Count the passkeys a model retrieves in each cell of length × depth.
+
+    Args:
+        scorer: the model.
+        tokenizer: its tokenizer.
+        plan: lengths, depths, trials and seed.
+        batch_tokens: tokens per batch; documents of one length go together, at least one.
+        progress: called before the first and after every batch.
+
+    Raises:
+        DataError: a length that is too short for a passkey document with this tokenizer.
+        ConfigError: a depth outside [0, 1].
+    """
+    report = progress or (lambda *_: None)
+    done, successes = 0, []
+    report("passkey", done, plan.num_tokens)
+    for length in plan.lengths:
+        counts = [0] * len(plan.depths)
+        for batch in _batches(plan.documents(tokenizer, length), max(1, batch_tokens // length)):
+            retrieved = retrieves(scorer, [document for _, document in batch])
+            for (depth_index, _), success in zip(batch, retrieved, strict=True):
+                counts[depth_index] += success
+            done += length * len(batch)
+            report(f"passkey at {length}", done, plan.num_tokens)
+        successes.append(tuple(counts))
+    return PasskeyGrid(plan.lengths, plan.depths, plan.num_trials, tuple(successes))
+
+
+def retrieves(scorer: Scorer, documents: Sequence[PasskeyDocument]) -> list[bool]:
+    """Say of each document, all of one length, whether greedy decoding would answer it."""
+    ids = torch.tensor([document.token_ids for document in documents], dtype=torch.int64)
+    tokens_BS, labels_BS = ids[:, :-1], ids[:, 1:]
+    position_ids_BS = torch.arange(tokens_BS.shape[1]).expand_as(tokens_BS)
+    is_greedy_BS = scorer.score(tokens_BS, labels_BS, position_ids_BS).is_greedy_BS.cpu()
+    pairs = zip(is_greedy_BS, documents, strict=True)
+    return [bool(is_greedy_S[-document.num_answer_tokens :].all()) for is_greedy_S, document in pairs]
+
+
+def _batches(
+    documents: Iterator[tuple[int, PasskeyDocument]], size: int
+) -> Iterator[list[tuple[int, PasskeyDocument]]]:
+    batch = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
