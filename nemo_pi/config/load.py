@@ -1,0 +1,187 @@
+"""From a Hydra configuration to a ResolvedRun: merged, converted and checked before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
+from nemo_pi.config.merge import from_mapping, refuse_targets
+from nemo_pi.config.recipe import (
+    check_dropout,
+    resolve_export,
+    resolve_kernels,
+    resolve_optim,
+    resolve_precision,
+    resolve_recompute,
+    resolve_tokenizer,
+)
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.schema import RunConfig
+from nemo_pi.config.sections import DataConfig
+from nemo_pi.config.shapes import resolve_shape
+from nemo_pi.config.trainer_keys import check_exp_manager, check_trainer, trainer_number
+from nemo_pi.config.windows import resolve_extension, resolve_training_length
+from nemo_pi.errors import ConfigError
+
+_MISSING = "???"
+
+
+def merge(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
+    """The configuration as dataclasses: names and types checked, values not yet.
+
+    Raises:
+        ConfigError: unknown key, wrong type, `_target_`, an interpolation that cannot be resolved.
+    """
+    values = plain(cfg)
+    refuse_targets(values)
+    return from_mapping(RunConfig, _with_one_path(values))
+
+
+def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Plain Python values of a configuration, interpolations resolved, missing ones left as `???`."""
+    if not isinstance(cfg, DictConfig):
+        cfg = OmegaConf.create(dict(cfg))
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            str(getattr(error, "full_key", None) or "configuration"),
+            required="a value that can be resolved",
+            given=str(error).splitlines()[0],
+            mend="write the value itself, or mend the key it refers to",
+        ) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def checkpoint_path(cfg: DictConfig | Mapping[str, Any]) -> str | None:
+    """Where to start from: restore_from_path at the top level or under model; None for random weights.
+
+    A dry run may leave it open (`???`): the plan is then made from the YAML's own shape.
+    """
+    return _with_one_path(plain(cfg)).get("restore_from_path")
+
+
+def resolve(
+    cfg: DictConfig | Mapping[str, Any], *, world_size: int, summary: CheckpointSummary | None
+) -> ResolvedRun:
+    """Check every value against the others and against the checkpoint, and derive what follows from them.
+
+    Args:
+        cfg: what Hydra composed (conf/extend_context.yaml, conf/pretrain.yaml).
+        world_size: ranks of the run (see `nemo_pi.config.trainer_keys.world_size_of`).
+        summary: what the checkpoint says of itself; None for random weights.
+
+    Raises:
+        ConfigError: naming key, requirement, value and mend.
+    """
+    config = merge(cfg)
+    check_trainer(config.trainer)
+    check_exp_manager(config.exp_manager)
+    model, trainer = config.model, config.trainer
+    shape = resolve_shape(model, summary)
+    extension, source = resolve_extension(model, shape, summary)
+    length = resolve_training_length(model, extension)
+    layout = resolve_layout(model, shape, world_size)
+    check_sequence(length, layout)
+    check_dropout(model)
+    max_steps = _max_steps(trainer)
+    precision = resolve_precision(trainer.get("precision"))
+    engine, kernel = resolve_kernels(model)
+    return ResolvedRun(
+        name=config.name,
+        dry_run=config.dry_run,
+        config=config,
+        checkpoint=summary,
+        shape=shape,
+        extension=extension,
+        window_source=source,
+        training_length=length,
+        parallel=layout,
+        micro_batch_size=model.micro_batch_size,
+        global_batch_size=model.global_batch_size,
+        num_micro_batches=resolve_batches(model, layout),
+        max_steps=max_steps,
+        precision=precision,
+        gradient_clip_val=_gradient_clip(trainer),
+        optim=resolve_optim(model.optim, max_steps),
+        use_distributed_optimizer=model.use_distributed_optimizer,
+        data=_resolve_data(model.data, model.seed, config.dry_run),
+        tokenizer=resolve_tokenizer(model.tokenizer, summary),
+        export=resolve_export(model.export, summary),
+        seed=model.seed,
+        init_method_std=model.init_method_std,
+        hidden_dropout=model.hidden_dropout,
+        attention_dropout=model.attention_dropout,
+        transformer_engine=engine,
+        rotary_kernel=kernel,
+        recompute=resolve_recompute(model, shape, layout),
+        trainer=_trainer_arguments(trainer, precision, max_steps),
+        exp_manager=config.exp_manager,
+    )
+
+
+def _with_one_path(values: dict[str, Any]) -> dict[str, Any]:
+    """A copy with restore_from_path at the top level only, from whichever of the two places gives it."""
+    inner = values.get("model")
+    if not isinstance(inner, Mapping):
+        return values
+    top, below = values.get("restore_from_path"), inner.get("restore_from_path")
+    given = [path for path in (top, below) if path not in (None, _MISSING)]
+    if len(set(given)) > 1:
+        raise ConfigError(
+            "restore_from_path",
+            required="one path: at the top level or under model",
+            given=f"{top} and model.restore_from_path={below}",
+            mend="remove one of the two",
+        )
+    open_ = _MISSING in (top, below) and not values.get("dry_run")
+    path = given[0] if given else (_MISSING if open_ else None)
+    return {**values, "restore_from_path": path, "model": {**inner, "restore_from_path": None}}
+
+
+def _max_steps(trainer: Mapping[str, Any]) -> int:
+    steps = int(trainer_number(trainer, "max_steps", int, -1))
+    if steps < 1:
+        raise ConfigError(
+            "trainer.max_steps",
+            required="at least 1 optimizer step",
+            given=trainer.get("max_steps"),
+            mend="trainer.max_steps=1000 is the paper's for position interpolation",
+        )
+    return steps
+
+
+def _gradient_clip(trainer: Mapping[str, Any]) -> float | None:
+    value = trainer_number(trainer, "gradient_clip_val", float, None)
+    if value is not None and value < 0:
+        raise ConfigError(
+            "trainer.gradient_clip_val", required="0 or more", given=value, mend="null does not clip"
+        )
+    return value or None
+
+
+def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
+    if data.data_prefix in (None, [], {}) and not dry_run:
+        raise ConfigError(
+            "model.data.data_prefix",
+            required="the path of indexed data without .bin/.idx, or a blend [weight, path, ...]",
+            given="none",
+            mend="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
+        )
+    if data.num_workers < 0:
+        raise ConfigError(
+            "model.data.num_workers", required="0 or more", given=data.num_workers, mend="0 loads in place"
+        )
+    return replace(data, seed=seed if data.seed is None else data.seed)
+
+
+def _trainer_arguments(trainer: Mapping[str, Any], precision: str, max_steps: int) -> dict[str, Any]:
+    kept = {key: value for key, value in trainer.items() if key != "gradient_clip_val"}
+    return {**kept, "precision": precision, "max_steps": max_steps}

@@ -1,0 +1,190 @@
+"""YAML onto dataclasses: unknown keys refused with the nearest valid one, types enforced at every level.
+
+Numbers written as text are converted where nothing is lost, because YAML 1.1 reads `1e-4` (no dot) as a
+string: a float takes any finite decimal number, an integer takes a whole number (`4096`, `4e3`). Booleans
+are never numbers here, nor numbers booleans, and `null` is only for keys that say what it means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from nemo_pi.errors import ConfigError
+
+T = TypeVar("T")
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+_MISSING = "???"
+
+
+def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
+    """An instance of the dataclass `kind` with `values` over its defaults.
+
+    Args:
+        kind: the dataclass to fill.
+        values: a mapping of plain Python values, nested like the dataclass.
+        path: dotted key of this section, for messages; empty at the top level.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a missing value (`???`) or a `_target_`.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            path or "configuration",
+            required=f"a section with keys ({', '.join(_names(kind)[:4])}, ...)",
+            given=_show(values),
+            mend="write `key: value` lines under it",
+        )
+    check_keys(values, _names(kind), path)
+    hints = get_type_hints(kind)
+    return kind(**{key: convert(value, hints[key], _join(path, key)) for key, value in values.items()})
+
+
+def check_keys(values: Mapping[Any, Any], valid: Iterable[str], path: str) -> None:
+    """Refuse keys that are not in `valid`, naming the nearest one that is."""
+    names = list(valid)
+    for key in values:
+        if key in names:
+            continue
+        name = _join(path, str(key))
+        if key == "_target_":
+            raise ConfigError(
+                name,
+                required="no _target_: a configuration names values, never code",
+                given=_show(values[key]),
+                mend="remove the key",
+            )
+        raise ConfigError(
+            name,
+            required=f"a key of {path or 'the top level'}: {', '.join(names)}",
+            given=f"the unknown key {key!r}",
+            mend=_suggestion(str(key), names, path),
+        )
+
+
+def refuse_targets(values: Any, path: str = "") -> None:
+    """Refuse `_target_` (code named by configuration) anywhere in nested mappings and lists."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key == "_target_":
+                check_keys({key: value}, (), path)
+            refuse_targets(value, _join(path, str(key)))
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            refuse_targets(value, f"{path}[{index}]")
+
+
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """The valid word most like the given one, or None when none is alike."""
+    names = list(valid)
+    lowered = {name.lower(): name for name in names}
+    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
+    return lowered[found[0]] if found else None
+
+
+def convert(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the type `hint` (a scalar, list, tuple, dict, union or dataclass), or a ConfigError."""
+    if isinstance(value, str) and value == _MISSING:
+        raise ConfigError(
+            path, required="a value: the YAML leaves it open (???)", given="none", mend=f"give {path}=..."
+        )
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return from_mapping(cast(type, hint), value, path)
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, get_args(hint), path)
+    if origin in (list, tuple):
+        return _convert_sequence(value, origin, get_args(hint), path)
+    if origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise _wrong(value, "a section of `key: value` lines", path)
+    return _convert_scalar(value, hint, path)
+
+
+def _convert_union(value: Any, options: tuple[Any, ...], path: str) -> Any:
+    """The first option that takes the value; an exact type goes before a conversion."""
+    if value is None and type(None) in options:
+        return None
+    rest = [option for option in options if option is not type(None)]
+    for option in rest:
+        if type(value) is (get_origin(option) or option):
+            return convert(value, option, path)
+    if len(rest) == 1:
+        return convert(value, rest[0], path)
+    for option in rest:
+        try:
+            return convert(value, option, path)
+        except ConfigError:
+            continue
+    words = " or ".join(_WORDS.get(get_origin(option) or option, "a list or a section") for option in rest)
+    raise _wrong(value, words, path)
+
+
+def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], path: str) -> Any:
+    """A list of any length, or a tuple of exactly as many items as its type names."""
+    if not isinstance(value, list | tuple):
+        raise _wrong(value, "a list: [a, b, ...]", path)
+    if origin is list:
+        return [convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value)]
+    if len(value) != len(arguments):
+        raise _wrong(value, f"a list of {len(arguments)} values", path)
+    pairs = zip(value, arguments, strict=True)
+    return tuple(convert(item, hint, f"{path}[{index}]") for index, (item, hint) in enumerate(pairs))
+
+
+def _convert_scalar(value: Any, hint: Any, path: str) -> Any:
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    if hint in (int, float) and not isinstance(value, bool):
+        number = _number(value)
+        if number is not None and (hint is float or float(number).is_integer()):
+            return hint(number)
+    raise _wrong(value, _WORDS.get(hint, str(hint)), path)
+
+
+def _number(value: Any) -> int | float | None:
+    """A finite number from a number or a decimal text; None for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.fullmatch(text):
+            return None
+        value = int(text) if text.lstrip("+-").isdigit() else float(text)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None
+
+
+def _wrong(value: Any, required: str, path: str) -> ConfigError:
+    null = "" if value is not None else "; leave the key out for its default"
+    return ConfigError(path, required=required, given=_show(value), mend=f"give {path} {required}{null}")
+
+
+def _suggestion(key: str, names: list[str], path: str) -> str:
+    found = nearest(key, names)
+    if found is None:
+        return f"remove {key!r}"
+    return f"did you mean {_join(path, found)}?"
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else f"{value!r} ({type(value).__name__})"
+
+
+def _names(kind: type) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

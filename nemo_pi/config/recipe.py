@@ -1,0 +1,168 @@
+"""The training recipe: precision, steps, optimizer, schedule, dropout, recomputation, tokenizer, export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.resolved import Recompute
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
+from nemo_pi.config.shapes import check_choice
+from nemo_pi.errors import ConfigError
+from nemo_pi.parallel.layout import ParallelLayout
+
+OPTIMIZERS = ("adamw", "adam", "fused_adam", "megatron_fused_adam", "distributed_fused_adam")
+_SCHEDULES = {
+    "constant": "constant",
+    "linear": "linear",
+    "cosine": "cosine",
+    "CosineAnnealing": "cosine",
+    "WarmupPolicy": "constant",
+    "WarmupHoldPolicy": "constant",
+}
+_PRECISIONS = {
+    "32": "32-true",
+    "32-true": "32-true",
+    "bf16": "bf16-mixed",
+    "bf16-mixed": "bf16-mixed",
+    "bf16-true": "bf16-true",
+    "16": "16-mixed",
+    "16-mixed": "16-mixed",
+    "16-true": "16-true",
+}
+_DTYPES = ("float32", "bfloat16", "float16")
+_TOKENIZERS = ("huggingface", "sentencepiece", "byte")
+
+
+def resolve_precision(given: Any) -> str:
+    """Lightning's canonical precision name, from a number (32), a short name (bf16) or itself."""
+    name = "32" if given is None else str(given)
+    check_choice("trainer.precision", name, tuple(_PRECISIONS))
+    return _PRECISIONS[name]
+
+
+def resolve_optim(optim: OptimConfig, max_steps: int) -> OptimConfig:
+    """The optimizer with canonical schedule name and its number of steps filled in."""
+    check_choice("model.optim.name", optim.name, OPTIMIZERS)
+    _check("model.optim.lr", optim.lr, optim.lr > 0, "more than 0", "2e-5 is the paper's for 7B and 13B")
+    for index, beta in enumerate(optim.betas):
+        _check(f"model.optim.betas[{index}]", beta, 0 <= beta < 1, "in [0, 1)", "[0.9, 0.95] is the paper's")
+    decay, eps = optim.weight_decay, optim.eps
+    _check("model.optim.weight_decay", decay, decay >= 0, "0 or more", "0 turns it off")
+    _check("model.optim.eps", eps, eps > 0, "more than 0", "1e-8 is usual")
+    return replace(optim, sched=_resolve_sched(optim.sched, optim.lr, max_steps))
+
+
+def _resolve_sched(sched: SchedConfig, lr: float, max_steps: int) -> SchedConfig:
+    key = "model.optim.sched"
+    check_choice(f"{key}.name", sched.name, tuple(_SCHEDULES))
+    end = max_steps if sched.max_steps is None else sched.max_steps
+    _check(f"{key}.max_steps", end, end >= 1, "at least 1", "null takes trainer.max_steps")
+    warmup, fraction = sched.warmup_steps, sched.warmup_start_fraction
+    _check(
+        f"{key}.warmup_steps",
+        warmup,
+        0 <= warmup < end,
+        f"0 to {end - 1} (max_steps={end})",
+        "fewer warm-up steps",
+    )
+    _check(f"{key}.warmup_start_fraction", fraction, 0 <= fraction <= 1, "in [0, 1]", "0.1 is the paper's")
+    _check(f"{key}.min_lr", sched.min_lr, 0 <= sched.min_lr <= lr, f"0 to optim.lr={lr}", "lower min_lr")
+    hold, room = sched.constant_steps, end - warmup
+    _check(
+        f"{key}.constant_steps",
+        hold,
+        0 <= hold < room,
+        f"0 to {room - 1} (max_steps − warmup_steps)",
+        "fewer",
+    )
+    return replace(sched, name=_SCHEDULES[sched.name], max_steps=end)
+
+
+def check_dropout(model: ModelConfig) -> None:
+    """Refuse dropout outside [0, 1)."""
+    for name in ("hidden_dropout", "attention_dropout"):
+        value = getattr(model, name)
+        _check(f"model.{name}", value, 0 <= value < 1, "in [0, 1)", "0 turns it off, as in the paper")
+
+
+def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLayout) -> Recompute:
+    """Activation recomputation in Megatron's terms."""
+    key, number = "model.activations_checkpoint", model.activations_checkpoint_num_layers
+    granularity, method = model.activations_checkpoint_granularity, model.activations_checkpoint_method
+    if granularity is not None:
+        check_choice(f"{key}_granularity", granularity, ("selective", "full"))
+    if method is not None:
+        check_choice(f"{key}_method", method, ("uniform", "block"))
+    if granularity != "full":
+        for name, value in ((f"{key}_method", method), (f"{key}_num_layers", number)):
+            _check(
+                name,
+                value,
+                value is None,
+                f"null unless {key}_granularity is full",
+                "null, or granularity full",
+            )
+        return Recompute(granularity)
+    number = 1 if number is None else number
+    most = layout.layers_per_chunk(shape.num_layers)
+    _check(
+        f"{key}_num_layers", number, 1 <= number <= most, f"1 to {most}, the layers of a stage", "1 is usual"
+    )
+    return Recompute("full", method or "uniform", number)
+
+
+def resolve_tokenizer(given: TokenizerConfig, summary: CheckpointSummary | None) -> TokenizerConfig | None:
+    """The tokenizer with its files; None where neither the YAML nor the checkpoint names one."""
+    own = None if summary is None else summary.tokenizer_path
+    if given.library is None and given.model is None:
+        return None if own is None else TokenizerConfig("huggingface", given.type, str(own))
+    library = given.library or "huggingface"
+    check_choice("model.tokenizer.library", library, _TOKENIZERS)
+    model = given.model
+    if library == "huggingface" and model is None and own is not None:
+        model = str(own)
+    if library != "byte" and model is None:
+        raise ConfigError(
+            "model.tokenizer.model",
+            required=f"the {library} tokenizer's {'folder' if library == 'huggingface' else '.model file'}",
+            given="null, and the checkpoint carries none",
+            mend="give model.tokenizer.model, or library byte",
+        )
+    return TokenizerConfig(library, given.type, model)
+
+
+def resolve_export(export: ExportConfig, summary: CheckpointSummary | None) -> ExportConfig:
+    """The export with its dtype filled in: the checkpoint's own, or float32."""
+    if export.dtype is not None:
+        check_choice("model.export.dtype", export.dtype, _DTYPES)
+        return export
+    return replace(export, dtype="float32" if summary is None else summary.dtype)
+
+
+def resolve_kernels(model: ModelConfig) -> tuple[bool | None, str]:
+    """Transformer Engine: demanded (True), forbidden (False) or welcome (None); then the rotary kernel."""
+    engine = str(model.transformer_engine).lower()
+    check_choice("model.transformer_engine", engine, ("auto", "true", "false"))
+    kernel, fused = model.rotary_kernel, model.apply_rope_fusion
+    check_choice("model.rotary_kernel", kernel, ("auto", "torch", "triton", "transformer_engine", "apex"))
+    if fused is False:
+        contradiction, kernel = kernel not in ("auto", "torch"), "torch"
+    else:
+        contradiction = fused is True and kernel == "torch"
+    _check(
+        "model.apply_rope_fusion",
+        fused,
+        not contradiction,
+        f"null, or in agreement with rotary_kernel={model.rotary_kernel}",
+        "null lets rotary_kernel decide",
+    )
+    return {"auto": None, "true": True, "false": False}[engine], kernel
+
+
+def _check(key: str, given: Any, holds: bool, required: str, mend: str) -> None:
+    if not holds:
+        raise ConfigError(key, required=required, given=given, mend=mend)

@@ -1,0 +1,121 @@
+"""The validated run: every number a trainer needs, derived once, frozen and typed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.schema import RunConfig
+from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, TokenizerConfig
+from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.spec import ContextExtension
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Which activations are thrown away in the forward pass and computed again in the backward pass."""
+
+    granularity: str | None = None
+    """None (keep all), `selective` (core attention) or `full` (whole layers)."""
+    method: str | None = None
+    """`uniform` or `block` where granularity is full, else None."""
+    num_layers: int | None = None
+    """Layers of a chunk (uniform) or recomputed layers per stage (block) where granularity is full."""
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """What a run does, after every value was checked against the others and against the checkpoint."""
+
+    name: str
+    """Name of the run."""
+    dry_run: bool
+    """Stop after the plan."""
+    config: RunConfig
+    """The merged configuration as given; prefer the typed fields below."""
+    checkpoint: CheckpointSummary | None
+    """What the run starts from; None starts from random weights."""
+    shape: ModelShape
+    """Sizes of the model."""
+    extension: ContextExtension
+    """How positions are made: windows, method, factor, rotary dimension and base."""
+    window_source: str
+    """Where the original window was read."""
+    training_length: int
+    """Tokens of one training sample."""
+    parallel: ParallelLayout
+    """Layout over ranks."""
+    micro_batch_size: int
+    """Samples of one forward pass of one data-parallel rank."""
+    global_batch_size: int
+    """Samples of one optimizer step over all ranks."""
+    num_micro_batches: int
+    """Forward passes of one data-parallel rank in one optimizer step."""
+    max_steps: int
+    """Optimizer steps of the run."""
+    precision: str
+    """Lightning's canonical name: 32-true, bf16-mixed, bf16-true, 16-mixed or 16-true."""
+    gradient_clip_val: float | None
+    """Largest norm of the gradient; None (never 0) does not clip."""
+    optim: OptimConfig
+    """Optimizer and schedule; sched.name is constant, linear or cosine and sched.max_steps a number."""
+    use_distributed_optimizer: bool
+    """Shard optimizer states over data-parallel ranks."""
+    data: DataConfig
+    """Data; data.seed is a number."""
+    tokenizer: TokenizerConfig | None
+    """Tokenizer with library and model filled in; None where neither YAML nor checkpoint has one."""
+    export: ExportConfig
+    """Export at the end of the run; export.dtype is a name where hf_path is given."""
+    seed: int
+    """Seed of initial weights and dropout."""
+    init_method_std: float
+    """Standard deviation of random initial weights."""
+    hidden_dropout: float
+    """Dropout after attention and MLP."""
+    attention_dropout: float
+    """Dropout of attention weights."""
+    transformer_engine: bool | None
+    """True demands Transformer Engine's layers, False forbids them, None takes them where they are."""
+    rotary_kernel: str
+    """The requested rotary kernel, for the registry to select."""
+    recompute: Recompute
+    """Activation recomputation."""
+    trainer: dict[str, Any]
+    """Arguments for lightning.Trainer: checked names; precision canonical; without gradient_clip_val,
+    which Lightning refuses under manual optimization and Megatron's optimizer does."""
+    exp_manager: dict[str, Any]
+    """Arguments for NeMo's exp_manager: checked names; values as given."""
+
+    @property
+    def starts_from(self) -> str | None:
+        """Path of the checkpoint the run starts from, or None."""
+        return None if self.checkpoint is None else str(self.checkpoint.path)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of activations in matrix products (parameters too, unless `32-true`)."""
+        kind = self.precision.split("-")[0]
+        return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[kind]
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step over all ranks."""
+        return self.global_batch_size * self.training_length
+
+    @property
+    def warmup_start_lr(self) -> float:
+        """Learning rate of the first warm-up step."""
+        return self.optim.lr * self.optim.sched.warmup_start_fraction
+
+    def data_mapping(self) -> dict[str, Any]:
+        """The data section as a plain mapping."""
+        return asdict(self.data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The merged configuration as plain values, to log or to save beside the weights."""
+        return asdict(self.config)

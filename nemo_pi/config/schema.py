@@ -1,0 +1,154 @@
+"""What a run's YAML may say: one dataclass per section, a docstring under every key.
+
+Keys and defaults follow NeMo's GPT configuration. `null` always means "derive it" or "leave it off", as
+each key says. Types are enforced by `nemo_pi.config.merge`, values by `nemo_pi.config.load.resolve`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
+
+__all__ = [
+    "DataConfig",
+    "ExportConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "SchedConfig",
+    "TokenizerConfig",
+]
+
+
+@dataclass
+class ModelConfig:
+    """The model, how it is extended, laid out over ranks and trained (`model`)."""
+
+    # --- the context window ---
+    max_position_embeddings: int | None = None
+    """Target window in tokens. NeMo 1.x meant the pretrained length here. null: original window × factor."""
+    pos_scaling_factor: float | None = None
+    """Target ÷ original window, at least 1; 1 changes nothing. null: derived from the two windows."""
+    pos_scaling_type: str | None = None
+    """linear, ntk, dynamic, yarn, llama3, longrope or none (direct fine-tuning). null: linear."""
+    pos_scaling_extra_args: dict[str, Any] | None = None
+    """Arguments of the method (yarn: beta_fast, beta_slow, ...). null: the method's own defaults."""
+    seq_len_interpolation_factor: float | None = None
+    """NeMo 1.x's spelling of linear scaling's factor; not together with pos_scaling_factor. null: unused."""
+    original_max_position_embeddings: int | None = None
+    """Window of the pretrained model, in tokens. null: what the checkpoint says."""
+    encoder_seq_length: int | None = None
+    """Training length in tokens, at most the target window. null: the target window."""
+    allow_rescaling: bool = False
+    """Replace the scaling of a checkpoint that has been extended before (never multiplied on top)."""
+
+    # --- the checkpoint to start from ---
+    restore_from_path: str | None = None
+    """Distributed checkpoint or Hugging Face folder (same as the top-level key). null: random weights."""
+
+    # --- shape: null takes the checkpoint's; a given value must agree with it ---
+    num_layers: int | None = None
+    """Transformer layers."""
+    hidden_size: int | None = None
+    """Width of the residual stream."""
+    ffn_hidden_size: int | None = None
+    """Width of one half of the SwiGLU hidden layer."""
+    num_attention_heads: int | None = None
+    """Query heads."""
+    num_query_groups: int | None = None
+    """Key/value heads. null without a checkpoint: num_attention_heads."""
+    kv_channels: int | None = None
+    """Channels of one head. null without a checkpoint: hidden_size ÷ num_attention_heads."""
+    vocab_size: int | None = None
+    """Rows of the embedding; never padded, so it must divide by the tensor-parallel size."""
+    layernorm_epsilon: float | None = None
+    """Epsilon of RMSNorm. null without a checkpoint: 1e-5."""
+    share_embeddings_and_output_weights: bool | None = None
+    """Whether the output layer is the embedding. null without a checkpoint: false."""
+    rotary_base: float | None = None
+    """Base of the rotary frequencies. null without a checkpoint: 10000."""
+    rotary_percentage: float | None = None
+    """Part of each head that is rotated, in (0, 1]. null without a checkpoint: 1."""
+    rotary_interleaved: bool | None = None
+    """Rotate neighbouring channels (GPT-J) rather than halves (Llama). null without a checkpoint: false."""
+    position_embedding_type: str = "rope"
+    """rope; nothing else can be extended here."""
+    normalization: str = "rmsnorm"
+    """rmsnorm."""
+    activation: str = "fast-swiglu"
+    """fast-swiglu or swiglu: the same function."""
+    bias: bool = False
+    """Biases in linear layers; only false."""
+    init_method_std: float = 0.02
+    """Standard deviation of the random initial weights; unused with a checkpoint."""
+    hidden_dropout: float = 0.0
+    """Dropout after attention and MLP, in [0, 1); 0 turns it off."""
+    attention_dropout: float = 0.0
+    """Dropout of attention weights, in [0, 1); 0 turns it off."""
+
+    # --- batches, in samples ---
+    micro_batch_size: int = 1
+    """Samples in one forward pass of one data-parallel rank."""
+    global_batch_size: int = 1
+    """Samples in one optimizer step over all ranks: a multiple of micro_batch_size × data-parallel size."""
+
+    # --- layout over ranks; the data-parallel size is what remains of the world size ---
+    tensor_model_parallel_size: int = 1
+    """Ranks that share each layer; 1 splits nothing."""
+    pipeline_model_parallel_size: int = 1
+    """Ranks that layers are dealt out to; 1 splits nothing."""
+    virtual_pipeline_model_parallel_size: int | None = None
+    """Chunks of layers per pipeline rank (interleaved schedule). null or 1: not interleaved."""
+    context_parallel_size: int = 1
+    """Ranks that share each sequence; 1 splits nothing."""
+    sequence_parallel: bool = False
+    """Split norms and dropout along the sequence over the tensor-parallel ranks."""
+    use_distributed_optimizer: bool = True
+    """Shard optimizer states over data-parallel ranks."""
+
+    # --- kernels ---
+    transformer_engine: str | bool = "auto"
+    """Transformer Engine's layers: auto (where installed, and says so), true (stops without it) or false."""
+    rotary_kernel: str = "auto"
+    """auto, torch, triton, transformer_engine or apex. A named kernel runs or stops; auto says its choice."""
+    apply_rope_fusion: bool | None = None
+    """NeMo's spelling: true asks for a fused rotary kernel, false for torch. null: rotary_kernel decides."""
+
+    # --- activation recomputation: less memory, about a third more compute ---
+    activations_checkpoint_granularity: str | None = None
+    """selective (core attention only) or full (whole layers). null: keep all activations."""
+    activations_checkpoint_method: str | None = None
+    """For full: uniform (chunks of num_layers) or block (the first num_layers only). null: uniform."""
+    activations_checkpoint_num_layers: int | None = None
+    """Layers of one chunk (uniform) or recomputed per stage (block). null: 1."""
+
+    seed: int = 1234
+    """Seed of initial weights, dropout and, unless data.seed says otherwise, the order of samples."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Tokenizer."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Training data."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and learning rate."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """Export at the end of the run."""
+
+
+@dataclass
+class RunConfig:
+    """A whole run: the top level of conf/extend_context.yaml and conf/pretrain.yaml."""
+
+    name: str = "extend_context"
+    """Name of the run; folders and loggers use it."""
+    restore_from_path: str | None = None
+    """Checkpoint to start from: distributed or Hugging Face folder. null: model.restore_from_path."""
+    dry_run: bool = False
+    """Stop after the printed plan."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """lightning.Trainer's own arguments (devices, num_nodes, precision, max_steps, ...)."""
+    exp_manager: dict[str, Any] = field(default_factory=dict)
+    """NeMo's exp_manager arguments (exp_dir, resume_if_exists, checkpoint_callback_params, ...)."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model, how it is extended, laid out and trained."""

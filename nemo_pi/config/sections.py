@@ -1,0 +1,84 @@
+"""The smaller sections of `model`: tokenizer, data, optimizer, schedule, export; each key explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TokenizerConfig:
+    """Which tokenizer made the data (`model.tokenizer`)."""
+
+    library: str | None = None
+    """huggingface, sentencepiece or byte; null takes the tokenizer files of the checkpoint."""
+    type: str | None = None
+    """Hugging Face: the tokenizer class, where the folder does not say it; null reads it there."""
+    model: str | None = None
+    """Folder (huggingface) or file (sentencepiece); null takes the checkpoint's own."""
+
+
+@dataclass
+class DataConfig:
+    """Which tokens are read, and in what order (`model.data`)."""
+
+    data_prefix: list[Any] | dict[str, Any] | None = None
+    """Indexed data without .bin/.idx: [prefix], [weight, prefix, ...], or {train, validation, test}."""
+    splits_string: str = "980,10,10"
+    """Parts for train, validation and test; ignored where data_prefix names the three itself."""
+    seed: int | None = None
+    """Seed of the order of samples; null takes model.seed."""
+    num_workers: int = 0
+    """Loader processes per rank; 0 loads in the training process."""
+    reset_position_ids: bool = False
+    """Start positions anew after every end-of-document token; false counts through the sample."""
+    reset_attention_mask: bool = False
+    """Keep documents from seeing each other; false lets a sample attend across its documents."""
+    eod_mask_loss: bool = False
+    """Leave the prediction after an end-of-document token out of the loss; false counts it."""
+
+
+@dataclass
+class SchedConfig:
+    """The learning rate over the steps (`model.optim.sched`)."""
+
+    name: str = "constant"
+    """constant, linear or cosine (NeMo's CosineAnnealing, WarmupPolicy, WarmupHoldPolicy are understood)."""
+    warmup_steps: int = 20
+    """Optimizer steps of linear warm-up; 0 starts at the peak."""
+    warmup_start_fraction: float = 0.1
+    """Where the warm-up starts, as a fraction of the peak; 0 starts at zero, 1 is no warm-up."""
+    max_steps: int | None = None
+    """Step at which linear and cosine reach min_lr; null takes trainer.max_steps."""
+    min_lr: float = 0.0
+    """Learning rate at the end of linear and cosine; constant never goes there."""
+    constant_steps: int = 0
+    """Last steps spent at min_lr (linear, cosine); 0 decays to the very end."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW, by whichever of its NeMo names (`model.optim`)."""
+
+    name: str = "adamw"
+    """adamw, adam, fused_adam, megatron_fused_adam or distributed_fused_adam: all decay weights decoupled."""
+    lr: float = 2e-5
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the running mean of the gradient and of its square."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; 0 turns it off."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    sched: SchedConfig = field(default_factory=SchedConfig)
+    """Learning rate schedule."""
+
+
+@dataclass
+class ExportConfig:
+    """The Hugging Face folder written when training ends (`model.export`)."""
+
+    hf_path: str | None = None
+    """Folder to write; null writes none."""
+    dtype: str | None = None
+    """Storage dtype: float32, bfloat16 or float16; null keeps the checkpoint's."""

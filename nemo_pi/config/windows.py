@@ -1,0 +1,169 @@
+"""The three numbers of an extension (original window, target window, training length) and its method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.config.shapes import check_choice
+from nemo_pi.errors import ConfigError
+from nemo_pi.rope.spec import METHODS, ContextExtension
+
+# YAML key → field of ContextExtension and its value where neither YAML nor checkpoint says.
+_ROTARY_KEYS: dict[str, tuple[str, Any]] = {
+    "rotary_base": ("base", 10000.0),
+    "rotary_percentage": ("rotary_percent", 1.0),
+    "rotary_interleaved": ("interleaved", False),
+}
+
+
+def resolve_extension(
+    model: ModelConfig, shape: ModelShape, summary: CheckpointSummary | None
+) -> tuple[ContextExtension, str]:
+    """The extension to train with, and where the original window was read.
+
+    A checkpoint that has been extended before keeps its extension where the YAML asks for the same or
+    for nothing; anything else needs `allow_rescaling`, which replaces the old scaling: the factor always
+    counts from the original window, scalings are never multiplied.
+    """
+    method, factor = _method_and_factor(model)
+    check_choice("model.pos_scaling_type", method, METHODS)
+    if summary is not None and summary.extension.is_scaled and not model.allow_rescaling:
+        return _keep_scaled(model, method, factor, summary), summary.window_source
+    original, source = _original_window(model, factor, summary)
+    target = _target_window(model, original, factor)
+    extension = ContextExtension.build(
+        original_window=original,
+        target_window=target,
+        method=method,
+        factor=factor,
+        head_dim=shape.head_dim,
+        extra_args=model.pos_scaling_extra_args,
+        **_rotary(model, summary),
+    )
+    return extension, source
+
+
+def resolve_training_length(model: ModelConfig, extension: ContextExtension) -> int:
+    """Tokens of one training sample: encoder_seq_length, or the target window."""
+    length, target = model.encoder_seq_length, extension.target_window
+    if length is None:
+        return target
+    if not 1 <= length <= target:
+        raise ConfigError(
+            "model.encoder_seq_length",
+            required=f"1 to {target}, the target window (max_position_embeddings)",
+            given=length,
+            mend="null trains at the full target window; or raise max_position_embeddings",
+        )
+    return length
+
+
+def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
+    """Method and factor from either spelling; the two together are a contradiction."""
+    method, factor, old = model.pos_scaling_type, model.pos_scaling_factor, model.seq_len_interpolation_factor
+    if old is None:
+        return method or "linear", factor
+    if factor is not None:
+        raise ConfigError(
+            "model.seq_len_interpolation_factor",
+            required="null where pos_scaling_factor is given: both spell the same factor",
+            given=f"{old}, beside pos_scaling_factor={factor}",
+            mend="keep pos_scaling_factor and set seq_len_interpolation_factor=null",
+        )
+    if method not in (None, "linear"):
+        raise ConfigError(
+            "model.seq_len_interpolation_factor",
+            required="pos_scaling_type linear or null: the key means linear interpolation",
+            given=f"{old}, beside pos_scaling_type={method}",
+            mend=f"write pos_scaling_factor={old} instead",
+        )
+    return "linear", old
+
+
+def _keep_scaled(
+    model: ModelConfig, method: str, factor: float | None, summary: CheckpointSummary
+) -> ContextExtension:
+    """The checkpoint's own extension, if nothing else is asked for."""
+    found = summary.extension
+    asked: dict[str, tuple[object, object]] = {
+        "max_position_embeddings": (model.max_position_embeddings, found.target_window),
+        "pos_scaling_factor": (factor, found.factor),
+        "pos_scaling_type": (model.pos_scaling_type and method, found.method),
+        "original_max_position_embeddings": (model.original_max_position_embeddings, found.original_window),
+        "rotary_base": (model.rotary_base, found.base),
+    }
+    differing = {key: given for key, (given, held) in asked.items() if given is not None and given != held}
+    if not differing:
+        return found
+    key = next(iter(differing))
+    held = f"{found.method} by {found.factor:g}, {found.original_window} → {found.target_window} tokens"
+    raise ConfigError(
+        f"model.{key}",
+        required=f"the checkpoint's own extension ({held}): {summary.path} is already scaled",
+        given=", ".join(f"{name}={value}" for name, value in differing.items()),
+        mend=(
+            f"to train on as it is: max_position_embeddings={found.target_window} "
+            f"pos_scaling_type={found.method} pos_scaling_factor={found.factor:g}; to replace its scaling "
+            f"(factor counted from {found.original_window} tokens, not on top): allow_rescaling=true"
+        ),
+    )
+
+
+def _original_window(
+    model: ModelConfig, factor: float | None, summary: CheckpointSummary | None
+) -> tuple[int, str]:
+    given, target = model.original_max_position_embeddings, model.max_position_embeddings
+    if summary is not None:
+        found = (
+            summary.extension.original_window
+            if summary.extension.is_scaled
+            else summary.extension.target_window
+        )
+        if given is not None and given != found:
+            raise ConfigError(
+                "model.original_max_position_embeddings",
+                required=f"{found}, as the checkpoint says ({summary.window_source})",
+                given=given,
+                mend="model.original_max_position_embeddings=null takes the checkpoint's",
+            )
+        return found, summary.window_source
+    if given is not None:
+        return given, "model.original_max_position_embeddings"
+    if target is None:
+        raise ConfigError(
+            "model.max_position_embeddings",
+            required="a number of tokens, as there is no checkpoint to take a window from",
+            given="null",
+            mend="give model.max_position_embeddings",
+        )
+    if factor and factor > 0 and target % factor == 0:
+        return int(target / factor), "model.max_position_embeddings ÷ model.pos_scaling_factor"
+    return target, "model.max_position_embeddings (no checkpoint)"
+
+
+def _target_window(model: ModelConfig, original: int, factor: float | None) -> int:
+    if model.max_position_embeddings is not None:
+        return model.max_position_embeddings
+    return round(original * factor) if factor is not None else original
+
+
+def _rotary(model: ModelConfig, summary: CheckpointSummary | None) -> dict[str, Any]:
+    """Base, rotated part and layout of the rotation: the checkpoint's, else the YAML's, else the usual."""
+    settings: dict[str, Any] = {}
+    for key, (field, usual) in _ROTARY_KEYS.items():
+        given = getattr(model, key)
+        if summary is None:
+            settings[field] = usual if given is None else given
+            continue
+        settings[field] = getattr(summary.extension, field)
+        if given is not None and given != settings[field]:
+            raise ConfigError(
+                f"model.{key}",
+                required=f"{settings[field]}, as in the {summary.kind} checkpoint {summary.path}",
+                given=given,
+                mend=f"model.{key}=null takes the checkpoint's (pos_scaling_type=ntk changes the base)",
+            )
+    return settings
