@@ -1,8 +1,8 @@
 """Make passkey documents for training mixes: a five-digit number hidden in filler, asked for at the end.
 
-The text is the one of the Position Interpolation paper (arXiv 2306.15595, section 3.4.3). About half of the
-documents use the paper's repeated filler and half use slices of the bundled training text, so that a model
-learns to find the number rather than the sentence that is not filler. Everything follows from the seed::
+The text is the one that evaluation uses (nemo_pi/evaluation/passkey_text.py, after arXiv 2306.15595). About
+half of the documents use its repeated filler and half use slices of the bundled training text, so that a model
+learns to find the number rather than the one sentence that is not filler. Everything follows from the seed::
 
     python -m demo.make_passkeys --tokens 2000000 --min-length 64 --max-length 500 --output passkey.jsonl
 """
@@ -17,21 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from demo.corpus import MODEL, read_documents
-
-INSTRUCTION = (
-    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
-    "I will quiz you about the important information there."
-)
-FILLER = (
-    "The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again.",
-)  # fmt: skip
-NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
-QUESTION = "What is the pass key? The pass key is"
+from nemo_pi.evaluation.passkey_text import INSTRUCTION, NEEDLE, QUESTION, SENTENCES
 
 
 def template_text() -> str:
     """Return one document's worth of the template's words (for training a tokenizer)."""
-    return "\n".join([INSTRUCTION, " ".join(FILLER), NEEDLE.format(key="12345"), QUESTION])
+    return "\n".join([INSTRUCTION, " ".join(SENTENCES), NEEDLE.format(key="12345"), QUESTION])
 
 
 Encode = Callable[[str], Sequence[int]]
@@ -87,13 +78,16 @@ class PasskeyMaker:
     @staticmethod
     def _render(filler: list[str], cut: int, key: str) -> str:
         parts = [INSTRUCTION, " ".join(filler[:cut]), NEEDLE.format(key=key), " ".join(filler[cut:])]
-        return "\n".join([part for part in parts if part] + [f"{QUESTION} {key}."])
+        return "\n".join([part for part in parts if part] + [f"{QUESTION} {key}"])
 
     def _filler(self, budget: int, rng: random.Random) -> list[str]:
         from_text = rng.random() < self.text_share
-        source = self.sentences if from_text else FILLER
+        source = self.sentences if from_text else SENTENCES
         position = rng.randrange(len(source)) if from_text else 0
-        chosen: list[str] = []
+        chosen: list[str] = [] if from_text else [_ragged_start(rng)]
+        budget -= sum(self._length(sentence) for sentence in chosen)
+        if budget < 0:
+            return []
         while True:
             sentence = source[position % len(source)]
             position += 1
@@ -110,6 +104,12 @@ class PasskeyMaker:
         if sentence not in self._lengths:
             self._lengths[sentence] = len(self.encode(" " + sentence))
         return self._lengths[sentence]
+
+
+def _ragged_start(rng: random.Random) -> str:
+    """The end of a round of the repeated filler: evaluation's documents begin in the middle of one, too."""
+    words = " ".join(SENTENCES).split()
+    return " ".join(words[rng.randrange(len(words)) :])
 
 
 def generate(
