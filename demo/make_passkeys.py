@@ -1,7 +1,7 @@
 """Make passkey documents for training mixes: a five-digit number hidden in filler, asked for at the end.
 
 The text is the one that evaluation uses (nemo_pi/evaluation/passkey_text.py, after arXiv 2306.15595). About
-half of the documents use its repeated filler and half use slices of the bundled training text, so that a model
+half of the documents use its repeated filler and half use slices of the bundled training text, so a model
 learns to find the number rather than the one sentence that is not filler. Everything follows from the seed::
 
     python -m demo.make_passkeys --tokens 2000000 --min-length 64 --max-length 500 --output passkey.jsonl
