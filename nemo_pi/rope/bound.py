@@ -1,16 +1,16 @@
 """Theorem 2.1 of Position Interpolation (arXiv 2306.15595): why interpolated scores stay tame.
 
-The attention score at distance s is a(s) = Re Σ_j h_j e^{i s θ_j}, with j over the F = D/2 rotated pairs and
-complex h_j made of q and k. Between two trained (whole) distances s1 < s2, a_linear joins a(s1) and a(s2) by a
-straight line. Four numbers, each to be multiplied by max_j |h_j|:
+The attention score at distance s is a(s) = Re Σ_j h_j e^{i s θ_j}, with j over the D/2 rotated pairs and
+complex h_j made of q and k. Between two trained (whole) distances s1 < s2, a_linear joins a(s1) and a(s2)
+by a straight line. Four numbers, each to be multiplied by max_j |h_j|:
 
 - printed: D·(s-s1)(s2-s) / (8 ln b), as the theorem has it. Its last step replaces Σθ_j² by an estimate that
   is too small, so it does not hold: at D = 128, b = 10,000, s = ½ it is 0.4343, while 0.4939 is reached.
 - corrected: Σ_j θ_j²·(s-s1)(s2-s)/2, the same proof without that step (0.4998 there). It always holds.
 - supremum: Σ_j |e^{isθ_j} - the chord between its neighbours|, which the worst h reaches.
-- extrapolation: 2·B(s), the bound beyond the trained window; B(s) = Σ_k |Σ_{j≤k} e^{isθ_j}| (section 2.3). The
-  paper takes B(s) ≥ D for granted, and with it "at least about 600 times"; for D = 128 this fails from
-  s = 4,861 on. Being itself an upper bound, it says how bad extrapolation may be, not how bad it is.
+- extrapolation: 2·B(s), the bound beyond the trained window, with B(s) = Σ_k |Σ_{j≤k} e^{isθ_j}|. The paper
+  takes B(s) ≥ D for granted, and from it "at least about 600 times"; for D = 128 this fails first at
+  s = 4,861. Being itself an upper bound, it says how bad extrapolation may be, not how bad it is.
 
 All in float64: these numbers are for reports, not for the model.
 """

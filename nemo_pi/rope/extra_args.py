@@ -19,7 +19,10 @@ VALID: dict[str, tuple[str, ...]] = {
     "llama3": ("high_freq_factor", "low_freq_factor"),
     "longrope": ("attention_factor", "long_factor", "short_factor"),
 }
-"""Names each method knows. Defaults stand where they are used: nemo_pi/rope/<method>.py."""
+"""Names each method knows."""
+
+DEFAULTS: dict[str, dict[str, float]] = {"llama3": {"high_freq_factor": 4.0, "low_freq_factor": 1.0}}
+"""Numbers filled in where none is given: Llama 3.1's own. Other methods' defaults are part of the method."""
 
 _ELSEWHERE = {
     "factor": "model.pos_scaling_factor",
@@ -53,6 +56,7 @@ def validate_extra_args(
     given = {
         name: _normalise(name, value, num_frequencies) for name, value in extra.items() if value is not None
     }
+    given = {**DEFAULTS.get(method, {}), **given}
     if method == "yarn":
         _check_yarn(given)
     elif method == "llama3":
@@ -100,7 +104,7 @@ def _check_yarn(given: Mapping[str, Any]) -> None:
 
 
 def _check_llama3(given: Mapping[str, Any]) -> None:
-    low, high = given.get("low_freq_factor", 1.0), given.get("high_freq_factor", 4.0)
+    low, high = given["low_freq_factor"], given["high_freq_factor"]
     if high <= low:
         field, required = (
             f"{FIELD}.high_freq_factor",

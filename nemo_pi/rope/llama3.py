@@ -9,21 +9,20 @@ from torch import Tensor
 
 from nemo_pi.rope import plain
 
-LOW_FREQ_FACTOR = 1.0
-"""Wavelengths above original_window / this are interpolated entirely."""
-HIGH_FREQ_FACTOR = 4.0
-"""Wavelengths below original_window / this are kept."""
-
 
 def inverse_frequencies(
     rotary_dim: int,
     base: float,
     factor: float,
     original_window: int,
-    low_freq_factor: float = LOW_FREQ_FACTOR,
-    high_freq_factor: float = HIGH_FREQ_FACTOR,
+    low_freq_factor: float,
+    high_freq_factor: float,
 ) -> Tensor:
-    """θ_j / s for long wavelengths, θ_j for short ones, a blend linear in L / wavelength between; fp32."""
+    """θ_j / s for long wavelengths, θ_j for short ones, a blend linear in L / wavelength between.
+
+    Long means above original_window / low_freq_factor, short below original_window / high_freq_factor.
+    fp32 [rotary_dim / 2].
+    """
     inverse_F = plain.inverse_frequencies(rotary_dim, base)
     wavelength_F = 2 * math.pi / inverse_F
     kept_F = (original_window / wavelength_F - low_freq_factor) / (high_freq_factor - low_freq_factor)
