@@ -1,0 +1,77 @@
+# Everything a developer or a CI machine runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+# Extra words for pip, e.g. PIP_ARGS="--extra-index-url ..." for another build of torch.
+PIP_ARGS ?=
+
+# The first interpreter that has pinned wheels (3.11 to 3.13) and can make virtual environments.
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	"$$python" -c "$(SUITABLE)" 2>/dev/null && echo "$$python" && break; done)
+
+# An environment that was installed for another folder (a moved or copied clone) is installed again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help venv demo compare test test-fast lint types format check clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+
+venv: $(STAMP) ## create .venv with everything tested together (again only when the pins change)
+
+# Safe to interrupt at any point: an environment without a working pip is made anew, and a package whose
+# installation was cut off has no RECORD, is forgotten and installed again; the others stay.
+$(STAMP): setup.py constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 with venv found; give one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+		exit 1; fi
+	@$(PY) -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV); }
+	@for info in $(VENV)/lib/python3*/site-packages/*.dist-info; do \
+		if [ -d "$$info" ] && [ ! -f "$$info/RECORD" ]; then rm -rf "$$info"; fi; done
+	@rm -rf $(STAMP) $(VENV)/lib/python3*/site-packages/~*
+	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) \
+		-c constraints.txt "$(TORCH)" -e ".[dev,eval]"
+	@echo "$(CURDIR)" > $(STAMP)
+
+demo: $(STAMP) ## extend the bundled model from 512 to 4,096 tokens and show the proof (about 10 minutes)
+	$(PY) examples/demo.py
+
+compare: $(STAMP) ## the demo beside direct fine-tuning, NTK-aware and YaRN (about 30 minutes)
+	$(PY) examples/demo.py --compare
+
+# One worker takes tests/integration (they start ranks of their own), the other the unit tests.
+test: $(STAMP) ## all tests that this machine can run; skipped ones are printed with their reason
+	$(PY) -m pytest tests -n 2 --dist loadgroup
+
+test-fast: $(STAMP) ## unit tests only, without the slow ones
+	$(PY) -m pytest tests/unit -n 2 --dist loadgroup -m "not slow"
+
+lint: $(STAMP) ## ruff, and shellcheck and hadolint where they are installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run examples/slurm/*.sbatch; \
+		else echo "shellcheck is not installed: shell scripts not checked"; fi
+	@if [ -x $(VENV)/bin/hadolint ]; then $(VENV)/bin/hadolint Dockerfile; \
+		else echo "hadolint is not installed: Dockerfile not checked"; fi
+
+types: $(STAMP) ## mypy
+	$(PY) -m mypy
+
+format: $(STAMP) ## rewrite the sources in the house format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+check: lint types test ## everything that CI runs
+
+clean: ## remove the environment, caches and build leftovers; results/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

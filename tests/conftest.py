@@ -1,0 +1,56 @@
+"""What every test shares: quiet, offline, one thread a process; a free port; and who runs beside whom."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch. One thread each: two workers, and the ranks that tests start, share few
+# cores. A test that reaches for the network fails here as it would on a machine without one.
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "WANDB_MODE": "disabled",
+    "MPLBACKEND": "Agg",
+}
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+TESTS = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist, and skip those that need a GPU where there is none.
+
+    Integration tests start ranks of their own and run one after another on one worker; the tests of a unit
+    file stay together, so that its fixtures are made once.
+    """
+    for item in items:
+        inside = item.path.relative_to(TESTS)
+        group = inside.parts[0] if inside.parts[0] in ("integration", "gpu") else str(inside)
+        item.add_marker(pytest.mark.xdist_group(group))
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_cuda():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; this machine has none"))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on this host that nobody listens on (for a rendezvous that this test starts)."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
