@@ -1,0 +1,65 @@
+"""Work that several ranks share and that must fail on all of them or on none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from nemo_pi.errors import CheckpointError
+
+T = TypeVar("T")
+Group = dist.ProcessGroup | None
+
+
+def rank_in(group: Group) -> int:
+    """This rank's number in a group (None: the world); 0 without distributed set-up."""
+    return dist.get_rank(group) if dist.is_initialized() else 0
+
+
+def size_of(group: Group) -> int:
+    """Ranks in a group (None: the world); 1 without distributed set-up."""
+    return dist.get_world_size(group) if dist.is_initialized() else 1
+
+
+def gather_objects(value: T, group: Group) -> list[T]:
+    """Every rank's value, in rank order, on every rank."""
+    if size_of(group) == 1:
+        return [value]
+    values: list[Any] = [None] * size_of(group)
+    dist.all_gather_object(values, value, group=group)
+    return values
+
+
+def together(what: str, work: Callable[[], T], group: Group) -> T:
+    """Runs `work` on every rank of the group; where it fails on one, every rank raises.
+
+    So no rank goes on to a collective that a failed one will never join. It is a barrier too.
+
+    Args:
+        what: named in the error on the ranks that did not fail themselves.
+        work: must not itself wait for a rank that may fail.
+
+    Raises:
+        whatever `work` raised here, or CheckpointError with another rank's message.
+    """
+    result, error = None, None
+    try:
+        result = work()
+    except Exception as caught:  # it is raised again below, once every rank knows
+        error = caught
+    messages = gather_objects(None if error is None else f"{type(error).__name__}: {error}", group)
+    if error is not None:
+        raise error
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise CheckpointError(
+                what, required="success on every rank", given=f"rank {rank}: {message}", mend="see that rank"
+            )
+    return result  # type: ignore[return-value]
+
+
+def on_first(what: str, work: Callable[[], Any], group: Group) -> None:
+    """Runs `work` on rank 0 of the group only; every rank waits and fails with it."""
+    together(what, work if rank_in(group) == 0 else lambda: None, group)

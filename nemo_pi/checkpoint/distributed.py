@@ -1,0 +1,203 @@
+"""Distributed checkpoints: saved whole or not at all, checked before they are read, at any layout.
+
+A checkpoint is a folder of Megatron's torch_dist format plus `nemo_pi.json`, which lists every file with
+its size and SHA-256. Everything is written under a hidden name beside the final one and renamed last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.core import CheckpointingException
+from torch.distributed.checkpoint import CheckpointException
+
+from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, rank_in, size_of, together
+from nemo_pi.checkpoint.dcp import COMMON_FILE, METADATA_FILE, InProcessSave, SafeLoad, SafeLoadCommon
+from nemo_pi.checkpoint.files import (
+    clean_leftovers,
+    finish_folder,
+    partial_folder,
+    start_folder,
+    sync_path,
+    write_json,
+)
+from nemo_pi.checkpoint.hf_tokenizer import copy_tokenizer
+from nemo_pi.checkpoint.manifest import (
+    MANIFEST,
+    TOKENIZER_FOLDER,
+    all_files,
+    build_manifest,
+    check_hashes,
+    check_sizes,
+    file_entries,
+    read_manifest,
+)
+from nemo_pi.checkpoint.safe_pickle import load_archive, read_metadata
+from nemo_pi.errors import CheckpointError
+
+_SMALL_FILES = (METADATA_FILE, COMMON_FILE, "metadata.json")
+
+
+def save_distributed(
+    folder: str | Path,
+    sharded_state_dict: dict[str, Any],
+    meta: Mapping[str, Any],
+    *,
+    tokenizer_path: str | Path | None = None,
+    group: Group = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a checkpoint; collective over every rank. `folder` appears only once it is complete.
+
+    No extra process is started. Objects in the state dict must be such that they can be read back without
+    running code (tensors, numbers, strings, containers); others are refused here, not at the next start.
+
+    Args:
+        folder: the new checkpoint's folder; its parent is made if need be.
+        sharded_state_dict: Megatron's, model and optimizer; for the distributed optimizer made with
+            metadata `{"distrib_optim_sharding_type": "fully_reshardable"}`.
+        meta: for the manifest, JSON-ready: shape, extension (their to_dict), global_step,
+            consumed_samples; source_config (a Hugging Face config.json to export with) and more at will.
+        tokenizer_path: folder whose tokenizer files travel with the checkpoint.
+        group: process group of all ranks that save, for barriers and hashes; None is the world.
+        overwrite: whether an existing checkpoint of the same name is replaced (after the new one is whole).
+
+    Returns:
+        `folder`.
+
+    Raises:
+        CheckpointError: on every rank, if any rank failed; earlier checkpoints are as they were.
+    """
+    folder = Path(folder)
+    on_first(str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite), group)
+    partial = partial_folder(folder)
+    together(str(folder), lambda: _write(sharded_state_dict, partial), group)
+    _seal(partial, meta, group)
+    on_first(str(folder), lambda: finish_folder(folder), group)
+    return folder
+
+
+def _prepare(
+    folder: Path, meta: Mapping[str, Any], tokenizer_path: str | Path | None, overwrite: bool
+) -> None:
+    build_manifest(meta, {})
+    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
+        raise CheckpointError(
+            str(folder),
+            required="a new folder" if not overwrite else "a new folder, or a checkpoint to replace",
+            given="one that exists",
+            mend="save under another name" if overwrite else "save under another name, or pass overwrite",
+        )
+    if folder.parent.is_dir():
+        clean_leftovers(folder.parent)
+    partial = start_folder(folder)
+    if tokenizer_path is not None:
+        (partial / TOKENIZER_FOLDER).mkdir()
+        copy_tokenizer(Path(tokenizer_path), partial / TOKENIZER_FOLDER)
+
+
+def _write(sharded_state_dict: dict[str, Any], partial: Path) -> None:
+    try:
+        dist_checkpointing.save(sharded_state_dict, str(partial), sharded_strategy=InProcessSave())
+    except (CheckpointingException, CheckpointException, OSError) as error:
+        raise CheckpointError(
+            str(partial),
+            required="a complete save",
+            given=error,
+            mend="check free space and permissions; the previous checkpoint is untouched",
+        ) from error
+
+
+def _seal(partial: Path, meta: Mapping[str, Any], group: Group) -> None:
+    """Hashes every file, each rank its own, and writes the manifest last."""
+    names = together(str(partial), lambda: all_files(partial), group)
+    # Rank 0's listing decides: on a network disk another rank may not see every file yet.
+    names = gather_objects(names, group)[0]
+    mine = names[rank_in(group) :: size_of(group)]
+    entries = together(str(partial), lambda: file_entries(partial, mine), group)
+    files = {name: entry for part in gather_objects(entries, group) for name, entry in part.items()}
+    on_first(str(partial), lambda: _write_manifest(partial, meta, files), group)
+
+
+def _write_manifest(partial: Path, meta: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    for name in _SMALL_FILES:
+        sync_path(partial / name)
+    # A state that its own reader would refuse must not become the latest checkpoint.
+    load_archive(partial / COMMON_FILE, COMMON_FILE)
+    read_metadata(partial / METADATA_FILE)
+    write_json(partial / MANIFEST, build_manifest(meta, files))
+
+
+def load_distributed(
+    folder: str | Path,
+    sharded_state_dict: dict[str, Any],
+    *,
+    group: Group = None,
+    check_contents: bool = True,
+) -> dict[str, Any]:
+    """Reads a checkpoint into a state dict of this run's own layout; collective over every rank.
+
+    Args:
+        folder: as written by save_distributed, at any TP, PP and DP.
+        sharded_state_dict: Megatron's, of the model as it is split now; may ask for less than is stored
+            (weights without the optimizer), never for more.
+        group: process group of all ranks that load; None is the world.
+        check_contents: whether every file's SHA-256 is compared first (each rank reads its share); sizes
+            and the pickled files are always checked.
+
+    Returns:
+        The filled state dict.
+
+    Raises:
+        CheckpointError: incomplete, damaged or unsafe files; tensors missing or of another shape.
+    """
+    folder = Path(folder)
+    together(str(folder), lambda: _check(folder, group, check_contents), group)
+    try:
+        return dist_checkpointing.load(
+            sharded_state_dict,
+            str(folder),
+            sharded_strategy=SafeLoad(),
+            common_strategy=SafeLoadCommon(),
+            strict=dist_checkpointing.validation.StrictHandling.RAISE_UNEXPECTED,
+        )
+    except (CheckpointingException, CheckpointException, KeyError) as error:
+        raise CheckpointError(
+            str(folder),
+            required="every tensor of this model, in its shape",
+            given=error,
+            mend="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
+        ) from error
+
+
+def _check(folder: Path, group: Group, check_contents: bool) -> None:
+    manifest = read_manifest(folder)
+    check_sizes(folder, manifest)
+    names = [name for name in _SMALL_FILES if name in manifest["files"]]
+    if check_contents:
+        names += sorted(set(manifest["files"]) - set(names))[rank_in(group) :: size_of(group)]
+    check_hashes(folder, manifest, names)
+    # The hash only tells accidents; whoever replaced a pickle could have replaced the manifest as well.
+    read_metadata(folder / METADATA_FILE)
+    load_archive(folder / COMMON_FILE, str(folder / COMMON_FILE))
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Checks that a checkpoint is complete and that no bit of it has changed; reads every file.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, truncated, changed or unsafe.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_sizes(folder, manifest)
+    check_hashes(folder, manifest, list(manifest["files"]))
+    read_metadata(folder / METADATA_FILE)
+    load_archive(folder / COMMON_FILE, str(folder / COMMON_FILE))
+    return manifest

@@ -1,0 +1,119 @@
+"""Writing files and folders so that a crash leaves either the old or the new, never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import CheckpointError
+
+PARTIAL_SUFFIX = ".partial"
+REPLACED_SUFFIX = ".replaced"
+DELETING_SUFFIX = ".deleting"
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where `folder` is written before it gets its name (beside it, hidden)."""
+    return folder.parent / f".{folder.name}{PARTIAL_SUFFIX}"
+
+
+def replaced_folder(folder: Path) -> Path:
+    """Where the former `folder` waits while its replacement takes its name."""
+    return folder.parent / f".{folder.name}{REPLACED_SUFFIX}"
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sync_path(path: Path) -> None:
+    """Forces a file's contents, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON as Hugging Face does (2 spaces, a final newline), synced."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync_path(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that must hold an object.
+
+    Raises:
+        CheckpointError: it is missing, not JSON, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            str(path), required="a JSON file", given=error, mend="restore this file from its source"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            str(path),
+            required="a JSON object",
+            given=type(values).__name__,
+            mend="restore this file from its source",
+        )
+    return values
+
+
+def start_folder(folder: Path) -> Path:
+    """An empty partial folder for `folder`; one left over from an interrupted write is removed."""
+    partial = partial_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    return partial
+
+
+def finish_folder(folder: Path) -> None:
+    """Gives the partial folder its name; a former folder of that name is removed only afterwards."""
+    partial, former = partial_folder(folder), replaced_folder(folder)
+    sync_path(partial)
+    if folder.exists():
+        if former.exists():
+            shutil.rmtree(former)
+        folder.rename(former)
+    partial.rename(folder)
+    sync_path(folder.parent)
+    if former.exists():
+        shutil.rmtree(former)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder; from the first moment on it no longer exists under its name."""
+    doomed = folder.parent / f".{folder.name}{DELETING_SUFFIX}"
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def clean_leftovers(root: Path) -> None:
+    """Removes what interrupted writes and removals left in `root`; brings back a folder whose
+    replacement never got its name."""
+    for former in root.glob(f".*{REPLACED_SUFFIX}"):
+        folder = root / former.name[1 : -len(REPLACED_SUFFIX)]
+        if folder.exists():
+            shutil.rmtree(former)
+        else:
+            former.rename(folder)
+    for suffix in (PARTIAL_SUFFIX, DELETING_SUFFIX):
+        for leftover in root.glob(f".*{suffix}"):
+            shutil.rmtree(leftover)

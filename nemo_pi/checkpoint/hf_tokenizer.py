@@ -1,0 +1,57 @@
+"""The files beside the weights: tokenizer and generation defaults, kept in step with the window."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.checkpoint.files import read_json, sync_path, write_json
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERATION_CONFIG = "generation_config.json"
+
+# Any one of these makes a tokenizer; the others only accompany them.
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+_COMPANIONS = (
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    TOKENIZER_CONFIG,
+)
+TOKENIZER_FILES = _VOCABULARIES + _COMPANIONS
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of any known kind."""
+    return any((folder / name).is_file() for name in _VOCABULARIES)
+
+
+def copy_tokenizer(source: Path, target: Path, *, max_length: int | None = None) -> None:
+    """Copies tokenizer files (never code) from one folder to another.
+
+    Args:
+        source: folder with tokenizer files.
+        target: an existing folder.
+        max_length: tokens to write as `model_max_length`, of which inference servers take the minimum
+            with the model's window; None copies it as it is.
+    """
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+            sync_path(target / name)
+    if max_length is not None:
+        path = target / TOKENIZER_CONFIG
+        values = read_json(path) if path.is_file() else {}
+        write_json(path, {**values, "model_max_length": max_length})
+
+
+def extended_generation_config(
+    source: dict[str, Any], old_window: int | None, new_window: int
+) -> dict[str, Any]:
+    """generation_config.json for the new window: a `max_length` that was the old window follows it."""
+    if old_window is not None and source.get("max_length") == old_window:
+        return {**source, "max_length": new_window}
+    return dict(source)

@@ -1,0 +1,153 @@
+"""nemo_pi.json: what a distributed checkpoint is and the size and SHA-256 of each of its files.
+
+It is written last, so a folder that has it was saved completely.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.checkpoint.files import read_json, sha256_of
+from nemo_pi.errors import CheckpointError
+
+MANIFEST = "nemo_pi.json"
+TOKENIZER_FOLDER = "tokenizer"
+FORMAT = "nemo_pi-distributed"
+FORMAT_VERSION = 1
+
+_REQUIRED: dict[str, type] = {
+    "format": str,
+    "format_version": int,
+    "shape": dict,
+    "extension": dict,
+    "global_step": int,
+    "consumed_samples": int,
+    "files": dict,
+}
+
+_VERSIONED = ("nemo_pi", "torch", "megatron-core", "nemo_toolkit", "transformers")
+
+
+def file_entries(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """{relative name: {bytes, sha256}} of the named files."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
+    }
+
+
+def all_files(folder: Path) -> list[str]:
+    """Relative names of every file in a checkpoint except the manifest, sorted."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if name != MANIFEST)
+
+
+def build_manifest(meta: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's content.
+
+    Args:
+        meta: shape, extension (both as their to_dict), global_step, consumed_samples, and anything else
+            that is JSON-ready.
+        files: entries as `file_entries` makes them.
+
+    Raises:
+        CheckpointError: meta lacks one of the four.
+    """
+    manifest = {
+        **meta,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": {name: _version_of(name) for name in _VERSIONED},
+        "files": dict(sorted(files.items())),
+    }
+    _check_fields("meta", manifest)
+    return manifest
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a distributed checkpoint.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint of this project, is incomplete, or newer.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(
+            str(folder),
+            required=f"a complete distributed checkpoint (with {MANIFEST})",
+            given="none" if folder.is_dir() else "no such folder",
+            mend="give a checkpoint that was saved to its end; an interrupted save has no " + MANIFEST,
+        )
+    manifest = read_json(path)
+    _check_fields(str(path), manifest)
+    if manifest["format"] != FORMAT or manifest["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format",
+            required=f"{FORMAT}, version at most {FORMAT_VERSION}",
+            given=f"{manifest['format']}, version {manifest['format_version']}",
+            mend="read it with the version of nemo_pi that wrote it",
+        )
+    return manifest
+
+
+def _check_fields(where: str, manifest: Mapping[str, Any]) -> None:
+    for key, kind in _REQUIRED.items():
+        value = manifest.get(key)
+        if not isinstance(value, kind) or (isinstance(value, int) and (isinstance(value, bool) or value < 0)):
+            raise CheckpointError(
+                f"{where}: {key}",
+                required=f"{'a non-negative ' if kind is int else ''}{kind.__name__}",
+                given=repr(value),
+                mend="restore this file from its source",
+            )
+
+
+def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compares every file's size with the manifest: quick, finds missing and truncated files.
+
+    Raises:
+        CheckpointError: naming the file and both sizes.
+    """
+    for name, entry in manifest["files"].items():
+        path = _inside(folder, name)
+        given = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+        if given != f"{entry['bytes']} bytes":
+            raise _damaged(path, f"{entry['bytes']} bytes", given)
+
+
+def check_hashes(folder: Path, manifest: Mapping[str, Any], names: list[str]) -> None:
+    """Compares the SHA-256 of the named files with the manifest: reads them whole, finds any bit flip.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    for name in names:
+        path = _inside(folder, name)
+        given = sha256_of(path)
+        if given != manifest["files"][name]["sha256"]:
+            raise _damaged(path, f"sha256 {manifest['files'][name]['sha256']}", f"sha256 {given}")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise _damaged(folder / MANIFEST, "file names inside the checkpoint", name)
+    return folder / name
+
+
+def _damaged(path: Path, required: str, given: str) -> CheckpointError:
+    return CheckpointError(
+        str(path),
+        required=required,
+        given=given,
+        mend="restore the file, or go on from an earlier checkpoint: this one is damaged",
+    )

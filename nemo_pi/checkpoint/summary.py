@@ -1,0 +1,109 @@
+"""What kind of checkpoint a path holds and what it says of itself, before any weight is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.files import read_json
+from nemo_pi.checkpoint.hf_config import extension_from_config, shape_from_config, window_source
+from nemo_pi.checkpoint.hf_folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf_import import check_weights
+from nemo_pi.checkpoint.hf_tokenizer import has_tokenizer
+from nemo_pi.checkpoint.manifest import MANIFEST, TOKENIZER_FOLDER, check_sizes, read_manifest
+from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.rope.spec import ContextExtension
+
+
+def read_summary(path: str | Path) -> CheckpointSummary:
+    """Reads a Hugging Face folder or a distributed checkpoint far enough to plan a run from it.
+
+    Headers only: every tensor's name and shape is checked, no weight is loaded.
+
+    Raises:
+        CheckpointError: nothing there, neither kind, incomplete, damaged or not supported.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise _unreadable(folder, "an existing folder", "no such path", "check restore_from_path")
+    if not folder.is_dir():
+        raise _unreadable(folder, "a folder", "a file", "give a Hugging Face folder or a distributed one")
+    if (folder / MANIFEST).is_file():
+        return _distributed(folder)
+    if (folder / "config.json").is_file():
+        return _huggingface(folder)
+    raise _unreadable(folder, f"config.json (Hugging Face) or {MANIFEST} (distributed)", *_found(folder))
+
+
+def _huggingface(folder: Path) -> CheckpointSummary:
+    config = read_json(folder / "config.json")
+    shape = shape_from_config(config)
+    extension = extension_from_config(config, shape)
+    weights = HuggingFaceWeights(folder)
+    check_weights(weights, shape)
+    return CheckpointSummary(
+        kind="huggingface",
+        path=folder,
+        shape=shape,
+        extension=extension,
+        window_source=f"{folder / 'config.json'}: {window_source(config)}",
+        tokenizer_path=folder if has_tokenizer(folder) else None,
+        dtype=weights.dtypes["model.embed_tokens.weight"],
+    )
+
+
+def _distributed(folder: Path) -> CheckpointSummary:
+    manifest = read_manifest(folder)
+    check_sizes(folder, manifest)
+    tokenizer = folder / TOKENIZER_FOLDER
+    shape, extension = _recorded(folder, manifest)
+    return CheckpointSummary(
+        kind="distributed",
+        path=folder,
+        shape=shape,
+        extension=extension,
+        window_source=f"{folder / MANIFEST}: extension.original_window",
+        tokenizer_path=tokenizer if has_tokenizer(tokenizer) else None,
+        dtype=str(manifest.get("dtype", "float32")),
+        global_step=int(manifest["global_step"]),
+        consumed_samples=int(manifest["consumed_samples"]),
+    )
+
+
+def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, ContextExtension]:
+    try:
+        return ModelShape.from_dict(manifest["shape"]), ContextExtension.from_dict(manifest["extension"])
+    except (TypeError, KeyError, ConfigError) as error:
+        raise _unreadable(
+            folder / MANIFEST, "shape and extension of a model", str(error), "restore the file from a copy"
+        ) from error
+
+
+def read_source_config(path: str | Path) -> dict[str, Any] | None:
+    """The Hugging Face config.json that a checkpoint of either kind comes from; None if it does not say.
+
+    An export takes over its fields, so that nothing the original said is lost on the way.
+    """
+    folder = Path(path).expanduser()
+    if (folder / MANIFEST).is_file():
+        source = read_manifest(folder).get("source_config")
+        return source if isinstance(source, dict) else None
+    return read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+
+
+def _found(folder: Path) -> tuple[str, str]:
+    if any(folder.glob(f"*/{MANIFEST}")):
+        return "a folder of several checkpoints", "give one of the checkpoints inside it"
+    if (folder / "adapter_config.json").is_file():
+        return "a PEFT adapter", "merge it into its base model first and give the merged folder"
+    if (folder / "metadata.json").is_file():
+        return "an incomplete or foreign distributed checkpoint", "give one that was saved completely"
+    if any(folder.glob("*.gguf")):
+        return "GGUF files", "give the safetensors that they were made from"
+    return "neither", "give the folder that holds one of them"
+
+
+def _unreadable(folder: Path, required: str, given: str, mend: str) -> CheckpointError:
+    return CheckpointError(str(folder), required=required, given=given, mend=mend)
