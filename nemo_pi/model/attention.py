@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor
 
@@ -18,9 +19,17 @@ from nemo_pi.kernels.registry import RotaryNeeds, select_rotary_kernel
 class RotarySelfAttention(SelfAttention):
     """SelfAttention whose query and key are rotated by nemo_pi's kernel."""
 
-    def __init__(self, *args: Any, rotary_kernel: str = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, rotary_kernel: str = "auto", rotary_dim: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        needs = RotaryNeeds(head_dim=self.config.kv_channels, interleaved=self.config.rotary_interleaved)
+        needs = RotaryNeeds(
+            head_dim=self.config.kv_channels,
+            rotary_dim=rotary_dim,
+            interleaved=self.config.rotary_interleaved,
+            device_type="cuda" if torch.cuda.is_available() else "cpu",
+            dtype=self.config.params_dtype,
+        )
         self._kernel = select_rotary_kernel(rotary_kernel, needs)
         self._tables: Tensor | None = None
 

@@ -66,10 +66,10 @@ def transformer_config(
         pipeline_dtype=options.params_dtype,
         bf16=options.params_dtype is torch.bfloat16,
         fp16=options.params_dtype is torch.float16,
-        tensor_model_parallel_size=layout.tensor,
-        pipeline_model_parallel_size=layout.pipeline,
-        virtual_pipeline_model_parallel_size=layout.virtual_pipeline,
-        context_parallel_size=layout.context,
+        tensor_model_parallel_size=layout.tp,
+        pipeline_model_parallel_size=layout.pp,
+        virtual_pipeline_model_parallel_size=layout.vpp,
+        context_parallel_size=layout.cp,
         sequence_parallel=layout.sequence_parallel,
         calculate_per_token_loss=True,
         use_cpu_initialization=not on_gpu,
@@ -96,12 +96,18 @@ def build_model_chunks(
     """
     config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
     stages: list[int | None] = (
-        list(range(layout.virtual_pipeline)) if layout.virtual_pipeline else [None]
+        list(range(layout.vpp)) if layout.vpp else [None]
     )
     return [
         RotaryGPTModel(
             config=config,
-            transformer_layer_spec=decoder_spec(config, stage, options.transformer_engine, options.rotary_kernel),
+            transformer_layer_spec=decoder_spec(
+                config,
+                stage,
+                use_transformer_engine=options.transformer_engine,
+                rotary_kernel=options.rotary_kernel,
+                rotary_dim=extension.rotary_dim,
+            ),
             vocab_size=shape.vocab_size,
             max_sequence_length=extension.target_window,
             extension=extension,

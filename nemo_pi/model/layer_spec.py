@@ -44,7 +44,12 @@ def resolve_transformer_engine(request: str | bool) -> bool:
 
 
 def decoder_spec(
-    config: TransformerConfig, stage: int | None, use_transformer_engine: bool, rotary_kernel: str
+    config: TransformerConfig,
+    stage: int | None,
+    *,
+    use_transformer_engine: bool,
+    rotary_kernel: str,
+    rotary_dim: int,
 ) -> TransformerBlockSubmodules:
     """The layers of one model chunk: Megatron's own, their self-attention replaced by ours.
 
@@ -53,6 +58,7 @@ def decoder_spec(
         stage: number of the chunk under interleaved pipelining, else None.
         use_transformer_engine: from resolve_transformer_engine.
         rotary_kernel: model.rotary_kernel, resolved when the layers are built.
+        rotary_dim: rotated channels of a head.
     """
     if use_transformer_engine:
         spec = get_gpt_layer_with_transformer_engine_spec()
@@ -67,6 +73,8 @@ def decoder_spec(
         spec.submodules.pre_mlp_layernorm = norm
         spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
     spec.submodules.self_attention.module = RotarySelfAttention
-    spec.submodules.self_attention.params["rotary_kernel"] = rotary_kernel
+    spec.submodules.self_attention.params.update(
+        rotary_kernel=rotary_kernel, rotary_dim=rotary_dim
+    )
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ParallelLayout:
-    """Sizes of every parallel dimension; world size = tensor · pipeline · context · data."""
+    """Sizes of every parallel dimension; world size = TP · PP · CP · DP."""
 
-    tensor: int = 1
+    tp: int = 1
     """Ranks that share each layer's matrices (TP)."""
-    pipeline: int = 1
+    pp: int = 1
     """Ranks that the layers are dealt over (PP)."""
-    virtual_pipeline: int | None = None
+    vpp: int | None = None
     """Model chunks a pipeline rank holds (interleaved 1F1B); None means one, the plain 1F1B schedule."""
-    context: int = 1
+    cp: int = 1
     """Ranks that share each sequence (CP)."""
-    data: int = 1
+    dp: int = 1
     """Replicas that see different samples (DP)."""
     sequence_parallel: bool = False
     """Whether norms and residuals are split along the sequence over the tensor ranks (SP)."""
@@ -25,18 +25,22 @@ class ParallelLayout:
     @property
     def model_ranks(self) -> int:
         """Ranks that hold one replica."""
-        return self.tensor * self.pipeline * self.context
+        return self.tp * self.pp * self.cp
 
     @property
     def world_size(self) -> int:
         """Ranks of the run."""
-        return self.model_ranks * self.data
+        return self.model_ranks * self.dp
+
+    def layers_per_chunk(self, num_layers: int) -> int:
+        """Layers of one model chunk on one rank."""
+        return num_layers // (self.pp * (self.vpp or 1))
 
     def describe(self) -> str:
         """One line for plans and logs, such as `TP 2 · PP 2 · CP 1 · DP 1 (4 ranks)`."""
-        parts = [f"TP {self.tensor}", f"PP {self.pipeline}", f"CP {self.context}", f"DP {self.data}"]
-        if self.virtual_pipeline:
-            parts[1] += f" (interleaved, {self.virtual_pipeline} chunks a rank)"
+        parts = [f"TP {self.tp}", f"PP {self.pp}", f"CP {self.cp}", f"DP {self.dp}"]
+        if self.vpp:
+            parts[1] += f" (interleaved, {self.vpp} chunks a rank)"
         if self.sequence_parallel:
             parts.append("sequence parallel")
         ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"

@@ -1,0 +1,28 @@
+"""How command lines end: a mistake of the user's is one message, not a traceback."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from nemo_pi.errors import NemoPiError
+
+T = TypeVar("T")
+USER_ERROR = 2
+"""Exit status after a mistake that the message says how to mend."""
+
+
+def reports_errors(main: Callable[..., T]) -> Callable[..., T]:
+    """Prints a NemoPiError on standard error and exits with status 2; other errors keep their traceback."""
+
+    @functools.wraps(main)
+    def wrapper(*args: object, **kwargs: object) -> T:
+        try:
+            return main(*args, **kwargs)
+        except NemoPiError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            sys.exit(USER_ERROR)
+
+    return wrapper

@@ -1,0 +1,74 @@
+"""Where a run writes, and how often, from exp_manager's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.config.resolved import ResolvedRun
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Folders of a run and what exp_manager says of checkpoints."""
+
+    logs: Path
+    """Logs, TensorBoard files and the command line."""
+    checkpoints: Path
+    """Distributed checkpoints, one folder a step."""
+    resume: bool
+    """Whether the run goes on from its latest checkpoint."""
+    save_every: int
+    """Optimizer steps between checkpoints; 0 saves at the end only."""
+    keep: int
+    """Newest checkpoints to keep; 0 keeps all."""
+
+    def exp_manager_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """exp_manager's keys, its own checkpoints and resumption switched off: ours take their place.
+
+        NeMo's look for single-file .ckpt checkpoints and would warn that training starts from scratch.
+        """
+        settings = dict(given)
+        for ours in ("exp_dir", "name", "version", "use_datetime_version", "checkpoint_callback_params"):
+            settings.pop(ours, None)
+        settings.update(
+            explicit_log_dir=str(self.logs),
+            create_checkpoint_callback=False,
+            create_preemption_callback=False,
+            resume_if_exists=False,
+            resume_ignore_no_checkpoint=True,
+        )
+        return settings
+
+
+def run_folders(run: ResolvedRun) -> RunFolders:
+    """Folders as NeMo lays them out: exp_dir/name, with a dated version below unless the run resumes."""
+    given = run.exp_manager
+    params = given.get("checkpoint_callback_params") or {}
+    resume = bool(given.get("resume_if_exists", False))
+    logs = _log_folder(given, run.name, resume)
+    checkpoints = Path(params["dirpath"]) if params.get("dirpath") else logs / "checkpoints"
+    top_k = params.get("save_top_k", 3)
+    saves = given.get("create_checkpoint_callback", True)
+    return RunFolders(
+        logs=logs,
+        checkpoints=checkpoints,
+        resume=resume,
+        save_every=int(params.get("every_n_train_steps") or 0) if saves else 0,
+        # NeMo keeps the best k and the last; ranked by step, the last is among the best.
+        keep=0 if top_k < 0 else max(1, int(top_k)),
+    )
+
+
+def _log_folder(given: Mapping[str, Any], name: str, resume: bool) -> Path:
+    if given.get("explicit_log_dir"):
+        return Path(given["explicit_log_dir"])
+    base = Path(given.get("exp_dir") or "nemo_experiments") / (given.get("name") or name)
+    if given.get("version"):
+        return base / str(given["version"])
+    if resume or not given.get("use_datetime_version", True):
+        return base
+    return base / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

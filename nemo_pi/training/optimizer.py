@@ -1,0 +1,85 @@
+"""Megatron's optimizer, made from the YAML, and an adapter that lets Lightning count its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from torch import nn
+
+from nemo_pi.parallel.cpu_shim import cpu_shim
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """AdamW as in the Position Interpolation paper (arXiv 2306.15595, section 3.1) unless told otherwise."""
+
+    lr: float = 2e-5
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of the two moments."""
+    eps: float = 1e-8
+    """Added to the denominator."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    clip_grad: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+    distributed: bool = False
+    """Whether optimizer states are split over the data-parallel ranks."""
+
+
+def build_optimizer(
+    chunks: list[nn.Module], settings: AdamSettings, params_dtype: torch.dtype
+) -> MegatronOptimizer:
+    """Megatron's AdamW over DDP-wrapped model chunks, with torch's fused step where it runs.
+
+    Args:
+        chunks: Megatron DistributedDataParallel modules.
+        settings: hyperparameters.
+        params_dtype: dtype of the weights; 16-bit ones get fp32 main copies.
+    """
+    config = OptimizerConfig(
+        optimizer="adam",
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        adam_eps=settings.eps,
+        clip_grad=settings.clip_grad,
+        params_dtype=params_dtype,
+        bf16=params_dtype is torch.bfloat16,
+        fp16=params_dtype is torch.float16,
+        use_distributed_optimizer=settings.distributed,
+    )
+    with cpu_shim():
+        optimizer = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
+    for group in optimizer.param_groups:
+        if "fused" in group:  # torch's AdamW; Transformer Engine's and apex's are fused already
+            group.update(fused=True, foreach=False)
+    return optimizer
+
+
+class LightningOptimizerAdapter(torch.optim.Optimizer):
+    """What Lightning sees of Megatron's optimizer.
+
+    Lightning counts a global step each time an optimizer of its own type steps; Megatron's is not one.
+    This adapter owns no parameters and no state: it forwards `step` and shares the parameter groups, so
+    that learning-rate monitors read the true values.
+    """
+
+    def __init__(self, optimizer: MegatronOptimizer, on_step: Callable[[], None]) -> None:
+        super().__init__([nn.Parameter(torch.zeros(1))], {})
+        self.param_groups = list(optimizer.param_groups)
+        self._on_step = on_step
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Runs Lightning's closure, then Megatron's update."""
+        if closure is not None:
+            closure()
+        self._on_step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Nothing: gradients live in Megatron's buffers and are cleared there."""
