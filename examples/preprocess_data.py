@@ -1,8 +1,9 @@
-"""JSONL to megatron .bin/.idx: ``python examples/preprocess_data.py --input book.jsonl --output-prefix out``."""
+"""JSONL to megatron .bin/.idx, with NeMo's flags: ``python examples/preprocess_data.py --help``."""
 
 from __future__ import annotations
 
-from nemo_pi.data.preprocess_cli import main
-
 if __name__ == "__main__":
+    # Imported here: encoding processes import this file again and need nothing of it.
+    from nemo_pi.data.preprocess_cli import main
+
     raise SystemExit(main())

@@ -45,8 +45,8 @@ def build_datasets(
     """
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
     rules = _rules(data_cfg, eod_id)
-    chosen_seed = data_cfg.get("seed")
-    opener = _Opener(vocab_size if data_cfg.get("check_token_ids", True) else None)
+    chosen_seed = _seed(data_cfg, seed)
+    opener = _Opener(None if data_cfg.get("check_token_ids") is False else vocab_size)
     shares = parse_splits(data_cfg.get("splits_string"))
     built: list[BlendedDataset | None] = []
     for split, wanted in enumerate(num_samples):
@@ -59,7 +59,7 @@ def build_datasets(
         for corpus, prefix in enumerate(blend.prefixes):
             indexed = opener.open(prefix)
             ranges = _ranges(indexed, prefixes, shares)
-            key = (int(seed if chosen_seed is None else chosen_seed), split, corpus)
+            key = (chosen_seed, split, corpus)
             parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules))
         built.append(BlendedDataset(parts, blend.weights, wanted))
     return built[0], built[1], built[2]
@@ -76,6 +76,16 @@ class _Opener:
         if prefix not in self._open:
             self._open[prefix] = open_indexed(prefix, self.vocab_size)
         return self._open[prefix]
+
+
+def _seed(data_cfg: Mapping[str, Any], seed: int) -> int:
+    own = data_cfg.get("seed")
+    chosen = seed if own is None else own
+    if isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 0:
+        raise ConfigError(
+            "data.seed", required="a whole number, 0 or more", given=repr(chosen), mend="set data.seed: 1234"
+        )
+    return chosen
 
 
 def _rules(data_cfg: Mapping[str, Any], eod_id: int | None) -> SampleRules:

@@ -34,6 +34,8 @@ class Encoder:
     def __init__(self, rules: EncodingRules, tokenizer: Tokenizer | None = None) -> None:
         self.rules = rules
         self.tokenizer = tokenizer or build_tokenizer(**rules.tokenizer)
+        self._ending = [self.tokenizer.eod_id] if rules.append_eod else []
+        assert None not in self._ending, "preprocess() asks for the end-of-document id beforehand"
 
     def __call__(self, lines: Iterable[Line]) -> list[list[NDArray[np.int32]]]:
         """Ids of each line, one array per key; an empty text gives an empty array."""
@@ -60,9 +62,7 @@ class Encoder:
         except (UnicodeError, TypeError) as error:
             # A lone surrogate is legal JSON and no text.
             raise _bad_line(line, "text that UTF-8 can hold", str(error)) from error
-        if ids and self.rules.append_eod:
-            ids.append(self.tokenizer.eod_id or 0)
-        return np.asarray(ids, dtype=np.int32)
+        return np.asarray([*ids, *self._ending] if ids else [], dtype=np.int32)
 
 
 _encoder: Encoder | None = None

@@ -98,7 +98,7 @@ def open_indexed(prefix: str | Path, vocab_size: int | None = None) -> IndexedDa
     validate_pair(prefix)
     if vocab_size is not None:
         check_token_ids(prefix, vocab_size)
-    return IndexedDataset(str(prefix), multimodal=False, mmap=True)
+    return IndexedDataset(str(Path(prefix).expanduser()), multimodal=False, mmap=True)
 
 
 def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 << 24) -> None:
@@ -117,7 +117,7 @@ def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 <
     tokens = np.memmap(bin_path, dtype=dtype, mode="r")
     for start in range(0, tokens.size, chunk_tokens):
         chunk = tokens[start : start + chunk_tokens]
-        if int(chunk.max()) >= vocab_size or int(chunk.min()) < 0:
+        if int(chunk.max()) >= vocab_size or (info.min < 0 and int(chunk.min()) < 0):
             at = int(np.argmax((chunk < 0) | (chunk >= vocab_size)))
             raise DataError(
                 str(bin_path),
@@ -128,7 +128,7 @@ def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 <
 
 
 def _paths(prefix: str | Path) -> tuple[Path, Path]:
-    idx_path, bin_path = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+    idx_path, bin_path = Path(f"{prefix}.idx").expanduser(), Path(f"{prefix}.bin").expanduser()
     for path in (idx_path, bin_path):
         if not path.is_file():
             raise DataError(

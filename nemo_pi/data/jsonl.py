@@ -1,9 +1,10 @@
-"""Lines of JSONL files: finding the files, reading them (also gzipped), numbering the lines."""
+"""Lines of JSONL files: finding the files, reading them (also .gz and .xz), numbering the lines."""
 
 from __future__ import annotations
 
 import glob
 import gzip
+import lzma
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import IO, cast
 
 from nemo_pi.errors import DataError
 
-SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+SUFFIXES = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".xz"))
 """Files that are taken from a folder."""
 
 
@@ -55,7 +56,7 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
     """Lines of the files one after another, blank ones left out.
 
     Raises:
-        DataError: a gzip file that is damaged or ends early, with the line where it happened.
+        DataError: a compressed file that is damaged or ends early, with the last line that was read.
     """
     for path in paths:
         number = 0
@@ -66,7 +67,7 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
                         raw = raw.removeprefix(b"\xef\xbb\xbf")
                     if raw.strip():
                         yield Line(str(path), number, raw)
-        except (EOFError, OSError, zlib.error) as error:
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
                 f"{path}, after line {number}",
                 required="a readable file",
@@ -76,4 +77,6 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return cast(IO[bytes], lzma.open(path, "rb")) if path.suffix == ".xz" else open(path, "rb")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,10 @@ class EpochOrder:
         number, place = divmod(index, self.samples_per_epoch)
         epoch = self.epoch(number)
         return epoch, int(epoch.samples[place]) * self.seq_length
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A data-loading process that is sent this object computes its own epochs.
+        return {**self.__dict__, "_cache": OrderedDict()}
 
     def _make(self, number: int) -> Epoch:
         documents = permutation(len(self.lengths), (*self.key, number, _DOCUMENTS))

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from nemo_pi.data.encoding import Encoder, EncodingRules, encode_lines, start_worker
 from nemo_pi.data.jsonl import Line, find_files, read_lines
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
-from nemo_pi.data.writer import PairWriter
 from nemo_pi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nemo_pi.data.writer import PairWriter
 
 log = logging.getLogger(__name__)
 _LINES_PER_TASK = 32
@@ -35,7 +37,7 @@ class PreprocessConfig:
     """What to read, how to encode it and where to write."""
 
     input: str
-    """JSONL file (also .gz), folder or glob."""
+    """JSONL file (also .gz, .xz), folder or glob."""
     output_prefix: str
     """Path that ``_KEY_document.bin`` and ``.idx`` are appended to."""
     tokenizer: dict[str, Any] = field(default_factory=lambda: {"library": "byte"})
@@ -74,6 +76,9 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
         DataError: no input, a bad line (file and line are named), existing output without overwrite,
             or no token at all.
     """
+    # Here, not above: it brings megatron-core, which --help and the encoding processes can do without.
+    from nemo_pi.data.writer import PairWriter
+
     files = find_files(config.input)
     tokenizer = build_tokenizer(**config.tokenizer)
     _check(config, tokenizer)
@@ -85,7 +90,7 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
             writers.append(PairWriter(prefix, tokenizer.vocab_size, overwrite=config.overwrite))
         _write_all(config, tokenizer, files, writers, result)
         for writer in writers:
-            writer.check_not_empty(config.input)
+            writer.finish(config.input)
         for writer in writers:
             writer.commit()
     finally:
@@ -102,12 +107,14 @@ def _check(config: PreprocessConfig, tokenizer: Tokenizer) -> None:
             given=f"{tokenizer.name}, which has none",
             mend="leave out --append-eod, or add eos_token to the tokenizer",
         )
-    if config.workers < 1 or not config.json_keys or len(set(config.json_keys)) < len(config.json_keys):
+    if config.workers < 1:
+        raise ConfigError("--workers", required="at least 1", given=config.workers, mend="give --workers 1")
+    if not config.json_keys or len(set(config.json_keys)) < len(config.json_keys):
         raise ConfigError(
-            "--workers, --json-keys",
-            required="at least one process, and keys that differ",
-            given=f"{config.workers}, {list(config.json_keys)}",
-            mend="correct the flags",
+            "--json-keys",
+            required="one or more keys, each once",
+            given=list(config.json_keys),
+            mend="name each key once",
         )
 
 

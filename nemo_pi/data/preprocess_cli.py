@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 
 from nemo_pi.data.preprocess import PreprocessConfig, preprocess
@@ -17,7 +18,10 @@ def parser() -> argparse.ArgumentParser:
         prog="preprocess_data.py", description="Write PREFIX_KEY_document.bin and .idx from JSONL."
     )
     group = parse.add_argument_group("input")
-    group.add_argument("--input", required=True, help="JSONL file (also .gz), folder or quoted glob")
+    group.add_argument("--input", required=True, help="JSONL file (also .gz, .xz), folder or quoted glob")
+    group.add_argument(
+        "--preproc-folder", action="store_true", help="has no effect: a folder is recognised as one"
+    )
     group.add_argument("--json-keys", nargs="+", default=["text"], help="keys to encode (default: text)")
     group = parse.add_argument_group("tokenizer")
     group.add_argument(
@@ -66,14 +70,14 @@ def to_config(args: argparse.Namespace) -> PreprocessConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 on success, 2 with a message on a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # What megatron-core says of its optimizers when it is imported is no news to who tokenizes text.
+    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
     try:
         result = preprocess(to_config(parser().parse_args(argv)))
     except NemoPiError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(
-        f"{result.num_documents} documents, {result.num_tokens} tokens, {result.num_empty} empty texts left out"
-    )
+    print(f"{result.num_documents} documents, {result.num_tokens} tokens, {result.num_empty} empty left out")
     for prefix in result.prefixes:
         print(prefix)
     return 0

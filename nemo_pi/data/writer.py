@@ -11,6 +11,7 @@ import torch
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from numpy.typing import NDArray
 
+from nemo_pi.data.indexed import validate_pair
 from nemo_pi.errors import DataError
 
 
@@ -39,7 +40,8 @@ class PairWriter:
             )
         final[0].parent.mkdir(parents=True, exist_ok=True)
         self._final = final
-        self._partial = [path.with_name(f"{path.name}.partial-{os.getpid()}") for path in final]
+        self._partial_prefix = f"{prefix}.partial-{os.getpid()}"
+        self._partial = [Path(f"{self._partial_prefix}{path.suffix}") for path in final]
         self._builder = IndexedDatasetBuilder(str(self._partial[0]), dtype=DType.optimal_dtype(vocab_size))
 
     def add_document(self, ids: NDArray[np.int32]) -> None:
@@ -57,17 +59,22 @@ class PairWriter:
             )
         self._builder.add_document(torch.from_numpy(ids), [ids.size])
 
-    def check_not_empty(self, source: str) -> None:
-        """Refuse to write a pair without a token."""
+    def finish(self, source: str) -> None:
+        """Write the index, flush both files to disk and check them, still under temporary names.
+
+        Raises:
+            DataError: nothing was added (`source` is named), or the files do not hold what was written.
+        """
         if not self._builder.sequence_lengths:
             raise DataError(source, required="some text", given="none", mend="check --input and --json-keys")
-
-    def commit(self) -> None:
-        """Flush to disk and give the pair its final names, the index last."""
         self._builder.finalize(str(self._partial[1]))
         for path in self._partial:
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
+        validate_pair(self._partial_prefix)
+
+    def commit(self) -> None:
+        """Give the finished pair its final names, the index last."""
         # Without its index a .bin is no dataset: never let an old index point into a new .bin.
         self._final[1].unlink(missing_ok=True)
         for partial, final in zip(self._partial, self._final, strict=True):
