@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.passkey import PasskeyPlan, passkey_retrieval
-from nemo_pi.evaluation.passkey_text import TextTokenizer, shortest_length
+from nemo_pi.evaluation.passkey_text import TextTokenizer, passkey_document, shortest_length
 from nemo_pi.evaluation.perplexity import PerplexityPlan, Progress, run_plan
 from nemo_pi.evaluation.row import EvaluationRow
 from nemo_pi.evaluation.scorer import Scorer
@@ -104,9 +104,8 @@ def evaluate(
 
     Raises:
         DataError: documents that are empty or too short, or passkey lengths too short for a document.
-        ConfigError: settings that contradict each other or the tokenizer. All before anything is computed,
-        but for
-            passkey lengths.
+        ConfigError: settings that contradict each other or the tokenizer.
+    Both come before anything is computed.
     """
     bos_id = _bos_id(tokenizer) if settings.add_bos else None
     text_plan = _perplexity_plan(documents, settings, bos_id) if settings.measure_perplexity else None
@@ -152,10 +151,11 @@ def _perplexity_plan(
 
 
 def _passkey_plan(tokenizer: TextTokenizer, settings: EvaluationSettings) -> PasskeyPlan:
-    lengths = settings.resolve_passkey_lengths(tokenizer)
-    return PasskeyPlan(
-        lengths, settings.passkey_depths, settings.passkey_trials, settings.seed, settings.add_bos
-    )
+    lengths, depths = settings.resolve_passkey_lengths(tokenizer), settings.passkey_depths
+    plan = PasskeyPlan(lengths, depths, settings.passkey_trials, settings.seed, settings.add_bos)
+    for depth in plan.depths:  # so that what cannot be built stops here, not after minutes of perplexity
+        passkey_document(tokenizer, plan.lengths[0], 0, seed=plan.seed, depth=depth, bos=plan.bos)
+    return plan
 
 
 def _bos_id(tokenizer: TextTokenizer) -> int:

@@ -63,7 +63,7 @@ class PasskeyPlan:
         """Name the measurement, so that no rate stands without it."""
         return {
             "name": "passkey of 5 digits, exact match under greedy decoding; k counts all tokens, answer too",
-            "k_max": f"≥ 20% of {self.num_trials} trials at each tested k' ≤ k, passkey at depth {self.depths[0]:g}",
+            "k_max": f"≥ 20% of {self.num_trials} trials at each tested k' ≤ k, at depth {self.depths[0]:g}",
             "lengths": list(self.lengths),
             "depths": list(self.depths),
             "num_trials": self.num_trials,

@@ -57,7 +57,10 @@ def score_logits(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
     # The flag compares values, then breaks ties by index, because torch.argmax promises nothing about ties.
     maximum_N = logits_NV.amax(-1)
     first_best_N = (logits_NV == maximum_N[:, None]).int().argmax(-1)
-    return chosen_N - logits_NV.logsumexp(-1), first_best_N == labels_N
+    is_greedy_N = (first_best_N == labels_N) & (
+        chosen_N == maximum_N
+    )  # the latter is false where logits are NaN
+    return chosen_N - logits_NV.logsumexp(-1), is_greedy_N
 
 
 def score_hidden(
