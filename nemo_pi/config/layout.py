@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
@@ -73,13 +75,14 @@ def resolve_batches(model: ModelConfig, layout: ParallelLayout) -> int:
 
 def check_sequence(length: int, layout: ParallelLayout) -> None:
     """Refuse a training length that cannot be split over context- and tensor-parallel ranks."""
-    # Causal attention is balanced by giving each rank one chunk from the front and one from the back.
     unit, reasons = 1, []
     if layout.cp > 1:
-        unit, reasons = 2 * layout.cp, [f"2 × {_CP}={layout.cp}"]
+        # Causal work is balanced by giving each rank one chunk from the front and one from the back.
+        unit = 2 * layout.cp
+        reasons.append(f"2 × {_CP}={layout.cp}")
     if layout.sequence_parallel:
         # Each context-parallel rank's part is split again.
-        unit = max(unit, 1) * layout.tp if layout.cp == 1 or (unit // layout.cp) % layout.tp else unit
+        unit = math.lcm(unit, layout.cp * layout.tp)
         reasons.append(f"{_TP}={layout.tp} under sequence_parallel")
     if length % unit:
         raise ConfigError(

@@ -25,7 +25,7 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
-from nemo_pi.config.trainer_keys import check_exp_manager, check_trainer, trainer_number
+from nemo_pi.config.trainer_keys import STEP_BASED, check_exp_manager, check_trainer, trainer_number
 from nemo_pi.config.windows import resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError
 
@@ -99,6 +99,7 @@ def resolve(
         dry_run=config.dry_run,
         config=config,
         checkpoint=summary,
+        checkpoint_open=summary is None and _path_is_open(plain(cfg)),
         shape=shape,
         extension=extension,
         window_source=source,
@@ -141,9 +142,16 @@ def _with_one_path(values: dict[str, Any]) -> dict[str, Any]:
             given=f"{top} and model.restore_from_path={below}",
             mend="remove one of the two",
         )
-    open_ = _MISSING in (top, below) and not values.get("dry_run")
+    open_ = _path_is_open(values) and not values.get("dry_run")
     path = given[0] if given else (_MISSING if open_ else None)
     return {**values, "restore_from_path": path, "model": {**inner, "restore_from_path": None}}
+
+
+def _path_is_open(values: Mapping[str, Any]) -> bool:
+    """Whether the YAML leaves restore_from_path to be given (`???`), at either place."""
+    inner = values.get("model")
+    below = inner.get("restore_from_path") if isinstance(inner, Mapping) else None
+    return _MISSING in (values.get("restore_from_path"), below)
 
 
 def _max_steps(trainer: Mapping[str, Any]) -> int:
@@ -184,4 +192,4 @@ def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
 
 def _trainer_arguments(trainer: Mapping[str, Any], precision: str, max_steps: int) -> dict[str, Any]:
     kept = {key: value for key, value in trainer.items() if key != "gradient_clip_val"}
-    return {**kept, "precision": precision, "max_steps": max_steps}
+    return {**STEP_BASED, **kept, "precision": precision, "max_steps": max_steps}

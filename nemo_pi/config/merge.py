@@ -1,8 +1,8 @@
 """YAML onto dataclasses: unknown keys refused with the nearest valid one, types enforced at every level.
 
-Numbers written as text are converted where nothing is lost, because YAML 1.1 reads `1e-4` (no dot) as a
-string: a float takes any finite decimal number, an integer takes a whole number (`4096`, `4e3`). Booleans
-are never numbers here, nor numbers booleans, and `null` is only for keys that say what it means.
+Text is not a number, with one exception: YAML 1.1 reads `1e-4` (no dot) as a string, so exponent notation
+is converted. An integer takes a whole number in any of these forms (`4096`, `4096.0`, `4e3`). Booleans are
+never numbers here, nor numbers booleans, and `null` is only for keys that say what it means.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from nemo_pi.errors import ConfigError
 
 T = TypeVar("T")
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+# What YAML 1.1 takes for text though a person means a number.
+_EXPONENT_NOTATION = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+")
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _MISSING = "???"
 
@@ -155,20 +156,21 @@ def _convert_scalar(value: Any, hint: Any, path: str) -> Any:
 
 
 def _number(value: Any) -> int | float | None:
-    """A finite number from a number or a decimal text; None for anything else."""
-    if isinstance(value, str):
-        text = value.strip()
-        if not _NUMBER.fullmatch(text):
-            return None
-        value = int(text) if text.lstrip("+-").isdigit() else float(text)
+    """A finite number from a number or from exponent notation as text; None for anything else."""
+    if isinstance(value, str) and _EXPONENT_NOTATION.fullmatch(value):
+        value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
 
 
 def _wrong(value: Any, required: str, path: str) -> ConfigError:
-    null = "" if value is not None else "; leave the key out for its default"
-    return ConfigError(path, required=required, given=_show(value), mend=f"give {path} {required}{null}")
+    mend = f"write {required}"
+    if value is None:
+        mend = "leave the key out for its default"
+    elif isinstance(value, str) and "number" in required:
+        mend = "write it without quotes and units"
+    return ConfigError(path, required=required, given=_show(value), mend=mend)
 
 
 def _suggestion(key: str, names: list[str], path: str) -> str:

@@ -39,6 +39,8 @@ class ResolvedRun:
     """The merged configuration as given; prefer the typed fields below."""
     checkpoint: CheckpointSummary | None
     """What the run starts from; None starts from random weights."""
+    checkpoint_open: bool
+    """Only in a dry run: the YAML demands a checkpoint (`???`) and none was given yet."""
     shape: ModelShape
     """Sizes of the model."""
     extension: ContextExtension
@@ -86,8 +88,8 @@ class ResolvedRun:
     recompute: Recompute
     """Activation recomputation."""
     trainer: dict[str, Any]
-    """Arguments for lightning.Trainer: checked names; precision canonical; without gradient_clip_val,
-    which Lightning refuses under manual optimization and Megatron's optimizer does."""
+    """Arguments for lightning.Trainer: checked names, canonical precision; gradient_clip_val is left out
+    because Megatron's optimizer clips and Lightning refuses it under manual optimization."""
     exp_manager: dict[str, Any]
     """Arguments for NeMo's exp_manager: checked names; values as given."""
 
@@ -98,7 +100,7 @@ class ResolvedRun:
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """Dtype of activations in matrix products (parameters too, unless `32-true`)."""
+        """Dtype of weights and activations; 16-bit weights have fp32 main copies in the optimizer."""
         kind = self.precision.split("-")[0]
         return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[kind]
 

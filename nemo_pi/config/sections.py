@@ -22,7 +22,7 @@ class TokenizerConfig:
 class DataConfig:
     """Which tokens are read, and in what order (`model.data`)."""
 
-    data_prefix: list[Any] | dict[str, Any] | None = None
+    data_prefix: str | list[Any] | dict[str, Any] | None = None
     """Indexed data without .bin/.idx: [prefix], [weight, prefix, ...], or {train, validation, test}."""
     splits_string: str = "980,10,10"
     """Parts for train, validation and test; ignored where data_prefix names the three itself."""
@@ -36,6 +36,8 @@ class DataConfig:
     """Keep documents from seeing each other; false lets a sample attend across its documents."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss; false counts it."""
+    check_token_ids: bool = True
+    """Read every token id once before training and refuse those outside the vocabulary."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_pi.config.merge import check_keys, convert
@@ -18,6 +18,11 @@ _OURS = {
     "plugins": "precision and cluster environment are built from trainer.precision and the launcher",
     "callbacks": "callbacks come from exp_manager and nemo_pi",
 }
+
+# A run counts steps, not epochs: with Lightning's default, an interval longer than what is left of the data
+# would stop a run that resumes near its end.
+STEP_BASED: dict[str, Any] = {"check_val_every_n_epoch": None}
+_WHOLE = {"num_nodes": 1, "val_check_interval": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -40,6 +45,8 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"trainer.{key}", required=f"no value: {why}", given=trainer[key], mend="remove the key"
             )
+    for key, least in _WHOLE.items():
+        _check_whole(key, trainer.get(key), least)
     accumulate = trainer.get("accumulate_grad_batches", 1)
     if accumulate != 1:
         raise ConfigError(
@@ -48,6 +55,18 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             given=accumulate,
             mend="set model.global_batch_size instead",
         )
+
+
+def _check_whole(key: str, value: Any, least: int) -> None:
+    """Refuse fractions: 0.5 of a stream of samples that goes on for ever is not a number of batches."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return
+    raise ConfigError(
+        f"trainer.{key}",
+        required=f"a whole number of at least {least}",
+        given=f"{value!r} ({type(value).__name__})",
+        mend="write a whole number, without quotes or a decimal point",
+    )
 
 
 def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
@@ -78,7 +97,7 @@ def world_size_of(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.en
 
 
 def _devices(devices: Any) -> int:
-    if isinstance(devices, list | tuple):
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices)
     text = str(devices).strip()
     if text in ("auto", "-1"):

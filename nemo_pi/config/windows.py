@@ -96,6 +96,9 @@ def _keep_scaled(
         "rotary_base": (model.rotary_base, found.base),
     }
     differing = {key: given for key, (given, held) in asked.items() if given is not None and given != held}
+    for name, value in (model.pos_scaling_extra_args or {}).items():
+        if value is not None and value != found.extra_args.get(name):
+            differing[f"pos_scaling_extra_args.{name}"] = value
     if not differing:
         return found
     key = next(iter(differing))
@@ -106,7 +109,7 @@ def _keep_scaled(
         given=", ".join(f"{name}={value}" for name, value in differing.items()),
         mend=(
             f"to train on as it is: max_position_embeddings={found.target_window} "
-            f"pos_scaling_type={found.method} pos_scaling_factor={found.factor:g}; to replace its scaling "
+            f"pos_scaling_type={found.method} pos_scaling_factor={found.factor:g}, the rest null; to replace it "
             f"(factor counted from {found.original_window} tokens, not on top): allow_rescaling=true"
         ),
     )

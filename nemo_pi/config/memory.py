@@ -1,0 +1,129 @@
+"""An estimate of the memory of the fullest rank, from arithmetic alone.
+
+Weights, gradients and optimizer states are exact; activations count what autograd keeps of one layer
+(arXiv 2205.05198, section 4, redone for RMSNorm, SwiGLU, grouped queries and attention without a score
+matrix). Left out: the framework itself (about 1 GiB with CUDA), communication buffers, fragmentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemo_pi.config.resolved import ResolvedRun
+
+_FP32 = 4
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one rank while a training step is at its fullest."""
+
+    weights: int
+    """Parameters in the precision they compute in."""
+    gradients: int
+    """Accumulated gradients, fp32."""
+    optimizer: int
+    """Two moments, and fp32 main copies of 16-bit weights; sharded by the distributed optimizer."""
+    activations: int
+    """What the forward passes in flight keep for their backward passes."""
+    logits: int
+    """Logits and softmax of one micro-batch; 0 except on the last pipeline stage."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def estimate_memory(run: ResolvedRun) -> MemoryEstimate:
+    """The fullest rank's memory: of the first pipeline stage or of the last, whichever is larger."""
+    stages = {0, run.parallel.pp - 1}
+    return max((estimate_stage(run, stage) for stage in stages), key=lambda estimate: estimate.total)
+
+
+def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
+    """Memory of a rank of pipeline stage `stage`, counted from 0."""
+    parameters = stage_parameters(run, stage)
+    width = run.compute_dtype.itemsize
+    shards = run.parallel.dp * run.parallel.cp if run.use_distributed_optimizer else 1
+    states = 2 * _FP32 + (_FP32 if width < _FP32 else 0)
+    is_last = stage == run.parallel.pp - 1
+    return MemoryEstimate(
+        weights=parameters * width,
+        gradients=parameters * _FP32,
+        optimizer=parameters * states // shards,
+        activations=_activations(run, stage),
+        logits=_logits(run) if is_last else 0,
+    )
+
+
+def stage_parameters(run: ResolvedRun, stage: int) -> int:
+    """Parameters that one tensor-parallel rank of a pipeline stage holds."""
+    shape, tp, pp = run.shape, run.parallel.tp, run.parallel.pp
+    norms = 2 * shape.hidden_size
+    layer = (shape.parameters_per_layer - norms) // tp + norms
+    parameters = shape.num_layers // pp * layer
+    table = shape.vocab_size * shape.hidden_size // tp
+    if stage == 0:
+        parameters += table
+    if stage == pp - 1:
+        # Tied embeddings are one table on one stage, and a copy of it where the ends are apart.
+        shared = shape.tied_embeddings and pp == 1
+        parameters += shape.hidden_size + (0 if shared else table)
+    return parameters
+
+
+def layer_bytes_per_token(run: ResolvedRun) -> int:
+    """Bytes that autograd keeps of one layer for one token, nothing recomputed.
+
+    Per norm: its fp32 input, the fp32 normalised value and the output. Attention: rotated q and k, the fused
+    qkv that v is a view of, the output and its log-sum-exp. MLP: gate and up, silu(gate), a copy of up, and
+    their product. Without sequence parallelism the norms are whole on every tensor-parallel rank.
+    """
+    shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
+    query = shape.num_attention_heads * shape.head_dim
+    key = shape.num_query_groups * shape.head_dim
+    norms = 2 * (2 * _FP32 + width) * shape.hidden_size
+    attention = width * (3 * query + 3 * key) + _FP32 * shape.num_attention_heads
+    mlp = width * 5 * shape.ffn_hidden_size
+    return norms // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
+
+
+def _activations(run: ResolvedRun, stage: int) -> int:
+    """Chunks in flight times what each keeps, plus the layers being recomputed, plus the rotary tables."""
+    layout, recompute = run.parallel, run.recompute
+    layers = layout.layers_per_chunk(run.shape.num_layers)
+    tokens = run.micro_batch_size * run.training_length // layout.cp
+    whole_layer = layer_bytes_per_token(run)
+    tables = _FP32 * run.extension.rotary_dim
+    in_flight = _chunks_in_flight(run, stage)
+    if recompute.granularity != "full":
+        # `selective` recomputes core attention, of which nothing large is kept to begin with.
+        return tokens * in_flight * (layers * whole_layer + tables)
+    shards = layout.tp if layout.sequence_parallel else 1
+    layer_input = run.compute_dtype.itemsize * run.shape.hidden_size // shards
+    number = recompute.num_layers or 1
+    if recompute.method == "block":
+        kept = number * layer_input + (layers - number) * whole_layer
+        working = whole_layer
+    else:
+        kept = -(-layers // number) * layer_input
+        working = number * whole_layer
+    return tokens * (in_flight * (kept + tables) + working)
+
+
+def _chunks_in_flight(run: ResolvedRun, stage: int) -> int:
+    """Forward passes of model chunks that wait for their backward pass on one stage, at most."""
+    pp, vpp, micro = run.parallel.pp, run.parallel.vpp, run.num_micro_batches
+    if vpp is None:
+        return min(pp - stage, micro)
+    # Interleaved 1F1B: the warm-up fills all chunks but the last, and 2 per stage further ahead, plus one.
+    return min((vpp - 1) * pp + 2 * (pp - stage - 1) + 1, micro * vpp)
+
+
+def _logits(run: ResolvedRun) -> int:
+    """The fp32 softmax, computed in place of fp32 logits; 16-bit logits exist beside it."""
+    width = run.compute_dtype.itemsize
+    tokens = run.micro_batch_size * run.training_length // run.parallel.cp
+    per_token = run.shape.vocab_size // run.parallel.tp * (_FP32 + (width if width < _FP32 else 0))
+    return tokens * per_token

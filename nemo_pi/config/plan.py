@@ -1,0 +1,168 @@
+"""The plan of a run as text, for people to read before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nemo_pi.config.memory import MemoryEstimate, estimate_memory
+from nemo_pi.config.plan_model import Rows, model_rows
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.units import grouped, plural, short, size_of
+
+_LABEL_WIDTH = 18
+
+
+def render_plan(run: ResolvedRun, *, logs: Path | None = None, checkpoints: Path | None = None) -> str:
+    """What the run will do, in sections of `label  value` lines.
+
+    Args:
+        run: the validated run.
+        logs: folder of logs; None reads it from exp_manager's keys.
+        checkpoints: folder of checkpoints; None reads it there too.
+
+    Raises:
+        BackendUnavailableError: the requested rotary kernel cannot run here.
+    """
+    sections = {
+        "Context window": _window_rows(run),
+        "Model": model_rows(run),
+        "Batches": _batch_rows(run),
+        "Training": _training_rows(run),
+        "Memory of the fullest rank (estimate)": _memory_rows(run),
+        "Folders": _folder_rows(run, logs, checkpoints),
+    }
+    lines = [f"Plan of {run.name}"]
+    for title, rows in sections.items():
+        lines += ["", title, *(f"  {label:<{_LABEL_WIDTH}}{value}" for label, value in rows)]
+    return "\n".join(lines)
+
+
+def _window_rows(run: ResolvedRun) -> Rows:
+    extension = run.extension
+    how = {
+        "none": "none: plain rotary positions",
+        "linear": "linear (Position Interpolation)",
+        "ntk": "ntk (NTK-aware, static)",
+        "dynamic": "dynamic (NTK by the length being read)",
+    }.get(extension.method, extension.method)
+    if extension.method == "none" and extension.target_window > extension.original_window:
+        how = "none: direct fine-tuning at the target window"
+    rows = [
+        ("original", f"{grouped(extension.original_window)} tokens, from {run.window_source}"),
+        ("target", f"{grouped(extension.target_window)} tokens"),
+        ("training length", _length(run)),
+        ("method", how),
+        ("factor", f"{extension.factor:g}" + ("" if extension.is_scaled else " (nothing is scaled)")),
+    ]
+    for name, value in extension.extra:
+        shown = f"{len(value)} values" if isinstance(value, tuple) else f"{value}"
+        rows.append((f"  {name}", shown))
+    rows.append(
+        ("rotary", f"base {extension.base:g}, {extension.rotary_dim} of {extension.head_dim} channels")
+    )
+    return rows
+
+
+def _length(run: ResolvedRun) -> str:
+    length, extension = run.training_length, run.extension
+    text = f"{grouped(length)} tokens"
+    return text if length == extension.target_window else f"{text}, shorter than the target window"
+
+
+def _batch_rows(run: ResolvedRun) -> Rows:
+    per_step = run.tokens_per_step
+    return [
+        ("ranks", run.parallel.describe()),
+        ("micro batch", plural(run.micro_batch_size, "sample")),
+        (
+            "global batch",
+            f"{plural(run.global_batch_size, 'sample')} = {plural(run.num_micro_batches, 'micro-batch')} "
+            f"on each of {plural(run.parallel.dp, 'data-parallel rank')}",
+        ),
+        (
+            "tokens",
+            f"{grouped(per_step)} a step, {short(per_step * run.max_steps)} in all",
+        ),
+        ("data", _data(run)),
+    ]
+
+
+def _training_rows(run: ResolvedRun) -> Rows:
+    optim, sched = run.optim, run.optim.sched
+    warmup = ""
+    if sched.warmup_steps:
+        warmup = f"{plural(sched.warmup_steps, 'warm-up step')} from {run.warmup_start_lr:g}, then "
+    after = (
+        "constant"
+        if sched.name == "constant"
+        else f"{sched.name} to {sched.min_lr:g} at step {sched.max_steps}"
+    )
+    sharded = run.use_distributed_optimizer and run.parallel.dp * run.parallel.cp > 1
+    clip = "none" if run.gradient_clip_val is None else f"norm {run.gradient_clip_val:g}"
+    return [
+        ("steps", grouped(run.max_steps)),
+        ("precision", run.precision),
+        (
+            "optimizer",
+            f"AdamW, betas {optim.betas[0]:g} and {optim.betas[1]:g}, weight decay {optim.weight_decay:g}"
+            + (", states sharded" if sharded else ""),
+        ),
+        ("learning rate", f"{optim.lr:g}: {warmup}{after}"),
+        ("gradient clipping", clip),
+        ("recomputation", _recomputation(run)),
+        ("seed", str(run.seed)),
+    ]
+
+
+def _memory_rows(run: ResolvedRun) -> Rows:
+    estimate: MemoryEstimate = estimate_memory(run)
+    names = ("weights", "gradients", "optimizer", "activations", "logits", "total")
+    rows = [(name, f"{size_of(getattr(estimate, name)):>10}") for name in names]
+    if torch.cuda.is_available():
+        free = torch.cuda.get_device_properties(0).total_memory
+        rows[-1] = ("total", f"{rows[-1][1]} of {size_of(free)}")
+    return rows
+
+
+def _folder_rows(run: ResolvedRun, logs: Path | None, checkpoints: Path | None) -> Rows:
+    given = run.exp_manager
+    params = given.get("checkpoint_callback_params") or {}
+    if logs is None:
+        base = Path(given.get("exp_dir") or "nemo_experiments") / str(given.get("name") or run.name)
+        logs = Path(given["explicit_log_dir"]) if given.get("explicit_log_dir") else base
+    if checkpoints is None:
+        checkpoints = Path(params["dirpath"]) if params.get("dirpath") else logs / "checkpoints"
+    every = params.get("every_n_train_steps")
+    often = f", every {plural(int(every), 'step')}" if every else ", at the end"
+    return [
+        ("logs", str(logs)),
+        ("checkpoints", f"{checkpoints}{often}"),
+        (
+            "export",
+            f"{run.export.hf_path} (Hugging Face, {run.export.dtype})" if run.export.hf_path else "none",
+        ),
+    ]
+
+
+def _data(run: ResolvedRun) -> str:
+    prefix = run.data.data_prefix
+    if not prefix:
+        return "none given"
+    if isinstance(prefix, dict):
+        return "; ".join(f"{split}: {_listed(part)}" for split, part in prefix.items())
+    return f"{_listed(prefix)}, split {run.data.splits_string}"
+
+
+def _listed(prefix: object) -> str:
+    return " ".join(map(str, prefix)) if isinstance(prefix, list) else str(prefix)
+
+
+def _recomputation(run: ResolvedRun) -> str:
+    recompute = run.recompute
+    if recompute.granularity is None:
+        return "none"
+    if recompute.granularity == "selective":
+        return "core attention"
+    return f"whole layers, {recompute.method}, {plural(recompute.num_layers or 1, 'layer')}"
