@@ -88,6 +88,9 @@ def validate_pair(prefix: str | Path) -> IndexHeader:
 def open_indexed(prefix: str | Path, vocab_size: int | None = None) -> IndexedDataset:
     """Open ``prefix.bin``/``prefix.idx`` as megatron-core's memory-mapped dataset, after `validate_pair`.
 
+    What it returns are views of the map, which the dataset closes when it goes: keep the dataset as long as
+    its arrays are used (reading one later ends the process), or copy them.
+
     Args:
         prefix: path without extension.
         vocab_size: where given, every token id is read once and must lie in [0, vocab_size).

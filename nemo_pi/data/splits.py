@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import ConfigError
@@ -29,16 +30,19 @@ def parse_prefix(value: Any, field: str = "data.data_prefix") -> Blend:
     Raises:
         ConfigError: a list of another form, or a weight that is no positive number.
     """
-    if isinstance(value, str):
-        return Blend((value,), (1.0,))
+    if isinstance(value, (str, Path)):
+        return Blend((str(value),), (1.0,))
     if not isinstance(value, Sequence) or not value:
         raise _bad_prefix(field, value)
     items = list(value)
     numbers = [_number(item) for item in items]
-    if all(number is None for number in numbers):
+    if all(
+        number is None and isinstance(item, (str, Path)) for number, item in zip(numbers, items, strict=True)
+    ):
         return Blend(tuple(map(str, items)), (1.0 / len(items),) * len(items))
     weights, prefixes = numbers[0::2], items[1::2]
-    if len(items) % 2 or any(number is not None for number in numbers[1::2]):
+    are_paths = all(isinstance(prefix, (str, Path)) for prefix in prefixes)
+    if len(items) % 2 or not are_paths or any(number is not None for number in numbers[1::2]):
         raise _bad_prefix(field, items)
     good = [weight for weight in weights if weight is not None and 0 < weight < math.inf]
     if len(good) != len(prefixes):

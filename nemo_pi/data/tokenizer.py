@@ -105,10 +105,14 @@ class HuggingFaceTokenizer:
         vocab_file: str | Path | None = None,
         merge_file: str | Path | None = None,
     ) -> None:
+        import transformers  # noqa: F401  its absence is no fault of the folder
+
         source = _existing(model if model is not None else vocab_file, "a folder with tokenizer.json")
         try:
             self._tokenizer = _load_huggingface(source, vocab_file, merge_file)
-        except (ValueError, OSError, KeyError, TypeError) as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # tokenizers raises bare Exception for a file that is none
             raise _unreadable(source, error) from error
         self.name = f"huggingface:{source}"
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values())

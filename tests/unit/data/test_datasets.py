@@ -1,0 +1,139 @@
+"""build_datasets: what a YAML's data section gives, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from nemo_pi.data.datasets import build_datasets
+from nemo_pi.errors import ConfigError, DataError
+
+Numbered = Callable[[Sequence[int]], str]
+
+
+def build(cfg: dict[str, Any], **kwargs: Any) -> Any:
+    chosen = {"seq_length": 8, "vocab_size": 10_000, "seed": 1, "num_samples": (50, 20, 10), **kwargs}
+    return build_datasets(OmegaConf.create(cfg), **chosen)
+
+
+@pytest.fixture
+def prefix(numbered: Numbered) -> str:
+    return numbered([20] * 40)
+
+
+def tokens(dataset: Any) -> list[int]:
+    return [int(token) for sample in dataset for token in sample["tokens"]]
+
+
+def test_splits_share_no_token(prefix: str) -> None:
+    train, validation, test = build({"data_prefix": [prefix], "splits_string": "80,10,10"})
+    assert (len(train), len(validation), len(test)) == (50, 20, 10)
+    assert set(tokens(train)) <= set(range(640))
+    assert set(tokens(validation)) <= set(range(640, 720))
+    assert set(tokens(test)) <= set(range(720, 800))
+
+
+def test_sample_depends_on_seed_and_index_alone(prefix: str) -> None:
+    cfg = {"data_prefix": [0.3, prefix, 0.7, prefix], "splits_string": "80,10,10"}
+    first, again = build(cfg)[0], build(cfg, num_samples=(500, 0, 0))[0]
+    for i in reversed(range(50)):
+        assert all(torch.equal(first[i][name], again[i][name]) for name in first[i])
+    assert tokens(first) != tokens(build(cfg, seed=2)[0])
+    assert tokens(build({**cfg, "seed": 2})[0]) == tokens(build(cfg, seed=2)[0])
+
+
+def test_one_corpus_twice_in_a_blend_is_read_in_two_orders(prefix: str) -> None:
+    train = build({"data_prefix": [0.5, prefix, 0.5, prefix]})[0]
+    assert train.parts[0][0]["tokens"].tolist() != train.parts[1][0]["tokens"].tolist()
+
+
+def test_prefix_per_split(numbered: Numbered) -> None:
+    a, b = numbered([30]), numbered([10, 30])
+    train, validation, test = build(
+        {"data_prefix": {"train": [1, a, 2, b], "validation": [b]}, "splits_string": "1,0,0"}
+    )
+    assert train.weights == (1 / 3, 2 / 3) and len(validation) == 20 and test is None
+    assert validation.parts[0].samples_per_epoch == 39 // 8
+
+
+def test_nothing_is_opened_for_a_split_nobody_asks_for(tmp_path: Path, prefix: str) -> None:
+    cfg = {"data_prefix": {"train": prefix, "test": str(tmp_path / "missing")}}
+    assert build(cfg, num_samples=(5, 5, 0))[1:] == (None, None)
+    with pytest.raises(DataError, match="no file"):
+        build(cfg, num_samples=(5, 5, 5))
+
+
+def test_share_of_zero_gives_no_dataset(prefix: str) -> None:
+    assert build({"data_prefix": prefix, "splits_string": "1,0,0"})[1:] == (None, None)
+    assert build({"data_prefix": prefix})[1:] == (None, None)
+
+
+def test_share_too_small_for_a_document_is_refused(numbered: Numbered) -> None:
+    with pytest.raises(DataError, match=r"splits_string.*none of its 4 documents"):
+        build({"data_prefix": numbered([20] * 4), "splits_string": "98,1,1"})
+
+
+def test_too_few_tokens_are_refused(numbered: Numbered) -> None:
+    with pytest.raises(DataError, match=r"at least 9 tokens.*8 tokens in 1 documents"):
+        build({"data_prefix": numbered([8])})
+    build({"data_prefix": numbered([9])})
+
+
+def test_ids_outside_the_vocabulary_are_refused_unless_switched_off(prefix: str) -> None:
+    with pytest.raises(DataError, match="id 799 at token 799"):
+        build({"data_prefix": prefix}, vocab_size=799)
+    with pytest.raises(DataError, match="id 799 at token 799"):
+        build({"data_prefix": prefix, "check_token_ids": None}, vocab_size=799)
+    build({"data_prefix": prefix}, vocab_size=800)
+    build({"data_prefix": prefix, "check_token_ids": False}, vocab_size=799)
+
+
+def test_rules_reach_the_samples(prefix: str) -> None:
+    cfg = {
+        "data_prefix": prefix,
+        "reset_position_ids": True,
+        "reset_attention_mask": True,
+        "eod_mask_loss": True,
+    }
+    train = build(cfg, eod_id=5, num_samples=(99, 0, 0))[0]
+    samples = list(train)
+    assert any((sample["position_ids"].diff() < 0).any() for sample in samples)
+    assert any((sample["cu_seqlens"] < 8).sum() > 1 for sample in samples)
+    masked = [
+        sample["loss_mask"][sample["tokens"] == 5].tolist() for sample in samples if 5 in sample["tokens"]
+    ]
+    assert masked and all(values == [0.0] for values in masked)
+
+
+def test_positions_and_attention_reset_apart(prefix: str) -> None:
+    only_positions = build({"data_prefix": prefix, "reset_position_ids": True})[0]
+    assert all(sample["cu_seqlens"].tolist() == [0] + [8] * 8 for sample in only_positions)
+    only_attention = build({"data_prefix": prefix, "reset_attention_mask": True})[0]
+    assert all(sample["position_ids"].tolist() == list(range(8)) for sample in only_attention)
+
+
+def test_eod_mask_without_an_id_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="eod_mask_loss"):
+        build({"data_prefix": prefix, "eod_mask_loss": True})
+
+
+@pytest.mark.parametrize("seed", [-1, "x", 1.5, True])
+def test_bad_seed_is_refused(prefix: str, seed: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.seed"):
+        build({"data_prefix": prefix, "seed": seed})
+
+
+def test_missing_prefix_is_refused() -> None:
+    with pytest.raises(ConfigError, match="data_prefix"):
+        build({})
+
+
+def test_first_samples_never_change(prefix: str) -> None:
+    # First tokens of the first samples, as they were when the order was first released.
+    train = build({"data_prefix": [0.25, prefix, 0.75, prefix]}, seed=1234)[0]
+    assert [int(train[i]["tokens"][0]) for i in range(8)] == [788, 200, 176, 524, 740, 124, 796, 100]
