@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import checkpoint_path, resolve
-render_plan = lambda r: str(r)[:1500]
+from nemo_pi.config.plan import render_plan
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.parallel import groups
