@@ -61,9 +61,10 @@ done"""
 
 # Indented as the rest of the launcher is.
 _SIGNALLED_LAUNCHER = f"""\
-# SIGUSR1 would end torchrun, and does not reach its workers, which run in sessions of their own. So torchrun
-# starts with the signal ignored, as its workers do until they set up their handlers, and the shell around it
-# hands the signal on to them. `wait` returns early for a signal: only one that saw none has the exit status.
+# Slurm signals every process of a step, and SIGUSR1 would end those that do not expect it: torchrun, helpers
+# that write a checkpoint. So the steps get SIGURG, which is ignored unless asked for, and the shell around
+# torchrun makes SIGUSR1 of it for torchrun's workers alone, who ignore that until they set up their handlers.
+# `wait` returns early for a signal: only one that saw none has the exit status.
 # shellcheck disable=SC2016 # expanded on each node, not here
 launcher='
     trap "" USR1
@@ -73,7 +74,7 @@ launcher='
         signals=$((signals + 1))
         kill -s USR1 $(cat "/proc/$child/task/"*/children) || true
     }}
-    trap hand_on USR1
+    trap hand_on URG
     {_WAIT.replace(chr(10), chr(10) + "    ")}
     exit "$status"
 '
@@ -82,7 +83,7 @@ signals=0
 # shellcheck disable=SC2317 # called by the trap
 hand_on() {{
     signals=$((signals + 1))
-    scancel --signal=USR1 "$SLURM_JOB_ID" # the steps of the job, without this shell
+    scancel --signal=URG "$SLURM_JOB_ID" # the steps of the job, without this shell
 }}
 trap hand_on USR1
 """

@@ -94,7 +94,12 @@ def test_options_stand_before_the_first_command() -> None:
 
 STAND_INS = {
     "scontrol": 'case $1 in show) echo node7; echo node8 ;; *) echo "$*" >> "$RECORD/scontrol" ;; esac',
-    "scancel": 'echo "$*" >> "$RECORD/scancel"; kill -s USR1 "$(cat "$RECORD/step")"',
+    # As Slurm does, to every process of the step that has not left its tree; here the launcher and torchrun.
+    "scancel": """
+        echo "$*" >> "$RECORD/scancel"
+        step=$(cat "$RECORD/step") name=${1#--signal=}
+        kill -s "$name" "$step" $(cat /proc/"$step"/task/*/children)
+    """,
     # What the real one does with its options is Slurm's affair; the rest runs here as the task of node 1.
     "srun": """
         echo $$ > "$RECORD/step"
@@ -108,7 +113,7 @@ STAND_INS = {
     """,
 }
 
-# In a session of its own, as torchrun's workers are, and deaf until its handler is set up, as real ones are.
+# In a session of its own, as torchrun's workers are.
 WORKER = """
 import os, pathlib, signal, sys, time
 
@@ -118,6 +123,8 @@ def stop(*_):
     (record / "heard").write_text("heard")
     sys.exit(status)
 
+if signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN:
+    (record / "deaf").touch()
 if "WAITS" in os.environ:
     signal.signal(signal.SIGUSR1, stop)
     (record / "ready").touch()
@@ -231,7 +238,7 @@ def test_signal_reaches_the_worker_and_the_job_is_requeued(cluster: dict[str, st
     status, folder = run_signalled(SlurmJob(), cluster)
     assert status == 0
     assert lines_of(folder / "heard") == ["heard"]
-    assert lines_of(folder / "scancel") == ["--signal=USR1 123456"]
+    assert lines_of(folder / "scancel") == ["--signal=URG 123456"]
     assert lines_of(folder / "scontrol") == ["requeue 123456"]
 
 
@@ -248,6 +255,10 @@ def test_not_requeued(job: SlurmJob, environment: dict[str, str], cluster: dict[
     status, folder = run_signalled(job, {**cluster, **environment})
     assert status == int(environment.get("WORKER_STATUS", 0))
     assert (folder / "heard").exists() and not (folder / "scontrol").exists()
+
+
+def test_worker_ignores_the_signal_until_it_has_a_handler(cluster: dict[str, str]) -> None:
+    assert (run(SlurmJob(), cluster) / "deaf").exists()
 
 
 def test_finished_in_time_is_not_requeued(cluster: dict[str, str]) -> None:
