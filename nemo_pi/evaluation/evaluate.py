@@ -105,7 +105,7 @@ def evaluate(
     Raises:
         DataError: documents that are empty or too short, or passkey lengths too short for a document.
         ConfigError: settings that contradict each other or the tokenizer.
-    Both come before anything is computed.
+        Both come before anything is computed.
     """
     bos_id = _bos_id(tokenizer) if settings.add_bos else None
     text_plan = _perplexity_plan(documents, settings, bos_id) if settings.measure_perplexity else None

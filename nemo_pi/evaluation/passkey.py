@@ -61,9 +61,12 @@ class PasskeyPlan:
     @property
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no rate stands without it."""
+        start = "after BOS" if self.bos else "no BOS"
         return {
-            "name": "passkey of 5 digits, exact match under greedy decoding; k counts all tokens, answer too",
-            "k_max": f"≥ 20% of {self.num_trials} trials at each tested k' ≤ k, at depth {self.depths[0]:g}",
+            "name": "passkey",
+            "summary": f"five random digits, exact match under greedy decoding, {self.num_trials} trials at "
+            f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length such "
+            f"that up to it ≥ 20% of the trials at depth {self.depths[0]:g} succeed at every length",
             "lengths": list(self.lengths),
             "depths": list(self.depths),
             "num_trials": self.num_trials,

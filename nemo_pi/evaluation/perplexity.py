@@ -85,8 +85,12 @@ class PerplexityPlan:
     @property
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no perplexity stands without it."""
+        start = "no BOS" if self.bos_id is None else "BOS before every window"
         return {
-            "name": "sliding window, token-weighted, each token once, windows within a document",
+            "name": "sliding window",
+            "summary": f"sliding window within each document, stride {self.stride} tokens, token-weighted, "
+            f"each token scored once: {self.num_scored:,} tokens of {len(self.spans)} documents "
+            f"({self.scored}), the same at every length; positions from 0, {start}",
             "stride_tokens": self.stride,
             "scored": self.scored,
             "num_documents": len(self.spans),

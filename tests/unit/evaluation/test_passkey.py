@@ -101,9 +101,8 @@ def test_greedy_under_teacher_forcing_is_what_generate_does(
 def test_the_protocol_is_named() -> None:
     plan = PasskeyPlan(lengths=(400,), depths=(0.25, 0.0), num_trials=5, seed=3)
     protocol = plan.protocol
-    assert "exact match" in protocol.pop("name")
-    assert protocol.pop("k_max") == "≥ 20% of 5 trials at each tested k' ≤ k, at depth 0"
-    assert protocol == {"lengths": [400], "depths": [0.0, 0.25], "num_trials": 5, "seed": 3, "bos": False}
+    assert "≥ 20% of the trials at depth 0 succeed" in protocol.pop("summary")
+    assert protocol == {"name": "passkey", "lengths": [400], "depths": [0.0, 0.25], "num_trials": 5, "seed": 3, "bos": False}
 
 
 @pytest.mark.parametrize(

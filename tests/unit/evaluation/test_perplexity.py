@@ -93,8 +93,9 @@ def test_bos_begins_every_window_and_the_first_token_is_scored_too() -> None:
 def test_the_protocol_is_named() -> None:
     result = sliding_window_perplexity(Unigram(), [[1] * 40, [2] * 50], [8], stride=4, max_tokens=30)
     assert result.num_scored == 30
-    assert "sliding window" in result.protocol.pop("name")
+    assert "30 tokens of 2 documents" in result.protocol.pop("summary")
     assert result.protocol == {
+        "name": "sliding window",
         "stride_tokens": 4,
         "scored": WHOLE_DOCUMENT,
         "num_documents": 2,

@@ -1,0 +1,165 @@
+"""Line plots of the results: perplexity against context length, and training losses. See also
+`heat_maps.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import DataError
+from nemo_pi.evaluation.row import EvaluationRow
+from nemo_pi.evaluation.style import (
+    BAND,
+    QUIET,
+    Line,
+    as_line,
+    draw_lines,
+    headline,
+    label_ends,
+    label_inside,
+    label_width,
+    logarithmic_values,
+    new_figure,
+    save,
+)
+from nemo_pi.evaluation.tables import thin
+
+LOG_FROM = 4.0
+"""The perplexity axis turns logarithmic where the largest value is this many times the smallest."""
+ENLARGE_FROM, ENLARGE_BELOW = 8.0, 1.7
+"""A second panel enlarges the lines that stay within the second number times the smallest value, if the
+largest value is more than the first number times it and there are at least two such lines."""
+
+
+def plot_perplexity(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
+    """Draw perplexity against context length, one line per row, and the original window.
+
+    Where a few lines leave no room to tell the others apart, a second panel enlarges those. Infinite and
+    undefined perplexities are left out of their line.
+
+    Raises:
+        DataError: no row has a finite perplexity. BackendUnavailableError: no matplotlib.
+    """
+    lines = [as_line(i, row.name, _finite(row.perplexity)) for i, row in enumerate(rows)]
+    lines = [line for line in lines if line.points]
+    _require(bool(lines), "a row with finite perplexities")
+    near = _near_the_best(lines)
+    outer = label_width(near or lines)
+    with new_figure((9.4 if near else 6.6) + outer, 4.6) as figure:
+        headline(figure, "Perplexity by context length", _perplexity_subtitle(rows))
+        first = _add_axes(figure, 0.85, 4.2 if near else 5.6)
+        _perplexity_axes(first, rows, lines, lines)
+        if near:
+            second = _add_axes(figure, 5.1 + 0.6, 3.55)
+            _perplexity_axes(second, rows, near, lines)
+            second.set_ylabel("")
+            second.set_facecolor(BAND)
+            first.axhspan(*second.get_ylim(), color=BAND, zorder=0)
+            first.set_title("all", loc="left", fontsize=9.5, color=QUIET)
+            second.set_title("the shaded band, enlarged", loc="left", fontsize=9.5, color=QUIET)
+            label_inside(first, [line for line in lines if line not in near])
+        label_ends(second if near else first, near or lines)
+        return save(figure, path)
+
+
+def plot_losses(curves: Mapping[str, Sequence[tuple[int, float]]], path: str | Path) -> Path:
+    """Draw training losses: for each run's name the (step, loss in nats per token) pairs, with their running
+    mean.
+
+    Raises:
+        DataError: no finite loss. BackendUnavailableError: no matplotlib.
+    """
+    lines = [
+        as_line(i + 1, name, [(x, y) for x, y in points if math.isfinite(y)])
+        for i, (name, points) in enumerate(curves.items())
+    ]
+    lines = [line for line in lines if line.points]
+    _require(bool(lines), "a run with finite losses")
+    smooth = [line.running_mean(max(1, len(line.points) // 30)) for line in lines]
+    with new_figure(6.6 + label_width(lines), 4.2) as figure:
+        headline(figure, "Training loss", "cross-entropy of each step's global batch, and its running mean")
+        axes = _add_axes(figure, 0.85, 5.6)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (nats per token)")
+        steps = [x for line in lines for x, _ in line.points]
+        axes.set_xlim(min(steps), max(steps) + (min(steps) == max(steps)))
+        draw_lines(axes, lines, markers=False, alpha=0.25)
+        draw_lines(axes, smooth, markers=False)
+        label_ends(axes, smooth)
+        return save(figure, path)
+
+
+def _add_axes(figure: Any, left: float, width: float) -> Any:
+    """Add axes below the headline; sizes in inches."""
+    full_width, height = figure.get_figwidth(), figure.get_figheight()
+    return figure.add_axes((left / full_width, 0.58 / height, width / full_width, (height - 1.5) / height))
+
+
+def _perplexity_axes(
+    axes: Any, rows: Sequence[EvaluationRow], fit: Sequence[Line], lines: Sequence[Line]
+) -> None:
+    """Draw all lines within limits that fit some of them."""
+    lengths = sorted({length for line in lines for length, _ in line.points})
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(lengths[0] / 1.12, lengths[-1] * 1.04)
+    ticks = thin(lengths, 5)
+    axes.set_xticks(ticks, [f"{length:,}" for length in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("context length (tokens)")
+    axes.set_ylabel("perplexity")
+    values = [value for line in fit for _, value in line.points]
+    low, high = min(values), max(values)
+    if high / low >= LOG_FROM:
+        logarithmic_values(axes, low, high)
+    else:
+        margin = max(0.08 * (high - low), 0.01 * high)
+        axes.set_ylim(low - margin, high + 2 * margin)
+    _mark_windows(axes, rows)
+    draw_lines(axes, lines, within=axes.get_ylim())
+
+
+def _near_the_best(lines: Sequence[Line]) -> list[Line]:
+    values = [value for line in lines for _, value in line.points]
+    if max(values) <= ENLARGE_FROM * min(values):
+        return []
+    near = [line for line in lines if max(y for _, y in line.points) <= ENLARGE_BELOW * min(values)]
+    return near if len(near) > 1 else []
+
+
+def _mark_windows(axes: Any, rows: Sequence[EvaluationRow]) -> None:
+    low, high = axes.get_xlim()
+    for window in sorted({row.original_window for row in rows if low <= row.original_window <= high}):
+        axes.axvline(window, color=QUIET, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+        left = window > math.sqrt(low * high)
+        axes.annotate(
+            f"original window\n{window:,} tokens",
+            xy=(window, 0.985),
+            xycoords=("data", "axes fraction"),
+            xytext=(-5 if left else 5, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="top",
+            color=QUIET,
+            fontsize=8.5,
+        )
+
+
+def _finite(perplexity: Mapping[int, float]) -> list[tuple[int, float]]:
+    return [(length, value) for length, value in sorted(perplexity.items()) if math.isfinite(value)]
+
+
+def _perplexity_subtitle(rows: Sequence[EvaluationRow]) -> str:
+    protocols = [row.protocol["perplexity"] for row in rows if "perplexity" in row.protocol]
+    facts = {(protocol.get("stride_tokens"), protocol.get("num_scored_tokens")) for protocol in protocols}
+    if len(facts) == 1 and None not in (fact := facts.pop()):
+        return (
+            f"sliding window, stride {fact[0]:,} tokens; the same {fact[1]:,} held-out tokens at every length"
+        )
+    return "sliding window"
+
+
+def _require(condition: bool, required: str) -> None:
+    if not condition:
+        raise DataError("plot", required=required, given="none", mend="evaluate before plotting")

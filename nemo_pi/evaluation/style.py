@@ -1,0 +1,204 @@
+"""How all plots look: colours that stay apart for colour-blind readers and in print, quiet axes, direct
+labels.
+
+matplotlib is imported only when something is drawn, and without pyplot: no global list of figures, no
+display, no settings left behind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.evaluation.spread import spread
+
+INK, QUIET, FAINT, BAND = "#222222", "#6b6b6b", "#e4e4e4", "#f5f3ea"
+# A dark grey for the first row, usually the base model, then Okabe and Ito's colours, darkened until bold
+# text in them has a contrast of 3 to 1 with white.
+COLOURS = ("#4d4d4d", "#c07f00", "#0072b2", "#d55e00", "#008f68", "#b8568f", "#2f93cc")
+MARKERS = ("s", "^", "o", "D", "v", "P", "X")
+LABEL_SIZE = 9.0
+
+_SETTINGS = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 6.5,
+    "figure.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot; its colour and marker follow its place among the rows."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    colour: str
+    marker: str
+
+    def running_mean(self, reach: int) -> Line:
+        """Return the line with every value replaced by the mean of itself and `reach` neighbours on each
+        side."""
+        y = [value for _, value in self.points]
+        parts = [y[max(0, i - reach) : i + reach + 1] for i in range(len(y))]
+        means = (sum(part) / len(part) for part in parts)
+        return replace(self, points=tuple((x, mean) for (x, _), mean in zip(self.points, means, strict=True)))
+
+
+def as_line(index: int, name: str, points: Sequence[tuple[float, float]]) -> Line:
+    """Return the line of the row with this index."""
+    return Line(name, tuple(points), COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Any]:
+    """Give an empty matplotlib figure of this size in inches, within our settings.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "plots",
+            required="matplotlib",
+            given=f"none ({error})",
+            mend="pip install matplotlib, or write the report without plots",
+        ) from error
+    with matplotlib.rc_context(_SETTINGS):
+        yield Figure(figsize=(width, height), dpi=160)
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write the figure as a PNG with the Agg renderer and return its path."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without matplotlib's version in it, the same results give the same bytes.
+    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+    return path
+
+
+def headline(figure: Any, title: str, subtitle: str) -> None:
+    """Write a bold title and quieter lines below it, at the left edge of the figure."""
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    figure.text(0.15 / width, 1 - 0.13 / height, title, va="top", fontsize=12.5, fontweight="bold")
+    figure.text(0.15 / width, 1 - 0.42 / height, subtitle, va="top", fontsize=9, color=QUIET, linespacing=1.3)
+
+
+def draw_lines(
+    axes: Any,
+    lines: Sequence[Line],
+    *,
+    markers: bool = True,
+    alpha: float = 1.0,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> None:
+    """Draw the lines; where all of a line lies within these values, its markers may reach over the frame."""
+    for line in lines:
+        x, y = zip(*line.points, strict=True)
+        axes.plot(
+            x,
+            y,
+            color=line.colour,
+            marker=line.marker if markers else None,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            alpha=alpha,
+            clip_on=not within[0] <= min(y) <= max(y) <= within[1],
+            zorder=3,
+        )
+
+
+def logarithmic_values(axes: Any, low: float, high: float) -> None:
+    """Make the y axis logarithmic, labelled at 1, 2, 5, 10, … or, over many decades, at powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    margin = (high / low) ** 0.06
+    axes.set_ylim(low / margin, high * margin)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def tick_text(value: float) -> str:
+    """Write a tick of a logarithmic axis in full, large powers of ten as such."""
+    return f"{value:,.6g}" if value < 99_999 else f"$10^{{{math.log10(value):.3g}}}$"
+
+
+def label_width(lines: Sequence[Line]) -> float:
+    """Return how many inches the longest label beside a line's end takes."""
+    return 0.075 * max(len(line.name) for line in lines) + 0.1
+
+
+def label_ends(axes: Any, lines: Sequence[Line], gap: float = 0.062) -> None:
+    """Write each line's name right of the axes at the height of its end, moved apart where names would touch.
+
+    Args:
+        axes: with final limits and scales.
+        lines: their colours are the labels' colours.
+        gap: least distance between labels, as a share of the height of the axes.
+    """
+    to_axes = (axes.transData + axes.transAxes.inverted()).transform
+    ends = [tuple(map(float, to_axes(line.points[-1]))) for line in lines]
+    for line, end, place in zip(lines, ends, spread([y for _, y in ends], gap), strict=True):
+        axes.annotate(
+            line.name,
+            xy=end,
+            xytext=(1.045, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=line.colour,
+            va="center",
+            fontweight="bold",
+            fontsize=LABEL_SIZE,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.colour,
+                "lw": 0.8,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 5,
+            },
+        )
+
+
+def label_inside(axes: Any, lines: Sequence[Line]) -> None:
+    """Write each line's name above its end, within the axes."""
+    for line in lines:
+        axes.annotate(
+            line.name,
+            xy=line.points[-1],
+            xytext=(-2, 7),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=line.colour,
+            fontweight="bold",
+            fontsize=LABEL_SIZE,
+        )
