@@ -6,6 +6,7 @@ from typing import Any
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.rescaling import keep_scaled
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
@@ -31,7 +32,7 @@ def resolve_extension(
     method, factor = _method_and_factor(model)
     check_choice("model.pos_scaling_type", method, METHODS)
     if summary is not None and summary.extension.is_scaled and not model.allow_rescaling:
-        return _keep_scaled(model, method, factor, summary), summary.window_source
+        return keep_scaled(model, method, factor, summary), summary.window_source
     original, source = _original_window(model, factor, summary)
     target = _target_window(model, original, factor)
     extension = ContextExtension.build(
@@ -64,6 +65,14 @@ def resolve_training_length(model: ModelConfig, extension: ContextExtension) -> 
 def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
     """Method and factor from either spelling; the two together are a contradiction."""
     method, factor, old = model.pos_scaling_type, model.pos_scaling_factor, model.seq_len_interpolation_factor
+    for key, value in (("pos_scaling_factor", factor), ("seq_len_interpolation_factor", old)):
+        if value is not None and value < 1:
+            raise ConfigError(
+                f"model.{key}",
+                required="a number of at least 1 (target window ÷ original window), or null",
+                given=f"{value:g}",
+                mend=f"write {1 / value:g}, its inverse" if value > 0 else "null derives it from the windows",
+            )
     if old is None:
         return method or "linear", factor
     if factor is not None:
@@ -83,56 +92,12 @@ def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
     return "linear", old
 
 
-def _keep_scaled(
-    model: ModelConfig, method: str, factor: float | None, summary: CheckpointSummary
-) -> ContextExtension:
-    """The checkpoint's own extension, if nothing else is asked for."""
-    found = summary.extension
-    asked: dict[str, tuple[object, object]] = {
-        "max_position_embeddings": (model.max_position_embeddings, found.target_window),
-        "pos_scaling_factor": (factor, found.factor),
-        "pos_scaling_type": (model.pos_scaling_type and method, found.method),
-        "original_max_position_embeddings": (model.original_max_position_embeddings, found.original_window),
-        "rotary_base": (model.rotary_base, found.base),
-    }
-    differing = {key: given for key, (given, held) in asked.items() if given is not None and given != held}
-    for name, value in (model.pos_scaling_extra_args or {}).items():
-        if value is not None and value != found.extra_args.get(name):
-            differing[f"pos_scaling_extra_args.{name}"] = value
-    if not differing:
-        return found
-    key = next(iter(differing))
-    held = f"{found.method} by {found.factor:g}, {found.original_window} → {found.target_window} tokens"
-    raise ConfigError(
-        f"model.{key}",
-        required=f"the checkpoint's own extension ({held}): {summary.path} is already scaled",
-        given=", ".join(f"{name}={value}" for name, value in differing.items()),
-        mend=(
-            f"to train on as it is: max_position_embeddings={found.target_window} "
-            f"pos_scaling_type={found.method} pos_scaling_factor={found.factor:g}, the rest null; to replace it "
-            f"(factor counted from {found.original_window} tokens, not on top): allow_rescaling=true"
-        ),
-    )
-
-
 def _original_window(
     model: ModelConfig, factor: float | None, summary: CheckpointSummary | None
 ) -> tuple[int, str]:
     given, target = model.original_max_position_embeddings, model.max_position_embeddings
     if summary is not None:
-        found = (
-            summary.extension.original_window
-            if summary.extension.is_scaled
-            else summary.extension.target_window
-        )
-        if given is not None and given != found:
-            raise ConfigError(
-                "model.original_max_position_embeddings",
-                required=f"{found}, as the checkpoint says ({summary.window_source})",
-                given=given,
-                mend="model.original_max_position_embeddings=null takes the checkpoint's",
-            )
-        return found, summary.window_source
+        return _window_of_checkpoint(given, summary)
     if given is not None:
         return given, "model.original_max_position_embeddings"
     if target is None:
@@ -145,6 +110,26 @@ def _original_window(
     if factor and factor > 0 and target % factor == 0:
         return int(target / factor), "model.max_position_embeddings ÷ model.pos_scaling_factor"
     return target, "model.max_position_embeddings (no checkpoint)"
+
+
+def _window_of_checkpoint(given: int | None, summary: CheckpointSummary) -> tuple[int, str]:
+    """The checkpoint's own window; the YAML corrects only one known not to be the pretrained one."""
+    extension = summary.extension
+    # Fine-tuned directly, a model has learned all of the window it was trained at.
+    found = extension.original_window if extension.is_scaled else extension.target_window
+    if given in (None, found):
+        return found, summary.window_source
+    if summary.shape.sliding_window is not None and 1 <= given < found and not extension.is_scaled:
+        # With a sliding attention window, published configs name how far a stack of layers could look back
+        # (Mistral 7B v0.1: 32,768) rather than what the model was pretrained on (8,192).
+        source = f"model.original_max_position_embeddings ({summary.window_source} says {found})"
+        return given, source
+    raise ConfigError(
+        "model.original_max_position_embeddings",
+        required=f"{found}, as the checkpoint says ({summary.window_source})",
+        given=given,
+        mend="model.original_max_position_embeddings=null takes the checkpoint's",
+    )
 
 
 def _target_window(model: ModelConfig, original: int, factor: float | None) -> int:

@@ -1,0 +1,61 @@
+"""What the tests of config/ start from: a small valid configuration and a checkpoint's summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.load import resolve
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.rope.spec import ContextExtension
+
+SHAPE = ModelShape(
+    num_layers=4,
+    hidden_size=256,
+    ffn_hidden_size=688,
+    num_attention_heads=4,
+    num_query_groups=2,
+    head_dim=64,
+    vocab_size=2048,
+)
+YAML_SHAPE = {
+    "num_layers": 4,
+    "hidden_size": 256,
+    "ffn_hidden_size": 688,
+    "num_attention_heads": 4,
+    "num_query_groups": 2,
+    "vocab_size": 2048,
+}
+
+
+def summary_of(
+    shape: ModelShape = SHAPE, extension: ContextExtension | None = None, **changes: Any
+) -> CheckpointSummary:
+    """A checkpoint with a window of 512 tokens, or with the extension given."""
+    facts: dict[str, Any] = {
+        "kind": "huggingface",
+        "path": Path("/models/base"),
+        "window_source": "/models/base/config.json: max_position_embeddings",
+        "tokenizer_path": Path("/models/base"),
+    }
+    plain = ContextExtension.unscaled(512, shape.head_dim)
+    return CheckpointSummary(shape=shape, extension=extension or plain, **(facts | changes))
+
+
+def values_of(model: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
+    """A configuration that resolves against `summary_of()`, changed in the model section and at the top."""
+    section = {"max_position_embeddings": 4096, "data": {"data_prefix": ["/data/tokens"]}}
+    return {"name": "run", "trainer": {"max_steps": 100}, "model": section | (model or {})} | top
+
+
+def run_of(
+    model: dict[str, Any] | None = None,
+    *,
+    world_size: int = 1,
+    summary: CheckpointSummary | None = None,
+    **top: Any,
+) -> ResolvedRun:
+    """A run from `summary_of()`, or from the summary given."""
+    return resolve(values_of(model, **top), world_size=world_size, summary=summary or summary_of())

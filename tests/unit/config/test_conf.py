@@ -1,0 +1,223 @@
+"""Every YAML of conf/ composes, resolves against a fitting checkpoint, and explains each of its keys."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.load import checkpoint_path, resolve
+from nemo_pi.config.plan import render_plan
+from nemo_pi.config.trainer_keys import world_size_of
+from nemo_pi.errors import ConfigError
+from nemo_pi.rope.spec import ContextExtension
+from tests.unit.config.builders import summary_of
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+
+# What the published config.json of each preset's model says, and nothing else.
+PUBLISHED = {
+    "demo": (ModelShape(4, 256, 688, 4, 4, 64, 2048), 512, 10000.0),
+    "llama-7b": (ModelShape(32, 4096, 11008, 32, 32, 128, 32000, 1e-6), 2048, 10000.0),
+    "llama-3-8b": (ModelShape(32, 4096, 14336, 32, 8, 128, 128256), 8192, 500000.0),
+    "mistral-7b": (
+        ModelShape(32, 4096, 14336, 32, 8, 128, 32000, family="mistral", sliding_window=4096),
+        32768,
+        10000.0,
+    ),
+}
+WINDOWS = {
+    "demo": (512, 4096, 8.0),
+    "llama-7b": (2048, 32768, 16.0),
+    "llama-3-8b": (8192, 32768, 4.0),
+    "mistral-7b": (8192, 32768, 4.0),
+}
+
+
+def composed(*overrides: str, name: str = "extend_context") -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose(name, overrides=list(overrides))
+
+
+def published(preset: str) -> CheckpointSummary:
+    shape, window, base = PUBLISHED[preset]
+    return summary_of(shape, extension=ContextExtension.unscaled(window, shape.head_dim, base=base))
+
+
+def test_nothing_is_left_untested() -> None:
+    presets = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"base"}
+    assert presets == set(PUBLISHED)
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"extend_context", "pretrain", "pretrain_demo"}
+
+
+@pytest.mark.parametrize("preset", sorted(PUBLISHED))
+def test_presets_extend_their_published_model(preset: str) -> None:
+    cfg = composed(f"model={preset}", "restore_from_path=/models/base", "model.data.data_prefix=[/data/x]")
+    assert checkpoint_path(cfg) == "/models/base"
+    run = resolve(cfg, world_size=world_size_of(cfg.trainer, {}), summary=published(preset))
+    extension = run.extension
+    windows = (extension.original_window, extension.target_window, extension.factor)
+    assert windows == WINDOWS[preset]
+    assert extension.method == "linear"
+    assert run.training_length == extension.target_window
+    assert run.shape == PUBLISHED[preset][0]
+    assert f"{extension.target_window:,} tokens" in render_plan(run)
+
+
+def test_llama_7b_is_the_paper_s_recipe() -> None:
+    cfg = composed("model=llama-7b", "dry_run=true")
+    run = resolve(cfg, world_size=8, summary=None)
+    assert (run.optim.lr, run.optim.betas, run.optim.weight_decay) == (2e-5, (0.9, 0.95), 0.0)
+    sched = run.optim.sched
+    assert (sched.name, sched.warmup_steps, run.warmup_start_lr) == ("constant", 20, pytest.approx(2e-6))
+    assert (run.global_batch_size, run.max_steps, run.precision) == (64, 1000, "bf16-mixed")
+
+
+def test_big_presets_demand_a_checkpoint_except_for_a_dry_run() -> None:
+    for preset in sorted(set(PUBLISHED) - {"demo"}):
+        with pytest.raises(ConfigError, match="restore_from_path"):
+            checkpoint_path(composed(f"model={preset}"))
+        cfg = composed(f"model={preset}", "dry_run=true")
+        run = resolve(cfg, world_size=1, summary=None)
+        assert run.checkpoint_open
+        assert run.extension.factor == WINDOWS[preset][2]
+
+
+def test_demo_starts_from_the_bundled_model() -> None:
+    assert checkpoint_path(composed()) == "demo/model"
+
+
+@pytest.mark.parametrize("name", ["pretrain", "pretrain_demo"])
+def test_pretraining_starts_from_random_weights(name: str) -> None:
+    cfg = composed("model.data.data_prefix=[/data/x]", name=name)
+    assert checkpoint_path(cfg) is None
+    run = resolve(cfg, world_size=1, summary=None)
+    assert run.checkpoint is None
+    assert not run.checkpoint_open
+    assert not run.extension.is_scaled
+    assert run.extension.target_window == run.training_length == 512
+
+
+@pytest.mark.parametrize("rope", sorted(path.stem for path in (CONF / "rope").glob("*.yaml")))
+def test_rope_groups(rope: str) -> None:
+    factors = "[" + ",".join(["1.0"] * 32) + "]"
+    overrides = [f"rope={rope}", "model.data.data_prefix=[/data/x]"]
+    if rope == "longrope":
+        overrides += [f"model.pos_scaling_extra_args.{name}_factor={factors}" for name in ("short", "long")]
+    run = resolve(composed(*overrides), world_size=1, summary=published("demo"))
+    assert run.extension.method == rope
+    assert (run.extension.original_window, run.extension.target_window) == (512, 4096)
+    assert run.extension.is_scaled == (rope != "none")
+
+
+def test_longrope_without_its_factors_is_refused() -> None:
+    with pytest.raises(ConfigError, match="short_factor"):
+        resolve(
+            composed("rope=longrope", "model.data.data_prefix=[/data/x]"),
+            world_size=1,
+            summary=published("demo"),
+        )
+
+
+@pytest.mark.parametrize("parallel", sorted(path.stem for path in (CONF / "parallel").glob("*.yaml")))
+def test_parallel_groups(parallel: str) -> None:
+    cfg = composed(f"parallel={parallel}", "model=llama-3-8b", "dry_run=true")
+    run = resolve(cfg, world_size=8, summary=None)
+    sizes = [int(size) for size in re.findall(r"\d+", parallel)]
+    assert run.parallel.tp * run.parallel.pp == (sizes[0] if len(sizes) == 1 else 4 if sizes else 1)
+    assert run.parallel.sequence_parallel == (run.parallel.tp > 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "expected"),
+    [
+        ("model.encoder_seq_length=512", "model.encoder_seq_length", 512),
+        ("+trainer.max_time=00:00:05:00", "trainer.max_time", "00:00:05:00"),
+        ("++model.optim.lr=1e-3", "model.optim.lr", 1e-3),
+        ("++trainer.max_time=00:00:05:00", "trainer.max_time", "00:00:05:00"),
+        ("+model.pos_scaling_extra_args.beta_fast=16", "model.pos_scaling_extra_args.beta_fast", 16),
+    ],
+)
+def test_hydra_overrides(override: str, path: str, expected: Any) -> None:
+    cfg = composed(override, "rope=yarn" if "beta" not in override else "rope=null", "dry_run=true")
+    value: Any = cfg
+    for part in path.split("."):
+        value = value[part]
+    assert value == expected
+
+
+def test_deleted_keys_take_their_defaults() -> None:
+    cfg = composed("~model.optim.sched", "~trainer.gradient_clip_val", "model.data.data_prefix=[/data/x]")
+    run = resolve(cfg, world_size=1, summary=published("demo"))
+    assert run.gradient_clip_val is None
+    assert run.optim.sched.warmup_steps == 20
+
+
+def test_unknown_override_is_refused_with_the_nearest() -> None:
+    cfg = composed("+model.pos_scaling_factr=8", "model.data.data_prefix=[/data/x]")
+    with pytest.raises(ConfigError, match=r"did you mean model\.pos_scaling_factor\?"):
+        resolve(cfg, world_size=1, summary=published("demo"))
+
+
+def test_checkpoint_of_another_shape_is_refused() -> None:
+    cfg = composed("model.data.data_prefix=[/data/x]")
+    summary = published("demo")
+    other = replace(summary, shape=replace(summary.shape, num_layers=6))
+    with pytest.raises(ConfigError, match=r"model\.num_layers"):
+        resolve(cfg, world_size=1, summary=other)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_key_is_explained(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    bare = []
+    for above, line in zip(["", *lines], lines, strict=False):
+        key = re.match(r"\s*([\w.]+):(\s|$)", line)
+        if key is None or re.search(r"#", line) or above.strip().startswith("#"):
+            continue
+        if key.group(1) in _SECTIONS:
+            continue
+        bare.append(line)
+    assert not bare, f"keys without a comment: {bare}"
+
+
+# Keys that only hold other keys.
+_SECTIONS = [
+    "defaults",
+    "trainer",
+    "exp_manager",
+    "checkpoint_callback_params",
+    "model",
+    "tokenizer",
+    "data",
+    "optim",
+    "sched",
+    "export",
+    "train",
+    "validation",
+    "test",
+]
+
+
+@pytest.mark.parametrize("preset", sorted(PUBLISHED))
+def test_the_two_keys_stand_at_the_top(preset: str) -> None:
+    text = (CONF / "model" / f"{preset}.yaml").read_text()
+    keys = re.findall(r"^  (\w+):", text.split("\nmodel:\n")[1], flags=re.MULTILINE)
+    assert keys[:2] == ["max_position_embeddings", "pos_scaling_factor"]
+    assert "NeMo 1.x" in text
+    assert "# was" in text
+
+
+def test_lines_fit_a_screen() -> None:
+    long = [
+        f"{path.name}: {line}" for path in FILES for line in path.read_text().splitlines() if len(line) > 120
+    ]
+    assert not long

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.errors import ConfigError
+from nemo_pi.parallel.layout import ParallelLayout
+from tests.unit.config.builders import SHAPE
+
+WIDE = replace(SHAPE, num_attention_heads=32, num_query_groups=8, num_layers=24, vocab_size=32000)
+_SHORT = {
+    "tp": "tensor_model_parallel_size",
+    "pp": "pipeline_model_parallel_size",
+    "vpp": "virtual_pipeline_model_parallel_size",
+    "cp": "context_parallel_size",
+    "sp": "sequence_parallel",
+    "micro": "micro_batch_size",
+    "total": "global_batch_size",
+}
+
+
+def config(**short: Any) -> ModelConfig:
+    return ModelConfig(**{_SHORT[key]: value for key, value in short.items()})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "world", "expected"),
+    [
+        ({}, 1, ParallelLayout()),
+        ({}, 6, ParallelLayout(dp=6)),
+        ({"tp": 2, "pp": 3, "sp": True}, 12, ParallelLayout(tp=2, pp=3, dp=2, sequence_parallel=True)),
+        ({"pp": 4, "vpp": 3}, 8, ParallelLayout(pp=4, vpp=3, dp=2)),
+        ({"pp": 4, "vpp": 1}, 4, ParallelLayout(pp=4)),
+        ({"tp": 4, "cp": 2}, 16, ParallelLayout(tp=4, cp=2, dp=2)),
+    ],
+)
+def test_data_parallel_size_is_what_remains(
+    sizes: dict[str, Any], world: int, expected: ParallelLayout
+) -> None:
+    layout = resolve_layout(config(**sizes), WIDE, world)
+    assert layout == expected
+    assert layout.world_size == world
+
+
+@pytest.mark.parametrize(
+    ("sizes", "world", "field", "words"),
+    [
+        ({"tp": 3}, 3, "tensor_model_parallel_size", "num_attention_heads=32"),
+        ({"tp": 16}, 16, "tensor_model_parallel_size", "num_query_groups=8"),
+        ({"tp": 0}, 1, "tensor_model_parallel_size", "at least 1"),
+        ({"pp": 5}, 5, "pipeline_model_parallel_size", "num_layers=24"),
+        ({"pp": 4, "vpp": 4}, 4, "virtual_pipeline_model_parallel_size", "num_layers=24"),
+        ({"vpp": 2}, 1, "virtual_pipeline_model_parallel_size", "pipeline_model_parallel_size=1"),
+        ({"vpp": 0, "pp": 2}, 2, "virtual_pipeline_model_parallel_size", "at least 1"),
+        ({"cp": -1}, 1, "context_parallel_size", "at least 1"),
+        ({"sp": True}, 1, "sequence_parallel", "2 or more"),
+        ({"tp": 2, "pp": 2}, 6, "tensor_model_parallel_size × pipeline × context", "world size 6"),
+        ({"tp": 2}, 1, "tensor_model_parallel_size × pipeline × context", "launch 2 ranks"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused(
+    sizes: dict[str, Any], world: int, field: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_layout(config(**sizes), WIDE, world)
+    assert caught.value.field == f"model.{field}"
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "ffn_hidden_size"])
+def test_vocabulary_and_mlp_must_divide_too(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}=") as caught:
+        resolve_layout(config(tp=4), replace(WIDE, **{name: 2 * 1001}), 4)
+    assert "tensor_model_parallel_size=2" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layout", "number"),
+    [
+        ({"micro": 1, "total": 1}, ParallelLayout(), 1),
+        ({"micro": 2, "total": 24}, ParallelLayout(dp=3), 4),
+        ({"micro": 1, "total": 16}, ParallelLayout(pp=4, vpp=2, dp=2), 8),
+    ],
+)
+def test_micro_batches(sizes: dict[str, int], layout: ParallelLayout, number: int) -> None:
+    assert resolve_batches(config(**sizes), layout) == number
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layout", "field", "words"),
+    [
+        ({"micro": 2, "total": 25}, ParallelLayout(dp=3), "global_batch_size", "global_batch_size=24"),
+        ({"micro": 2, "total": 1}, ParallelLayout(), "global_batch_size", "global_batch_size=2"),
+        ({"micro": 0, "total": 1}, ParallelLayout(), "micro_batch_size", "at least 1"),
+        ({"micro": 1, "total": 0}, ParallelLayout(), "global_batch_size", "at least 1"),
+        ({"micro": 1, "total": 6}, ParallelLayout(pp=4, vpp=2), "global_batch_size", "global_batch_size=8"),
+        ({"micro": 1, "total": 10}, ParallelLayout(pp=4, vpp=2, dp=2), "global_batch_size", "=16"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(
+    sizes: dict[str, int], layout: ParallelLayout, field: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_batches(config(**sizes), layout)
+    assert caught.value.field == f"model.{field}"
+    assert words in caught.value.mend + caught.value.required
+
+
+def test_plain_pipeline_takes_any_number_of_micro_batches() -> None:
+    assert resolve_batches(config(micro=1, total=6), ParallelLayout(pp=4)) == 6
+
+
+@pytest.mark.parametrize(
+    ("length", "layout"),
+    [
+        (4095, ParallelLayout()),
+        (4095, ParallelLayout(tp=5)),  # without sequence parallelism the sequence is whole
+        (4096, ParallelLayout(tp=4, sequence_parallel=True)),
+        (24, ParallelLayout(cp=4)),
+        (48, ParallelLayout(tp=6, cp=4, sequence_parallel=True)),
+        (16, ParallelLayout(tp=2, cp=8, sequence_parallel=True)),
+    ],
+)
+def test_sequences_that_divide(length: int, layout: ParallelLayout) -> None:
+    check_sequence(length, layout)
+
+
+@pytest.mark.parametrize(
+    ("length", "layout", "unit"),
+    [
+        (4095, ParallelLayout(tp=2, sequence_parallel=True), 2),
+        (4098, ParallelLayout(tp=4, sequence_parallel=True), 4),
+        (4100, ParallelLayout(cp=4), 8),
+        # Divides by 2 · CP, but a rank's 10 tokens do not divide by 4.
+        (20, ParallelLayout(tp=4, cp=2, sequence_parallel=True), 8),
+        # Divides by CP · TP, but not into front and back chunks for 2 ranks.
+        (18, ParallelLayout(tp=3, cp=2, sequence_parallel=True), 12),
+    ],
+)
+def test_sequences_that_do_not(length: int, layout: ParallelLayout, unit: int) -> None:
+    with pytest.raises(ConfigError, match=f"a multiple of {unit} ") as caught:
+        check_sequence(length, layout)
+    assert caught.value.field == "model.encoder_seq_length"
+    assert f"={length // unit * unit}," in caught.value.mend

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from nemo_pi.config.memory import (
+    estimate_memory,
+    estimate_stage,
+    layer_bytes_per_token,
+    stage_parameters,
+)
+from nemo_pi.config.resolved import Recompute
+from nemo_pi.parallel.layout import ParallelLayout
+from tests.unit.config.builders import SHAPE, run_of
+
+HIDDEN, FFN, QUERY, KEY, VOCAB, LAYERS = 256, 688, 256, 128, 2048, 4
+LAYER = HIDDEN * (QUERY + 2 * KEY) + QUERY * HIDDEN + 3 * HIDDEN * FFN  # matrices of one layer
+
+
+def run_with(precision: str = "32", **changes: Any) -> Any:
+    return replace(run_of(trainer={"max_steps": 100, "precision": precision}), **changes)
+
+
+def test_parameters_of_one_rank_are_the_model_s() -> None:
+    assert stage_parameters(run_with(), 0) == SHAPE.num_parameters
+    tied = replace(SHAPE, tied_embeddings=True)
+    assert stage_parameters(run_with(shape=tied), 0) == tied.num_parameters
+
+
+def test_parameters_of_a_split_model() -> None:
+    run = run_with(parallel=ParallelLayout(tp=2, pp=2))
+    half = LAYERS // 2 * (LAYER // 2 + 2 * HIDDEN)
+    assert stage_parameters(run, 0) == half + VOCAB * HIDDEN // 2
+    assert stage_parameters(run, 1) == half + VOCAB * HIDDEN // 2 + HIDDEN
+    tied = replace(run, shape=replace(SHAPE, tied_embeddings=True))
+    assert stage_parameters(tied, 1) == stage_parameters(run, 1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "layout", "sharded", "weights", "states"),
+    [
+        ("32", ParallelLayout(), True, 4, 8.0),
+        ("32", ParallelLayout(dp=4), True, 4, 2.0),
+        ("32", ParallelLayout(dp=4), False, 4, 8.0),
+        ("bf16", ParallelLayout(), True, 2, 12.0),
+        ("bf16", ParallelLayout(dp=2, cp=2), True, 2, 3.0),
+    ],
+)
+def test_bytes_per_parameter(
+    precision: str, layout: ParallelLayout, sharded: bool, weights: int, states: float
+) -> None:
+    run = run_with(precision, parallel=layout, use_distributed_optimizer=sharded)
+    estimate = estimate_memory(run)
+    assert estimate.weights == SHAPE.num_parameters * weights
+    assert estimate.gradients == SHAPE.num_parameters * 4
+    assert estimate.optimizer == pytest.approx(SHAPE.num_parameters * states)
+    parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.activations, estimate.logits)
+    assert estimate.total == sum(parts)
+
+
+def test_logits() -> None:
+    assert estimate_memory(run_with()).logits == 4096 * VOCAB * 4
+    assert estimate_memory(run_with("bf16")).logits == 4096 * VOCAB * 6
+    split = run_with(parallel=ParallelLayout(tp=2, pp=2, cp=2), micro_batch_size=3)
+    assert estimate_stage(split, 1).logits == 3 * 2048 * 1024 * 4
+    assert estimate_stage(split, 0).logits == 0
+
+
+def test_sequence_parallelism_splits_what_tensor_parallelism_leaves() -> None:
+    whole = layer_bytes_per_token(run_with())
+    tensor = layer_bytes_per_token(run_with(parallel=ParallelLayout(tp=2)))
+    sequence = layer_bytes_per_token(run_with(parallel=ParallelLayout(tp=2, sequence_parallel=True)))
+    norms = 2 * 3 * 4 * HIDDEN
+    assert tensor == norms + (whole - norms) // 2
+    assert sequence == whole // 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "micro_batches", "stage", "chunks"),
+    [
+        (ParallelLayout(), 8, 0, 1),
+        (ParallelLayout(pp=4), 8, 0, 4),
+        (ParallelLayout(pp=4), 8, 3, 1),
+        (ParallelLayout(pp=4), 2, 0, 2),
+        (ParallelLayout(pp=2, vpp=2), 8, 0, 5),  # 2 · (2 − 1) warm-up, 2 ahead, 1 running
+        (ParallelLayout(pp=2, vpp=2), 8, 1, 3),
+        (ParallelLayout(pp=2, vpp=2), 2, 0, 4),
+    ],
+)
+def test_chunks_in_flight(layout: ParallelLayout, micro_batches: int, stage: int, chunks: int) -> None:
+    run = run_with(parallel=layout, num_micro_batches=micro_batches)
+    tables = 64 * 4
+    kept = layout.layers_per_chunk(LAYERS) * layer_bytes_per_token(run) + tables
+    assert estimate_stage(run, stage).activations == 4096 * chunks * kept
+
+
+def test_recomputation_keeps_layer_inputs() -> None:
+    def bytes_per_token(*recompute: Any) -> int:
+        run = run_with(recompute=Recompute(*recompute))
+        return estimate_memory(run).activations // 4096 - 64 * 4
+
+    whole, layer_input = layer_bytes_per_token(run_with()), 4 * HIDDEN
+    assert bytes_per_token() == bytes_per_token("selective") == LAYERS * whole
+    assert bytes_per_token("full", "uniform", 1) == LAYERS * layer_input + whole
+    assert bytes_per_token("full", "uniform", 2) == LAYERS // 2 * layer_input + 2 * whole
+    assert bytes_per_token("full", "block", 1) == layer_input + 3 * whole + whole
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_one_layer_keeps_what_autograd_says(precision: str) -> None:
+    """The real layer's saved tensors, counted by storage, against the formula."""
+    run = run_with(precision)
+    short, long = (_saved_bytes(run.compute_dtype, num_layers) for num_layers in (1, 3))
+    measured = (long - short) / 2
+    # The formula leaves out one fp32 number per norm.
+    assert measured == pytest.approx(layer_bytes_per_token(run), abs=8)
+
+
+def _saved_bytes(dtype: torch.dtype, num_layers: int, tokens: int = 128) -> float:
+    """Bytes per token that autograd holds after the forward pass of a model, parameters not counted."""
+    from nemo_pi.model.build import BuildOptions, build_model_chunks
+    from nemo_pi.parallel import groups
+    from nemo_pi.parallel.cpu_shim import cpu_shim
+    from nemo_pi.rope.spec import ContextExtension
+
+    layout = ParallelLayout()
+    groups.ensure_process_group()
+    groups.initialize(layout, seed=1)
+    extension = ContextExtension.unscaled(tokens, SHAPE.head_dim)
+    shape = replace(SHAPE, num_layers=num_layers)
+    with cpu_shim():
+        model = build_model_chunks(shape, extension, layout, BuildOptions(params_dtype=dtype))[0]
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.arange(tokens).unsqueeze(0)
+    with cpu_shim(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        model(input_ids=ids, position_ids=ids, attention_mask=None, labels=ids)
+    return sum(held.values()) / tokens

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemo_pi.config.load import resolve
+from nemo_pi.config.plan import render_plan
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.rope.spec import ContextExtension
+from tests.unit.config.builders import SHAPE, YAML_SHAPE, run_of, summary_of, values_of
+
+
+def rows(text: str) -> dict[str, str]:
+    """Label → value of every indented line."""
+    lines = [line.strip() for line in text.splitlines() if line.startswith("  ")]
+    return {line.split("  ")[0].strip(): line.split("  ", 1)[1].strip() for line in lines if "  " in line}
+
+
+def plan_of(model: dict[str, Any] | None = None, **top: Any) -> dict[str, str]:
+    return rows(render_plan(run_of(model, **top)))
+
+
+def test_the_numbers_of_a_run() -> None:
+    plan = plan_of(
+        {"tensor_model_parallel_size": 2, "global_batch_size": 16, "encoder_seq_length": 2048},
+        trainer={"max_steps": 200, "precision": "bf16"},
+        world_size=8,
+        exp_manager={"exp_dir": "/out", "checkpoint_callback_params": {"every_n_train_steps": 50}},
+    )
+    assert plan["original"] == "512 tokens, from /models/base/config.json: max_position_embeddings"
+    assert plan["target"] == "4,096 tokens"
+    assert plan["training length"] == "2,048 tokens, shorter than the target window"
+    assert plan["method"] == "linear (Position Interpolation)"
+    assert plan["factor"] == "8"
+    assert plan["starts from"] == "huggingface checkpoint /models/base, float32"
+    assert plan["parameters"] == f"{SHAPE.num_parameters / 1e6:.3g} million (llama)"
+    assert plan["layers"] == "4 × 256, 4 heads, 2 key/value heads"
+    assert plan["ranks"] == "TP 2 · PP 1 · CP 1 · DP 4 (8 ranks)"
+    assert plan["micro batch"] == "1 sample"
+    assert plan["global batch"] == "16 samples = 4 micro-batches on each of 4 data-parallel ranks"
+    assert plan["tokens"] == "32,768 a step, 6.55 million in all"
+    assert plan["data"] == "/data/tokens, split 980,10,10"
+    assert plan["precision"] == "bf16-mixed"
+    assert plan["optimizer"] == "AdamW, betas 0.9 and 0.95, weight decay 0, states sharded"
+    assert plan["learning rate"] == "2e-05: 20 warm-up steps from 2e-06, then constant"
+    assert plan["logs"] == "/out/run"
+    assert plan["checkpoints"] == "/out/run/checkpoints, every 50 steps"
+    assert plan["export"] == "none"
+    assert plan["tokenizer"] == "huggingface /models/base"
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "value"),
+    [
+        ({"pos_scaling_type": "none"}, "method", "none: direct fine-tuning at the target window"),
+        ({"max_position_embeddings": None}, "factor", "1 (nothing is scaled)"),
+        ({"pos_scaling_type": "yarn", "pos_scaling_extra_args": {"beta_fast": 16}}, "beta_fast", "16.0"),
+        ({"activations_checkpoint_granularity": "full"}, "recomputation", "whole layers, uniform, 1 layer"),
+        ({"transformer_engine": False}, "attention", "PyTorch SDPA"),
+        ({"export": {"hf_path": "/hf"}}, "export", "/hf (Hugging Face, float32)"),
+        ({"optim": {"sched": {"name": "cosine", "min_lr": 1e-6, "warmup_steps": 0}}}, "learning rate",
+         "2e-05: cosine to 1e-06 at step 100"),
+        ({"data": {"data_prefix": [0.3, "/a", 0.7, "/b"]}}, "data", "0.3 /a 0.7 /b, split 980,10,10"),
+        ({"data": {"data_prefix": {"train": ["/a"], "test": ["/b"]}}}, "data", "train: /a; test: /b"),
+        ({"rotary_kernel": "torch"}, "rotary kernel", "torch"),
+    ],
+)  # fmt: skip
+def test_choices_are_shown(model: dict[str, Any], label: str, value: str) -> None:
+    assert plan_of(model)[label] == value
+
+
+def test_folders_may_be_given() -> None:
+    text = render_plan(run_of(), logs=Path("/a/logs"), checkpoints=Path("/b/ckpt"))
+    assert rows(text)["logs"] == "/a/logs"
+    assert rows(text)["checkpoints"].startswith("/b/ckpt")
+
+
+def test_a_checkpoint_of_ours_shows_its_step_and_window() -> None:
+    extension = ContextExtension.build(original_window=512, target_window=4096, head_dim=64)
+    summary = summary_of(extension=extension, kind="distributed", global_step=1200, dtype="bfloat16")
+    plan = rows(render_plan(run_of(summary=summary)))
+    assert plan["starts from"] == "distributed checkpoint /models/base, bfloat16, step 1,200"
+
+
+def test_sliding_window_is_shown() -> None:
+    shape = replace(SHAPE, family="mistral", sliding_window=4096)
+    plan = rows(render_plan(run_of({"transformer_engine": False}, summary=summary_of(shape))))
+    assert plan["attention"] == "PyTorch SDPA, 4,096 tokens back"
+    assert plan["parameters"].endswith("(mistral)")
+
+
+def test_dry_run_without_a_checkpoint_says_so() -> None:
+    values = values_of({**YAML_SHAPE, "data": {}}, restore_from_path="???", dry_run=True)
+    plan = rows(render_plan(resolve(values, world_size=1, summary=None)))
+    assert plan["starts from"] == "restore_from_path, not given yet"
+    assert plan["data"] == "none given"
+    values["restore_from_path"] = None
+    assert rows(render_plan(resolve(values, world_size=1, summary=None)))["starts from"] == "random weights"
+
+
+def test_a_kernel_that_cannot_run_here_stops_at_the_plan() -> None:
+    with pytest.raises(BackendUnavailableError, match="apex"):
+        render_plan(run_of({"rotary_kernel": "apex"}))
+
+
+def test_memory_adds_up() -> None:
+    plan = plan_of()
+    names = ("weights", "gradients", "optimizer", "activations", "logits")
+    assert all(plan[name].endswith(("MiB", "GiB", "KiB")) for name in names)
+    shown = sum(float(plan[name].split()[0]) for name in names)
+    assert float(plan["total"].split()[0]) == pytest.approx(shown, abs=0.3)

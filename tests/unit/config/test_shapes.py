@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.config.shapes import SHAPE_KEYS, check_choice, resolve_shape
+from nemo_pi.errors import ConfigError
+from tests.unit.config.builders import SHAPE, YAML_SHAPE, summary_of
+
+
+def test_the_checkpoint_decides_where_the_yaml_is_silent() -> None:
+    shape = replace(SHAPE, family="mistral", sliding_window=128, norm_epsilon=1e-6)
+    assert resolve_shape(ModelConfig(), summary_of(shape)) == shape
+
+
+def test_agreeing_keys_are_accepted() -> None:
+    agreeing: dict[str, Any] = {key: getattr(SHAPE, field) for key, field in SHAPE_KEYS.items()}
+    assert resolve_shape(ModelConfig(**agreeing), summary_of()) == SHAPE
+
+
+@pytest.mark.parametrize("key", sorted(SHAPE_KEYS))
+def test_a_key_that_disagrees_with_the_checkpoint_is_refused(key: str) -> None:
+    held = getattr(SHAPE, SHAPE_KEYS[key])
+    other = (not held) if isinstance(held, bool) else held * 2
+    with pytest.raises(ConfigError, match="/models/base") as caught:
+        resolve_shape(ModelConfig(**{key: other}), summary_of())
+    assert caught.value.field == f"model.{key}"
+    assert str(held) in caught.value.required
+    assert caught.value.given == other
+    assert "null" in caught.value.mend
+
+
+def test_from_scratch_derives_head_dim_and_groups() -> None:
+    given = {key: value for key, value in YAML_SHAPE.items() if key != "num_query_groups"}
+    shape = resolve_shape(ModelConfig(**given), None)
+    assert (shape.head_dim, shape.num_query_groups) == (64, 4)
+    assert (shape.norm_epsilon, shape.tied_embeddings, shape.family) == (1e-5, False, "llama")
+
+
+@pytest.mark.parametrize(
+    "key", ["num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size"]
+)
+def test_from_scratch_needs_sizes(key: str) -> None:
+    given = {name: value for name, value in YAML_SHAPE.items() if name != key}
+    with pytest.raises(ConfigError, match="restore_from_path") as caught:
+        resolve_shape(ModelConfig(**given), None)
+    assert caught.value.field == f"model.{key}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"num_attention_heads": 3}, "num_attention_heads"),  # 256 channels are not 3 heads
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"num_query_groups": 3}, "num_query_groups"),
+        ({"num_layers": 0}, "num_layers"),
+        ({"vocab_size": -1}, "vocab_size"),
+        ({"kv_channels": 0}, "kv_channels"),
+        ({"layernorm_epsilon": 0.0}, "layernorm_epsilon"),
+        ({"position_embedding_type": "learned_absolute"}, "position_embedding_type"),
+        ({"normalization": "layernorm1p"}, "normalization"),
+        ({"activation": "gelu"}, "activation"),
+        ({"bias": True}, "bias"),
+    ],
+)
+def test_impossible_shapes_are_refused(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_shape(ModelConfig(**(YAML_SHAPE | changes)), None)
+    assert caught.value.field == f"model.{key}"
+
+
+def test_head_dim_need_not_be_hidden_size_by_heads() -> None:
+    assert resolve_shape(ModelConfig(**YAML_SHAPE, kv_channels=96), None).head_dim == 96
+
+
+def test_check_choice_names_the_nearest() -> None:
+    check_choice("key", "ntk", ("linear", "ntk"))
+    with pytest.raises(ConfigError, match="did you mean linear"):
+        check_choice("key", "liner", ("linear", "ntk"))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from nemo_pi.config.trainer_keys import check_exp_manager, check_trainer, trainer_number, world_size_of
+from nemo_pi.errors import ConfigError
+
+
+def test_trainer_takes_lightning_s_keys() -> None:
+    check_trainer(
+        {
+            "devices": 8,
+            "num_nodes": 2,
+            "accelerator": "gpu",
+            "precision": "bf16",
+            "max_steps": 10,
+            "max_time": "00:03:45:00",
+            "logger": False,
+            "gradient_clip_val": 1.0,
+            "val_check_interval": 100,
+            "limit_val_batches": 0,
+            "accumulate_grad_batches": 1,
+            "use_distributed_sampler": False,
+            "strategy": None,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("trainer", "key", "words"),
+    [
+        ({"max_step": 1}, "max_step", "did you mean trainer.max_steps?"),
+        ({"gpus": 1}, "gpus", "trainer"),
+        ({"self": 1}, "self", "trainer"),
+        ({"strategy": "ddp"}, "strategy", "Megatron"),
+        ({"plugins": []}, "plugins", "precision"),
+        ({"callbacks": ["x"]}, "callbacks", "exp_manager"),
+        ({"accumulate_grad_batches": 4}, "accumulate_grad_batches", "global_batch_size"),
+        ({"val_check_interval": 0.5}, "val_check_interval", "whole"),
+        ({"limit_val_batches": 1.0}, "limit_val_batches", "whole"),
+        ({"log_every_n_steps": 0}, "log_every_n_steps", "at least 1"),
+        ({"num_nodes": True}, "num_nodes", "whole"),
+    ],
+)
+def test_trainer_refuses(trainer: dict[str, Any], key: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_trainer(trainer)
+    assert caught.value.field == f"trainer.{key}"
+    assert words in str(caught.value)
+
+
+def test_exp_manager_takes_nemo_s_keys_at_every_level() -> None:
+    check_exp_manager(
+        {
+            "exp_dir": "results",
+            "resume_if_exists": True,
+            "create_wandb_logger": False,
+            "wandb_logger_kwargs": {"project": "p", "anything": 1},
+            "checkpoint_callback_params": {"save_top_k": 3, "every_n_train_steps": 10},
+            "ema": {"enable": False},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("exp_manager", "key", "suggestion"),
+    [
+        ({"exp_dirs": "x"}, "exp_dirs", "exp_manager.exp_dir"),
+        (
+            {"checkpoint_callback_params": {"save_topk": 1}},
+            "checkpoint_callback_params.save_topk",
+            "save_top_k",
+        ),
+    ],
+)
+def test_exp_manager_refuses(exp_manager: dict[str, Any], key: str, suggestion: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_exp_manager(exp_manager)
+    assert caught.value.field == f"exp_manager.{key}"
+    assert suggestion in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("trainer", "environ", "expected"),
+    [
+        ({"devices": 4, "num_nodes": 2}, {}, 8),
+        ({"devices": "4"}, {}, 4),
+        ({"devices": [0, 2, 5]}, {}, 3),
+        ({"devices": "0,1"}, {}, 2),
+        ({"devices": 1}, {"WORLD_SIZE": "16"}, 16),
+        (OmegaConf.create({"devices": [0, 1], "num_nodes": 3}), {}, 6),
+    ],
+)
+def test_world_size(trainer: Any, environ: dict[str, str], expected: int) -> None:
+    assert world_size_of(trainer, environ) == expected
+
+
+def test_automatic_devices_are_the_machine_s() -> None:
+    import torch
+
+    assert world_size_of({}, {}) == world_size_of({"devices": -1}, {}) == max(1, torch.cuda.device_count())
+
+
+@pytest.mark.parametrize("devices", [0, "x", -2])
+def test_impossible_devices_are_refused(devices: Any) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.devices"):
+        world_size_of({"devices": devices}, {})
+
+
+def test_trainer_number() -> None:
+    assert trainer_number({}, "gradient_clip_val", float, None) is None
+    assert trainer_number({"gradient_clip_val": 1}, "gradient_clip_val", float, None) == 1.0
+    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip_val"):
+        trainer_number({"gradient_clip_val": "one"}, "gradient_clip_val", float, None)
