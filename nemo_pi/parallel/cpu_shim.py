@@ -22,6 +22,9 @@ class _CpuForCuda(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        # distrib_optimizer.py moves gathered states to the GPU.
+        if func is torch.Tensor.cuda:
+            return args[0]
         device = kwargs.get("device")
         # schedules.py counts tokens, optimizer.py and clip_grads.py keep scalars on device="cuda".
         if device is not None and str(device).startswith("cuda"):
@@ -41,6 +44,8 @@ _REPLACEMENTS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     # random.py keeps the CUDA generator's state around recomputed layers; there is none to keep.
     (megatron_random, "_get_cuda_rng_state", lambda *_, **__: torch.empty(0, dtype=torch.uint8)),
     (megatron_random, "_set_cuda_rng_state", lambda *_, **__: None),
+    # Embeddings under sequence parallelism fork a CUDA generator for dropout, which is always 0 here.
+    (megatron_random.CudaRNGStatesTracker, "fork", lambda *_, **__: contextlib.nullcontext()),
 )
 
 
