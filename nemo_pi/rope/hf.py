@@ -25,6 +25,14 @@ RECORD = "nemo_pi_extension"
 """Top-level config.json key with the whole spec: what Hugging Face has no words for (a static NTK base, the
 window before direct fine-tuning). It counts only where it agrees with what Hugging Face itself reads."""
 
+_ENTRIES = {
+    "model.rotary_base": "rope_theta",
+    "model.rotary_percentage": "partial_rotary_factor",
+    "model.kv_channels": "head_dim",
+    "model.pos_scaling_factor": "factor",
+}
+"""YAML keys whose entry in config.json has another name."""
+
 
 def to_hf(spec: ContextExtension) -> dict[str, Any]:
     """Entries to put into config.json.
@@ -49,7 +57,7 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     rope.update(spec.to_dict()["extra_args"])
     window = spec.original_window if spec.method == "dynamic" else spec.target_window
     entries: dict[str, Any] = {"rope_parameters": rope, "max_position_embeddings": window}
-    if spec.is_scaled or spec.target_window != spec.original_window:
+    if spec.method != "none" or spec.target_window != spec.original_window:
         entries[RECORD] = spec.to_dict()
     return entries
 
@@ -68,8 +76,9 @@ def from_hf(config: Mapping[str, Any], head_dim: int) -> ContextExtension:
     try:
         spec = read_extension(config, head_dim)
     except ConfigError as error:
-        field = f"config.json ({error.field})"
-        raise CheckpointError(field, required=error.required, given=error.given, mend=error.mend) from error
+        field = f"config.json ({_ENTRIES.get(error.field, error.field.rpartition('.')[2])})"
+        mend = "correct this entry of config.json"
+        raise CheckpointError(field, required=error.required, given=error.given, mend=mend) from error
     return _recorded(config, spec) or spec
 
 

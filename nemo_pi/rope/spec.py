@@ -162,7 +162,12 @@ class ContextExtension:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ContextExtension:
-        """The inverse of to_dict; keys it does not know are ignored (files of other versions)."""
+        """The inverse of to_dict; keys it does not know are ignored (files of other versions).
+
+        Raises:
+            ConfigError: for a window that is missing, or any value that is wrong.
+        """
         known = {field.name for field in fields(cls)} - {"extra"}
+        values = {"original_window": None, "target_window": None, **values}
         extra = validation.as_mapping("model.pos_scaling_extra_args", values.get("extra_args"))
         return cls(**{key: values[key] for key in known & set(values)}, extra=tuple(extra.items()))

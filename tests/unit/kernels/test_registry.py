@@ -1,0 +1,119 @@
+"""Choosing a rotary kernel: an explicit request never degrades, auto says what it chose."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+import torch
+
+from nemo_pi.errors import BackendUnavailableError, ConfigError
+from nemo_pi.kernels.reference import rotate_query_key
+from nemo_pi.kernels.registry import (
+    KERNELS,
+    RotaryCapability,
+    RotaryKernel,
+    RotaryNeeds,
+    select_rotary_kernel,
+)
+
+NEEDS = RotaryNeeds(head_dim=64)
+ABLE = RotaryCapability(frozenset({"cpu"}), frozenset({torch.float32}), True, True, True)
+
+
+def test_torch_does_everything() -> None:
+    for interleaved in (False, True):
+        needs = RotaryNeeds(64, 32, interleaved, "anything", torch.float64)
+        kernel = select_rotary_kernel("torch", needs)
+        assert kernel.name == "torch"
+    x_ND = torch.randn(2, 8)
+    cos_F, sin_F = torch.zeros(4), torch.ones(4)
+    q_ND, k_ND = kernel(x_ND, 2 * x_ND, cos_F, sin_F, interleaved=True)
+    assert q_ND.flatten().tolist() == torch.stack((-x_ND[:, 1::2], x_ND[:, 0::2]), -1).flatten().tolist()
+    assert torch.equal(k_ND, 2 * q_ND)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "reason"),
+    [
+        ("triton", NEEDS, "it runs on cuda, not on cpu"),
+        ("triton", RotaryNeeds(64, device_type="cuda", dtype=torch.float64), "does not take torch.float64"),
+        ("transformer_engine", RotaryNeeds(64, device_type="cuda"), "not a position for every token"),
+        ("apex", RotaryNeeds(64, device_type="cuda"), "not a position for every token"),
+    ],
+)
+def test_explicit_request_is_refused_with_the_reason(name: str, needs: RotaryNeeds, reason: str) -> None:
+    with pytest.raises(BackendUnavailableError) as caught:
+        select_rotary_kernel(name, needs)
+    assert caught.value.field == "model.rotary_kernel"
+    assert reason in str(caught.value) and "(torch)" in str(caught.value)
+
+
+def test_request_for_what_cannot_be_is_refused_everywhere() -> None:
+    """Whatever the machine has installed, a known name either works or says why not."""
+    needs = RotaryNeeds(64, device_type="cuda", dtype=torch.bfloat16)
+    for kernel in KERNELS:
+        if kernel.unusable(needs) is None:
+            assert select_rotary_kernel(kernel.name, needs) is kernel
+        else:
+            with pytest.raises(BackendUnavailableError):
+                select_rotary_kernel(kernel.name, needs)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match=r"model\.rotary_kernel: required auto or one of triton"):
+        select_rotary_kernel("cuda", NEEDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "needs", "reason"),
+    [
+        ({"interleaved": False}, {"interleaved": True}, "interleaved"),
+        ({"partial": False}, {"rotary_dim": 32}, "all channels"),
+        ({"partial": False}, {"rotary_dim": 64}, None),
+        ({"per_token_positions": False}, {}, "every token"),
+        ({"per_token_positions": False}, {"per_token_positions": False}, None),
+        ({}, {"device_type": "cuda"}, "not on cuda"),
+        ({"device_types": None}, {"device_type": "cuda"}, None),
+        ({}, {"dtype": torch.bfloat16}, "bfloat16"),
+        ({}, {}, None),
+    ],
+    ids=str,
+)
+def test_capability(change: dict[str, Any], needs: dict[str, Any], reason: str | None) -> None:
+    lacks = replace(ABLE, **change).lacks(replace(NEEDS, **needs))
+    assert (lacks is None) if reason is None else reason in str(lacks)
+
+
+def test_missing_package_and_missing_kernel() -> None:
+    absent = RotaryKernel("absent", ABLE, rotate_query_key, package="surely_not_a_module")
+    assert absent.unusable(NEEDS) == "the module surely_not_a_module is not installed"
+    assert "no such kernel" in str(RotaryKernel("promised", ABLE, None, package="torch").unusable(NEEDS))
+
+
+def test_auto_takes_the_first_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
+    needs = RotaryNeeds(head_dim=66)  # not asked for elsewhere: each choice is logged once a process
+    with caplog.at_level(logging.INFO, logger="nemo_pi.kernels.registry"):
+        chosen = {select_rotary_kernel("auto", needs).name for _ in range(3)}
+    assert chosen == {"torch"}
+    (record,) = caplog.records
+    assert "auto chose torch" in record.message and "triton: it runs on cuda, not on cpu" in record.message
+    fast = RotaryKernel("fast", ABLE, rotate_query_key)
+    assert select_rotary_kernel("auto", needs, (fast, *KERNELS)) is fast
+    assert (
+        select_rotary_kernel("auto", replace(needs, device_type="cuda"), (fast, KERNELS[-1])).name == "torch"
+    )
+
+
+def test_auto_with_nothing_to_choose() -> None:
+    with pytest.raises(BackendUnavailableError, match="fast: it runs on cpu, not on cuda"):
+        select_rotary_kernel(
+            "auto", RotaryNeeds(64, device_type="cuda"), (RotaryKernel("fast", ABLE, rotate_query_key),)
+        )
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        KERNELS[0].capability.interleaved = False  # type: ignore[misc]
