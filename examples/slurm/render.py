@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from nemo_pi.launch import SlurmJob, render_sbatch
 
@@ -29,10 +30,11 @@ def parse(arguments: Sequence[str] | None = None) -> SlurmJob:
         elif field.name not in REPEATED.values():
             kind = int if isinstance(field.default, int) or field.name == "cpus_per_node" else str
             parser.add_argument(option, type=kind, help=text)
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    return SlurmJob(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    )
+    given: dict[str, Any] = {}
+    for name, value in vars(parser.parse_args(arguments)).items():
+        if value is not None:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return SlurmJob(**given)
 
 
 if __name__ == "__main__":
