@@ -106,7 +106,7 @@ def _colour_bar(figure: Any, image: Any, lines: int, top: float) -> None:
 
 def _subtitle(grid: PasskeyGrid) -> str:
     return (
-        f"Five digits under greedy decoding, {grid.num_trials} trials in each cell; depth 0% is the beginning. "
-        "Dashed: end of the original window. k_max: up to this length passkeys are retrieved from the "
-        "shallowest depth."
+        f"Five digits under greedy decoding, {grid.num_trials} trials in each cell; depth 0% is the "
+        "beginning. Dashed: end of the original window. k_max: up to this length passkeys are retrieved "
+        "from the shallowest depth."
     )

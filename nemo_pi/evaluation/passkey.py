@@ -65,8 +65,8 @@ class PasskeyPlan:
         return {
             "name": "passkey",
             "summary": f"five random digits, exact match under greedy decoding, {self.num_trials} trials at "
-            f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length such "
-            f"that up to it ≥ 20% of the trials at depth {self.depths[0]:g} succeed at every length",
+            f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length "
+            f"such that up to it ≥ 20% of the trials at depth {self.depths[0]:g} succeed at every length",
             "lengths": list(self.lengths),
             "depths": list(self.depths),
             "num_trials": self.num_trials,

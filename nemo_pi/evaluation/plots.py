@@ -28,9 +28,9 @@ from nemo_pi.evaluation.tables import thin
 
 LOG_FROM = 4.0
 """The perplexity axis turns logarithmic where the largest value is this many times the smallest."""
-ENLARGE_FROM, ENLARGE_BELOW = 8.0, 1.7
-"""A second panel enlarges the lines that stay within the second number times the smallest value, if the
-largest value is more than the first number times it and there are at least two such lines."""
+ENLARGE_FROM, ENLARGE_BELOW = 4.0, 1.7
+"""A second panel enlarges what lies within the second number times the smallest value, if the largest value
+is more than the first number times it and some line stays within the panel throughout."""
 
 
 def plot_perplexity(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
@@ -45,22 +45,23 @@ def plot_perplexity(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
     lines = [as_line(i, row.name, _finite(row.perplexity)) for i, row in enumerate(rows)]
     lines = [line for line in lines if line.points]
     _require(bool(lines), "a row with finite perplexities")
-    near = _near_the_best(lines)
-    outer = label_width(near or lines)
-    with new_figure((9.4 if near else 6.6) + outer, 4.6) as figure:
+    near, limits = _near_the_best(lines)
+    with new_figure((9.4 if near else 6.6) + label_width(near or lines), 4.6) as figure:
         headline(figure, "Perplexity by context length", _perplexity_subtitle(rows))
-        first = _add_axes(figure, 0.85, 4.2 if near else 5.6)
-        _perplexity_axes(first, rows, lines, lines)
         if near:
-            second = _add_axes(figure, 5.1 + 0.6, 3.55)
-            _perplexity_axes(second, rows, near, lines)
-            second.set_ylabel("")
-            second.set_facecolor(BAND)
-            first.axhspan(*second.get_ylim(), color=BAND, zorder=0)
-            first.set_title("all", loc="left", fontsize=9.5, color=QUIET)
-            second.set_title("the shaded band, enlarged", loc="left", fontsize=9.5, color=QUIET)
-            label_inside(first, [line for line in lines if line not in near])
-        label_ends(second if near else first, near or lines)
+            overview, axes = _add_axes(figure, 0.85, 4.2), _add_axes(figure, 5.7, 3.55)
+            _perplexity_axes(overview, rows, lines, _limits(lines))
+            overview.set_ylabel("perplexity")
+            overview.axhspan(*limits, color=BAND, zorder=0)
+            overview.set_title("all", loc="left", fontsize=9.5, color=QUIET)
+            label_inside(overview, [line for line in lines if line not in near])
+            axes.set_facecolor(BAND)
+            axes.set_title("the shaded band, enlarged", loc="left", fontsize=9.5, color=QUIET)
+        else:
+            axes, limits = _add_axes(figure, 0.85, 5.6), _limits(lines)
+            axes.set_ylabel("perplexity")
+        _perplexity_axes(axes, rows, lines, limits)
+        label_ends(axes, near or lines)
         return save(figure, path)
 
 
@@ -98,34 +99,46 @@ def _add_axes(figure: Any, left: float, width: float) -> Any:
 
 
 def _perplexity_axes(
-    axes: Any, rows: Sequence[EvaluationRow], fit: Sequence[Line], lines: Sequence[Line]
+    axes: Any, rows: Sequence[EvaluationRow], lines: Sequence[Line], limits: tuple[float, float]
 ) -> None:
-    """Draw all lines within limits that fit some of them."""
-    lengths = sorted({length for line in lines for length, _ in line.points})
+    """Draw the lines, as far as they lie within the limits of the y axis."""
+    lengths = sorted({int(length) for line in lines for length, _ in line.points})
     axes.set_xscale("log", base=2)
     axes.set_xlim(lengths[0] / 1.12, lengths[-1] * 1.04)
     ticks = thin(lengths, 5)
     axes.set_xticks(ticks, [f"{length:,}" for length in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("context length (tokens)")
-    axes.set_ylabel("perplexity")
-    values = [value for line in fit for _, value in line.points]
-    low, high = min(values), max(values)
-    if high / low >= LOG_FROM:
-        logarithmic_values(axes, low, high)
-    else:
-        margin = max(0.08 * (high - low), 0.01 * high)
-        axes.set_ylim(low - margin, high + 2 * margin)
+    if limits[1] >= LOG_FROM * limits[0]:
+        logarithmic_values(axes, decades=math.log10(limits[1] / limits[0]))
+    axes.set_ylim(limits)
     _mark_windows(axes, rows)
-    draw_lines(axes, lines, within=axes.get_ylim())
+    draw_lines(axes, lines, within=limits)
 
 
-def _near_the_best(lines: Sequence[Line]) -> list[Line]:
+def _near_the_best(lines: Sequence[Line]) -> tuple[list[Line], tuple[float, float]]:
+    """Return the lines that a second panel shows whole, if one is called for, and its limits."""
     values = [value for line in lines for _, value in line.points]
+    top = ENLARGE_BELOW * min(values)
+    near = [line for line in lines if max(y for _, y in line.points) <= top]
     if max(values) <= ENLARGE_FROM * min(values):
-        return []
-    near = [line for line in lines if max(y for _, y in line.points) <= ENLARGE_BELOW * min(values)]
-    return near if len(near) > 1 else []
+        near = []
+    # Points of other lines count too: what the base model reaches in its own window is worth comparing with.
+    return near, _margins(min(values), max(value for value in values if value <= top))
+
+
+def _limits(lines: Sequence[Line]) -> tuple[float, float]:
+    values = [value for line in lines for _, value in line.points]
+    low, high = min(values), max(values)
+    if high < LOG_FROM * low:
+        return _margins(low, high)
+    margin = (high / low) ** 0.06
+    return low / margin, high * margin**2
+
+
+def _margins(low: float, high: float) -> tuple[float, float]:
+    margin = max(0.08 * (high - low), 0.01 * high)
+    return low - margin, high + 2 * margin
 
 
 def _mark_windows(axes: Any, rows: Sequence[EvaluationRow]) -> None:

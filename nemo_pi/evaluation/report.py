@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def write_report(
     folder = Path(folder)
     results = write_results(rows, folder / "results.json")
     pictures = []
-    if plots and any(row.perplexity for row in rows):
+    if plots and any(math.isfinite(value) for row in rows for value in row.perplexity.values()):
         pictures.append(plot_perplexity(rows, folder / "perplexity.png"))
     if plots and any(row.passkey for row in rows):
         pictures.append(plot_passkey(rows, folder / "passkey.png"))

@@ -18,9 +18,9 @@ from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.evaluation.spread import spread
 
 INK, QUIET, FAINT, BAND = "#222222", "#6b6b6b", "#e4e4e4", "#f5f3ea"
-# A dark grey for the first row, usually the base model, then Okabe and Ito's colours, darkened until bold
-# text in them has a contrast of 3 to 1 with white.
-COLOURS = ("#4d4d4d", "#c07f00", "#0072b2", "#d55e00", "#008f68", "#b8568f", "#2f93cc")
+# A dark grey for the first row, usually the base model, then hues near those of Okabe and Ito, darkened until bold
+# text in them has a contrast of 3 to 1 with white. They stay apart for colour-blind readers, too.
+COLOURS = ("#4d4d4d", "#b5850b", "#0072b2", "#c8401f", "#008f68", "#b8568f", "#2f93cc")
 MARKERS = ("s", "^", "o", "D", "v", "P", "X")
 LABEL_SIZE = 9.0
 
@@ -133,14 +133,12 @@ def draw_lines(
         )
 
 
-def logarithmic_values(axes: Any, low: float, high: float) -> None:
+def logarithmic_values(axes: Any, decades: float) -> None:
     """Make the y axis logarithmic, labelled at 1, 2, 5, 10, … or, over many decades, at powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
-    margin = (high / low) ** 0.06
-    axes.set_ylim(low / margin, high * margin)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -152,7 +150,7 @@ def tick_text(value: float) -> str:
 
 def label_width(lines: Sequence[Line]) -> float:
     """Return how many inches the longest label beside a line's end takes."""
-    return 0.075 * max(len(line.name) for line in lines) + 0.1
+    return 0.083 * max(len(line.name) for line in lines) + 0.25
 
 
 def label_ends(axes: Any, lines: Sequence[Line], gap: float = 0.062) -> None:
@@ -163,6 +161,7 @@ def label_ends(axes: Any, lines: Sequence[Line], gap: float = 0.062) -> None:
         lines: their colours are the labels' colours.
         gap: least distance between labels, as a share of the height of the axes.
     """
+    axes.autoscale_view()  # matplotlib puts it off until it draws, and the limits are needed now
     to_axes = (axes.transData + axes.transAxes.inverted()).transform
     ends = [tuple(map(float, to_axes(line.points[-1]))) for line in lines]
     for line, end, place in zip(lines, ends, spread([y for _, y in ends], gap), strict=True):

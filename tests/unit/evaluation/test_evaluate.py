@@ -73,7 +73,7 @@ def test_bad_documents_and_passkeys_are_refused_before_anything_is_computed(
         with pytest.raises(DataError, match="documents"):
             evaluate(scorer, documents, byte_tokenizer, SETTINGS, progress=lambda *call: calls.append(call))
     for changes in ({"passkey_lengths": (50, 512)}, {"passkey_depths": (0.5, 1.5)}):
-        with pytest.raises((DataError, ConfigError), match="passkey length|depth"):
+        with pytest.raises((DataError, ConfigError), match=r"^passkey length|^depth"):
             evaluate(
                 scorer,
                 DOCUMENTS,

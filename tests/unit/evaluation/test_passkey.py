@@ -102,7 +102,14 @@ def test_the_protocol_is_named() -> None:
     plan = PasskeyPlan(lengths=(400,), depths=(0.25, 0.0), num_trials=5, seed=3)
     protocol = plan.protocol
     assert "≥ 20% of the trials at depth 0 succeed" in protocol.pop("summary")
-    assert protocol == {"name": "passkey", "lengths": [400], "depths": [0.0, 0.25], "num_trials": 5, "seed": 3, "bos": False}
+    assert protocol == {
+        "name": "passkey",
+        "lengths": [400],
+        "depths": [0.0, 0.25],
+        "num_trials": 5,
+        "seed": 3,
+        "bos": False,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_pi.errors import ConfigError, DataError
@@ -53,6 +53,7 @@ def test_a_small_plan_literally() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(2, 30), min_size=1, max_size=4),
     extra=st.lists(st.integers(1, 60), min_size=1, max_size=3),
@@ -79,6 +80,7 @@ def test_every_label_is_scored_once_at_every_length_with_the_promised_context(
             assert seen == list(range(1 if scored == WHOLE_DOCUMENT else max(lengths) + 1 - stride, size))
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(21, 80), min_size=1, max_size=5),
     max_tokens=st.integers(20, 300),

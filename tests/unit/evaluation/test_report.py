@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from nemo_pi.errors import DataError
+from nemo_pi.evaluation.report import render_markdown, render_text, write_report
+from nemo_pi.evaluation.row import EvaluationRow, PasskeyGrid, read_results
+
+WINDOWS = (2048, 4096, 8192, 16384, 32768)
+LENGTHS = tuple(range(1024, 32769, 1024))
+GRID = PasskeyGrid(LENGTHS, (0.0, 1.0), 10, tuple((10, 10) for _ in LENGTHS))
+PROTOCOL = {"perplexity": {"summary": "word " * 60}, "passkey": {"summary": "five digits"}}
+ROWS = [
+    EvaluationRow("base", 2048, 32768, {2**i: 10.0 ** (i - 10) for i in range(11, 16)}, None, None, PROTOCOL),
+    EvaluationRow("a long name " * 10, 2048, 32768, dict.fromkeys(WINDOWS, 7.1), GRID, 32768, PROTOCOL),
+    EvaluationRow("a|b", 2048, 32768, {2048: math.nan, 32768: math.inf}),
+]
+
+
+def test_the_text_fits_a_hundred_columns_and_is_aligned() -> None:
+    text = render_text(ROWS)
+    assert text.endswith("five digits\n")
+    assert max(map(len, text.splitlines())) <= 100
+    header, rule, *lines = text.split("\n\n")[1].splitlines()[1:]
+    assert header.split() == ["model", "2,048", "4,096", "8,192", "16,384", "32,768"]
+    assert set(rule) == {"─"}
+    assert {len(line) for line in (header, rule, *lines)} == {len(header)}
+    assert lines[0].split() == ["base", "10.00", "100.0", "1,000", "10,000", "1.0e+05"]
+    assert lines[2].split() == ["a|b", "nan", "–", "–", "–", "inf"]
+    assert lines[1].startswith("a long name a long") and "…  " in lines[1]
+
+
+def test_markdown_has_whole_tables_and_pictures_beside_it() -> None:
+    text = render_markdown(ROWS, "Results", [Path("/elsewhere/perplexity.png")])
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert tables[0] == "| model | 2,048 | 4,096 | 8,192 | 16,384 | 32,768 |"
+    assert tables[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
+    assert tables[2] == "| base | 10.00 | 100.0 | 1,000 | 10,000 | 1.0e+05 |"
+    assert tables[4].startswith(r"| a\|b | nan |")
+    assert "](perplexity.png)" in text and text.startswith("# Results\n")
+
+
+def test_a_report_is_written_whole(tmp_path: Path) -> None:
+    files = write_report(ROWS, tmp_path / "new" / "folder", title="Mine")
+    assert files.folder == tmp_path / "new" / "folder"
+    assert sorted(path.name for path in files.folder.iterdir()) == [
+        "passkey.png",
+        "perplexity.png",
+        "report.md",
+        "results.json",
+    ]
+    assert [path.read_bytes()[:8] for path in files.plots] == [b"\x89PNG\r\n\x1a\n"] * 2
+    assert read_results(files.results)[1] == ROWS[1]
+    assert files.summary.read_text() == render_markdown(ROWS, "Mine", files.plots)
+
+
+def test_plots_can_be_left_out_and_need_something_to_show(tmp_path: Path) -> None:
+    assert write_report(ROWS, tmp_path / "none", plots=False).plots == ()
+    bare = write_report([EvaluationRow("diverged", 64, 64, {64: math.nan})], tmp_path / "diverged")
+    assert bare.plots == ()
+    only = write_report([EvaluationRow("one", 64, 64, {64: 3.0})], tmp_path / "only")
+    assert [path.name for path in only.plots] == ["perplexity.png"]
+
+
+def test_no_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rows"):
+        render_text([])
+    with pytest.raises(DataError, match="rows"):
+        render_markdown([], "x")
+    with pytest.raises(DataError, match="rows"):
+        write_report([], tmp_path / "x")
+    assert not (tmp_path / "x").exists()
