@@ -95,9 +95,7 @@ def build_model_chunks(
     Megatron's process groups must be up (parallel.groups.initialize).
     """
     config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
-    stages: list[int | None] = (
-        list(range(layout.vpp)) if layout.vpp else [None]
-    )
+    stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
     return [
         RotaryGPTModel(
             config=config,

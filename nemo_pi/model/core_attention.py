@@ -9,6 +9,7 @@ Shape legend: S sequence, B batch, N query heads, G key/value heads, D head dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -78,8 +79,7 @@ class SdpaCoreAttention(MegatronModule):
         return out_BNSD.permute(2, 0, 1, 3).flatten(2)
 
     def _attend_documents(self, q: Tensor, k: Tensor, v: Tensor, starts: tuple[int, ...]) -> Tensor:
-        spans = zip(starts[:-1], starts[1:], strict=True)
-        parts = [self._attend(*(x[:, :, a:b] for x in (q, k, v))) for a, b in spans if b > a]
+        parts = [self._attend(*(x[:, :, a:b] for x in (q, k, v))) for a, b in pairwise(starts) if b > a]
         return torch.cat(parts, dim=2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -73,8 +73,6 @@ def decoder_spec(
         spec.submodules.pre_mlp_layernorm = norm
         spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
     spec.submodules.self_attention.module = RotarySelfAttention
-    spec.submodules.self_attention.params.update(
-        rotary_kernel=rotary_kernel, rotary_dim=rotary_dim
-    )
+    spec.submodules.self_attention.params.update(rotary_kernel=rotary_kernel, rotary_dim=rotary_dim)
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)

@@ -137,9 +137,7 @@ def is_last_stage(chunk: int | None) -> bool:
 def broadcast_from_last_stage(tensor: torch.Tensor) -> torch.Tensor:
     """Gives every pipeline rank the last rank's `tensor` (same shape and dtype everywhere), in place."""
     if pipeline_size() > 1:
-        dist.broadcast(
-            tensor, parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline_group()
-        )
+        dist.broadcast(tensor, parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline_group())
     return tensor
 
 

@@ -13,15 +13,10 @@ from torch import Tensor
 from nemo_pi.model.core_attention import DocumentBoundaries
 
 
-def micro_batches(
-    batch: dict[str, Tensor], size: int, device: torch.device
-) -> Iterator[dict[str, Tensor]]:
+def micro_batches(batch: dict[str, Tensor], size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
     """Yields consecutive micro-batches of `size` rows, moved to `device`."""
     for start in range(0, batch["tokens"].size(0), size):
-        yield {
-            key: value[start : start + size].to(device, non_blocking=True)
-            for key, value in batch.items()
-        }
+        yield {key: value[start : start + size].to(device, non_blocking=True) for key, value in batch.items()}
 
 
 def document_boundaries(batch: dict[str, Tensor]) -> DocumentBoundaries | None:

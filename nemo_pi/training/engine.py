@@ -57,12 +57,10 @@ class MegatronEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         with cpu_shim():
-            chunks = build_model_chunks(
-                settings.shape, settings.extension, settings.layout, settings.build
-            )
+            chunks = build_model_chunks(settings.shape, settings.extension, settings.layout, settings.build)
         self.chunks: list[RotaryGPTModel] = [chunk.to(groups.device()) for chunk in chunks]
         self.config = self.chunks[0].config
-        self.modules: list[nn.Module] = list(self.chunks)
+        self.modules: list[Any] = list(self.chunks)
         if self.config.bf16 or self.config.fp16:
             self.modules = [Float16Module(self.config, chunk) for chunk in self.chunks]
         self.optimizer: Any = None
@@ -79,9 +77,7 @@ class MegatronEngine:
                 DistributedDataParallel(self.config, ddp_config, module, disable_bucketing=number > 0)
                 for number, module in enumerate(self.modules)
             ]
-        self.optimizer = build_optimizer(
-            self.modules, self.settings.optim, self.settings.build.params_dtype
-        )
+        self.optimizer = build_optimizer(self.modules, self.settings.optim, self.settings.build.params_dtype)
         self.config.finalize_model_grads_func = finalize_model_grads
         self.config.grad_scale_func = self.optimizer.scale_loss
 

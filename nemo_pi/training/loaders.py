@@ -60,6 +60,4 @@ def _loader(run: ResolvedRun, dataset: Dataset[Any], consumed: int) -> DataLoade
         dp_size=replicas,
         global_batch_size=run.global_batch_size,
     )
-    return DataLoader(
-        dataset, batch_sampler=sampler, collate_fn=collate, num_workers=run.data.num_workers
-    )
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=run.data.num_workers)

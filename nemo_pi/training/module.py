@@ -124,7 +124,7 @@ class ContextExtensionModel(ModelPT):
                 f"the loss of step {self.trainer.global_step + 1} is {loss}; weights were not changed by it. "
                 "Lower model.optim.lr, or look at the data of these samples."
             )
-        self.optimizers().step()  # type: ignore[union-attr]
+        self.optimizers().step()
         self.consumed_samples += self.run.global_batch_size
         self._log_step(loss, lr, time.perf_counter() - started)
 
@@ -133,7 +133,7 @@ class ContextExtensionModel(ModelPT):
         loss = self._require_engine().evaluate(batch)
         self.log("val_loss", loss, prog_bar=True, batch_size=1, sync_dist=False)
 
-    def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:  # type: ignore[override]
+    def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:
         """Nothing: val_loss is logged step by step and is the same on every rank."""
 
     def _optimizer_step(self) -> None:

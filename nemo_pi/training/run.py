@@ -101,9 +101,7 @@ def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
     # Megatron handles 16-bit weights itself; Lightning's precision plugins must stay out of it.
     arguments["precision"] = "32-true"
     arguments.update(_launched_devices())
-    callbacks: list[Any] = [
-        DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)
-    ]
+    callbacks: list[Any] = [DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)]
     if show_bar:
         callbacks.append(StepProgressBar(log_every=arguments.get("log_every_n_steps") or 10))
     return Trainer(

@@ -102,5 +102,3 @@ def run_of_model_config(cfg: DictConfig) -> ResolvedRun:
     model = {str(key): value for key, value in section.items() if key not in _NEMO_KEYS}
     values = {"model": model, "trainer": {"max_steps": 1}, "dry_run": True}
     return resolve(OmegaConf.create(values), world_size=1, summary=None)
-
-

@@ -21,6 +21,7 @@ def load_initial_weights(engine: MegatronEngine, run: ResolvedRun) -> None:
             run.shape,
             tp_rank=groups.tensor_rank(),
             tp_size=groups.tensor_size(),
+            extension=run.extension,
         )
     else:
         load_weights(engine, checkpoint.path)
