@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
-from nemo_pi.config.merge import from_mapping, refuse_targets
+from nemo_pi.config.merge import convert, from_mapping, refuse_targets
 from nemo_pi.config.recipe import (
     check_dropout,
     resolve_export,
@@ -64,8 +64,13 @@ def checkpoint_path(cfg: DictConfig | Mapping[str, Any]) -> str | None:
     """Where to start from: restore_from_path at the top level or under model; None for random weights.
 
     A dry run may leave it open (`???`): the plan is then made from the YAML's own shape.
+
+    Raises:
+        ConfigError: it is open and this is no dry run, or the two places disagree.
     """
-    return _with_one_path(plain(cfg)).get("restore_from_path")
+    path = _with_one_path(plain(cfg)).get("restore_from_path")
+    converted: str | None = convert(path, str | None, "restore_from_path")
+    return converted
 
 
 def resolve(
@@ -118,8 +123,6 @@ def resolve(
         export=resolve_export(model.export, summary),
         seed=model.seed,
         init_method_std=model.init_method_std,
-        hidden_dropout=model.hidden_dropout,
-        attention_dropout=model.attention_dropout,
         transformer_engine=engine,
         rotary_kernel=kernel,
         recompute=resolve_recompute(model, shape, layout),

@@ -86,7 +86,7 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     """The valid word most like the given one, or None when none is alike."""
     names = list(valid)
     lowered = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
 
 

@@ -83,10 +83,10 @@ def _resolve_sched(sched: SchedConfig, lr: float, max_steps: int) -> SchedConfig
 
 
 def check_dropout(model: ModelConfig) -> None:
-    """Refuse dropout outside [0, 1)."""
+    """Refuse dropout: Llama-like models have none, and checkpoints do not carry the generators' states."""
     for name in ("hidden_dropout", "attention_dropout"):
         value = getattr(model, name)
-        _check(f"model.{name}", value, 0 <= value < 1, "in [0, 1)", "0 turns it off, as in the paper")
+        _check(f"model.{name}", value, value == 0, "0 (models are built without dropout)", "set it to 0.0")
 
 
 def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLayout) -> Recompute:

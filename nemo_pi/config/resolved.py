@@ -74,13 +74,9 @@ class ResolvedRun:
     export: ExportConfig
     """Export at the end of the run; export.dtype is a name where hf_path is given."""
     seed: int
-    """Seed of initial weights and dropout."""
+    """Seed of initial weights."""
     init_method_std: float
     """Standard deviation of random initial weights."""
-    hidden_dropout: float
-    """Dropout after attention and MLP."""
-    attention_dropout: float
-    """Dropout of attention weights."""
     transformer_engine: bool | None
     """True demands Transformer Engine's layers, False forbids them, None takes them where they are."""
     rotary_kernel: str

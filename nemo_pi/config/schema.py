@@ -84,9 +84,9 @@ class ModelConfig:
     init_method_std: float = 0.02
     """Standard deviation of the random initial weights; unused with a checkpoint."""
     hidden_dropout: float = 0.0
-    """Dropout after attention and MLP, in [0, 1); 0 turns it off."""
+    """Dropout after attention and MLP; only 0."""
     attention_dropout: float = 0.0
-    """Dropout of attention weights, in [0, 1); 0 turns it off."""
+    """Dropout of attention weights; only 0."""
 
     # --- batches, in samples ---
     micro_batch_size: int = 1
@@ -104,7 +104,7 @@ class ModelConfig:
     context_parallel_size: int = 1
     """Ranks that share each sequence; 1 splits nothing."""
     sequence_parallel: bool = False
-    """Split norms and dropout along the sequence over the tensor-parallel ranks."""
+    """Split norms and residuals along the sequence over the tensor-parallel ranks."""
     use_distributed_optimizer: bool = True
     """Shard optimizer states over data-parallel ranks."""
 
@@ -125,7 +125,7 @@ class ModelConfig:
     """Layers of one chunk (uniform) or recomputed per stage (block). null: 1."""
 
     seed: int = 1234
-    """Seed of initial weights, dropout and, unless data.seed says otherwise, the order of samples."""
+    """Seed of initial weights and, unless data.seed says otherwise, of the order of samples."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Tokenizer."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -106,7 +106,7 @@ def _devices(devices: Any) -> int:
         return max(1, torch.cuda.device_count())
     if "," in text:
         return len([part for part in text.split(",") if part.strip()])
-    number: int = convert(devices, int, "trainer.devices")
+    number: int = int(text) if text.isdigit() else convert(devices, int, "trainer.devices")
     if number < 1:
         raise ConfigError(
             "trainer.devices", required="at least 1, a list or auto", given=devices, mend="devices=1"

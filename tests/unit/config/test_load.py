@@ -93,7 +93,7 @@ def test_input_is_left_alone() -> None:
         ({"data": {"data_prefix": None}}, "data.data_prefix"),
         ({"data": {"data_prefix": []}}, "data.data_prefix"),
         ({"data": {"data_prefix": ["/d"], "num_workers": -1}}, "data.num_workers"),
-        ({"hidden_dropout": 1.0}, "hidden_dropout"),
+        ({"hidden_dropout": 0.1}, "hidden_dropout"),
         ({"encoder_seq_length": 8192}, "encoder_seq_length"),
         ({"global_batch_size": 0}, "global_batch_size"),
         ({"num_layers": 5}, "num_layers"),

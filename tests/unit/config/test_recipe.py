@@ -44,7 +44,8 @@ def test_precision_names(given: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "suggestion"), [("bf16-mix", "bf16-mixed"), (64, "choose"), ("fp8", "choose"), (True, "choose")]
+    ("given", "suggestion"),
+    [("bf16-mix", "bf16-mixed"), (64, "choose"), ("half", "choose"), (False, "choose")],
 )
 def test_other_precisions_are_refused(given: Any, suggestion: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -116,9 +117,9 @@ def test_nearest_optimizer_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["hidden_dropout", "attention_dropout"])
 def test_dropout(name: str) -> None:
-    check_dropout(ModelConfig(**{name: 0.5}))
-    for wrong in (-0.1, 1.0):
-        with pytest.raises(ConfigError, match=name):
+    check_dropout(ModelConfig(**{name: 0.0}))
+    for wrong in (-0.1, 0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match=f"model.{name}: required 0 "):
             check_dropout(ModelConfig(**{name: wrong}))
 
 
