@@ -14,7 +14,6 @@ LABEL org.opencontainers.image.title="nemo_pi" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /opt/nemo_pi
 
 # First what changes seldom, so that an edit of the sources does not install everything again.
