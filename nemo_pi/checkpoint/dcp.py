@@ -41,8 +41,13 @@ class InProcessSave(SaveShardedStrategy):
         grouped, _, _ = megatron_torch._replace_state_dict_keys_with_sharded_keys(
             sharded_state_dict, keep_only_main_replica=True
         )
+        state = megatron_torch.mcore_to_pyt_state_dict(grouped, is_loading=False)
+        for name, value in state.items():
+            # What the restricted unpickler would refuse must be refused now, not at the next start.
+            if isinstance(value, io.BytesIO):
+                load_archive(io.BytesIO(value.getvalue()), name)
         dcp.save(
-            megatron_torch.mcore_to_pyt_state_dict(grouped, is_loading=False),
+            state,
             storage_writer=FileSystemWriter(checkpoint_dir, sync_files=True),
             planner=megatron_torch.MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
         )

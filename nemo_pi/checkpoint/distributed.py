@@ -6,16 +6,18 @@ its size and SHA-256. Everything is written under a hidden name beside the final
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from torch.distributed.checkpoint import CheckpointException
 
 from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, rank_in, size_of, together
-from nemo_pi.checkpoint.dcp import COMMON_FILE, METADATA_FILE, InProcessSave, SafeLoad, SafeLoadCommon
+from nemo_pi.checkpoint.dcp import InProcessSave, SafeLoad, SafeLoadCommon
 from nemo_pi.checkpoint.files import (
     clean_leftovers,
     finish_folder,
@@ -24,21 +26,20 @@ from nemo_pi.checkpoint.files import (
     sync_path,
     write_json,
 )
-from nemo_pi.checkpoint.hf_tokenizer import copy_tokenizer
+from nemo_pi.checkpoint.hf_tokenizer import copy_tokenizer, tokenizer_folder
+from nemo_pi.checkpoint.integrity import CENTRAL_FILES, check_checkpoint, check_pickles
 from nemo_pi.checkpoint.manifest import (
     MANIFEST,
     TOKENIZER_FOLDER,
     all_files,
     build_manifest,
-    check_hashes,
     check_sizes,
     file_entries,
     read_manifest,
 )
-from nemo_pi.checkpoint.safe_pickle import load_archive, read_metadata
 from nemo_pi.errors import CheckpointError
 
-_SMALL_FILES = (METADATA_FILE, COMMON_FILE, "metadata.json")
+logger = logging.getLogger(__name__)
 
 
 def save_distributed(
@@ -84,19 +85,31 @@ def _prepare(
     folder: Path, meta: Mapping[str, Any], tokenizer_path: str | Path | None, overwrite: bool
 ) -> None:
     build_manifest(meta, {})
-    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
-        raise CheckpointError(
-            str(folder),
-            required="a new folder" if not overwrite else "a new folder, or a checkpoint to replace",
-            given="one that exists",
-            mend="save under another name" if overwrite else "save under another name, or pass overwrite",
-        )
+    if folder.exists():
+        _check_replaceable(folder, overwrite)
     if folder.parent.is_dir():
         clean_leftovers(folder.parent)
     partial = start_folder(folder)
     if tokenizer_path is not None:
         (partial / TOKENIZER_FOLDER).mkdir()
-        copy_tokenizer(Path(tokenizer_path), partial / TOKENIZER_FOLDER)
+        copy_tokenizer(tokenizer_folder(tokenizer_path), partial / TOKENIZER_FOLDER)
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    given = "a folder that is not a checkpoint"
+    if (folder / MANIFEST).is_file():
+        try:
+            check_sizes(folder, read_manifest(folder))
+            given = "a complete checkpoint"
+        except CheckpointError as error:
+            # A run that skipped it on restart must be able to pass the same step again.
+            logger.warning("Replacing a damaged checkpoint: %s", error)
+            return
+        if overwrite:
+            return
+    raise CheckpointError(
+        str(folder), required="a folder that does not exist yet", given=given, mend="save under another name"
+    )
 
 
 def _write(sharded_state_dict: dict[str, Any], partial: Path) -> None:
@@ -113,21 +126,25 @@ def _write(sharded_state_dict: dict[str, Any], partial: Path) -> None:
 
 def _seal(partial: Path, meta: Mapping[str, Any], group: Group) -> None:
     """Hashes every file, each rank its own, and writes the manifest last."""
-    names = together(str(partial), lambda: all_files(partial), group)
-    # Rank 0's listing decides: on a network disk another rank may not see every file yet.
-    names = gather_objects(names, group)[0]
-    mine = names[rank_in(group) :: size_of(group)]
-    entries = together(str(partial), lambda: file_entries(partial, mine), group)
+    entries = together(str(partial), lambda: file_entries(partial, _own_files(partial)), group)
     files = {name: entry for part in gather_objects(entries, group) for name, entry in part.items()}
     on_first(str(partial), lambda: _write_manifest(partial, meta, files), group)
 
 
+def _own_files(partial: Path) -> list[str]:
+    """Files this rank wrote. On a network disk other ranks' may not be visible here yet."""
+    rank = dist.get_rank()
+    mine = sorted(path.name for path in partial.glob(f"__{rank}_*.distcp"))
+    if rank == 0:
+        mine += [name for name in all_files(partial) if not name.endswith(".distcp")]
+    return mine
+
+
 def _write_manifest(partial: Path, meta: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    for name in _SMALL_FILES:
+    for name in CENTRAL_FILES:
         sync_path(partial / name)
     # A state that its own reader would refuse must not become the latest checkpoint.
-    load_archive(partial / COMMON_FILE, COMMON_FILE)
-    read_metadata(partial / METADATA_FILE)
+    check_pickles(partial)
     write_json(partial / MANIFEST, build_manifest(meta, files))
 
 
@@ -155,7 +172,8 @@ def load_distributed(
         CheckpointError: incomplete, damaged or unsafe files; tensors missing or of another shape.
     """
     folder = Path(folder)
-    together(str(folder), lambda: _check(folder, group, check_contents), group)
+    share = (rank_in(group), size_of(group)) if check_contents else None
+    together(str(folder), lambda: check_checkpoint(folder, share), group)
     try:
         return dist_checkpointing.load(
             sharded_state_dict,
@@ -171,33 +189,3 @@ def load_distributed(
             given=error,
             mend="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
         ) from error
-
-
-def _check(folder: Path, group: Group, check_contents: bool) -> None:
-    manifest = read_manifest(folder)
-    check_sizes(folder, manifest)
-    names = [name for name in _SMALL_FILES if name in manifest["files"]]
-    if check_contents:
-        names += sorted(set(manifest["files"]) - set(names))[rank_in(group) :: size_of(group)]
-    check_hashes(folder, manifest, names)
-    # The hash only tells accidents; whoever replaced a pickle could have replaced the manifest as well.
-    read_metadata(folder / METADATA_FILE)
-    load_archive(folder / COMMON_FILE, str(folder / COMMON_FILE))
-
-
-def verify(folder: str | Path) -> dict[str, Any]:
-    """Checks that a checkpoint is complete and that no bit of it has changed; reads every file.
-
-    Returns:
-        Its manifest.
-
-    Raises:
-        CheckpointError: naming the first file that is missing, truncated, changed or unsafe.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    check_sizes(folder, manifest)
-    check_hashes(folder, manifest, list(manifest["files"]))
-    read_metadata(folder / METADATA_FILE)
-    load_archive(folder / COMMON_FILE, str(folder / COMMON_FILE))
-    return manifest

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from nemo_pi.errors import CheckpointError
 PARTIAL_SUFFIX = ".partial"
 REPLACED_SUFFIX = ".replaced"
 DELETING_SUFFIX = ".deleting"
+
+STALE_AFTER_SECONDS = 3600.0
+"""A partial folder of another name that nobody has written to for this long is a leftover."""
 
 
 def partial_folder(folder: Path) -> Path:
@@ -106,14 +111,28 @@ def remove_folder(folder: Path) -> None:
 
 
 def clean_leftovers(root: Path) -> None:
-    """Removes what interrupted writes and removals left in `root`; brings back a folder whose
-    replacement never got its name."""
+    """Removes what interrupted writes and removals left in `root`, and brings back a folder whose
+    replacement never got its name.
+
+    A partial folder that was written to within the last hour may belong to another run: it stays.
+    """
     for former in root.glob(f".*{REPLACED_SUFFIX}"):
         folder = root / former.name[1 : -len(REPLACED_SUFFIX)]
         if folder.exists():
-            shutil.rmtree(former)
+            shutil.rmtree(former, ignore_errors=True)
         else:
             former.rename(folder)
-    for suffix in (PARTIAL_SUFFIX, DELETING_SUFFIX):
-        for leftover in root.glob(f".*{suffix}"):
-            shutil.rmtree(leftover)
+    for doomed in root.glob(f".*{DELETING_SUFFIX}"):
+        shutil.rmtree(doomed, ignore_errors=True)
+    for partial in root.glob(f".*{PARTIAL_SUFFIX}"):
+        if _last_change(partial) < time.time() - STALE_AFTER_SECONDS:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _last_change(folder: Path) -> float:
+    """When the folder or anything in it was last modified, in seconds of the epoch."""
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)

@@ -1,14 +1,13 @@
-"""config.json to our terms and back: sizes, positions, and everything else left as it was."""
+"""config.json in our terms: which family, what sizes, how positions are made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.errors import CheckpointError
-from nemo_pi.rope.hf import RECORD, from_hf, to_hf
+from nemo_pi.rope.hf import RECORD, from_hf
 from nemo_pi.rope.spec import ContextExtension
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
@@ -17,16 +16,6 @@ ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
 _DEFAULT_GROUPS: dict[str, int | None] = {"llama": None, "mistral": 8}
 _DEFAULT_SLIDING_WINDOW: dict[str, int | None] = {"llama": None, "mistral": 4096}
 _DEFAULT_EPSILON = 1e-6
-
-_ROPE_KEYS = (
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "partial_rotary_factor",
-    "max_position_embeddings",
-    "original_max_position_embeddings",
-    RECORD,
-)
 
 _NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
 
@@ -54,6 +43,9 @@ def check_architecture(config: Mapping[str, Any]) -> str:
         raise _unusable("hidden_act", "silu", config["hidden_act"])
     if config.get("quantization_config"):
         raise _unusable("quantization_config", "full-precision weights", "quantised ones")
+    architectures = config.get("architectures") or [ARCHITECTURES[family]]
+    if ARCHITECTURES[family] not in architectures:
+        raise _unusable("architectures", ARCHITECTURES[family], architectures)
     return str(family)
 
 
@@ -66,32 +58,40 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     family = check_architecture(config)
     hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
     groups = config.get("num_key_value_heads", _DEFAULT_GROUPS[family])
+    groups = heads if groups is None else groups
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or heads % groups:
+        raise _unusable("num_key_value_heads", f"a divisor of num_attention_heads {heads}", groups)
     if config.get("head_dim") is None and hidden % heads:
         raise _unusable("hidden_size", f"a multiple of num_attention_heads {heads}", hidden)
-    shape = ModelShape(
+    return ModelShape(
         num_layers=_size(config, "num_hidden_layers"),
         hidden_size=hidden,
         ffn_hidden_size=_size(config, "intermediate_size"),
         num_attention_heads=heads,
-        num_query_groups=heads if groups is None else int(groups),
+        num_query_groups=groups,
         head_dim=hidden // heads if config.get("head_dim") is None else _size(config, "head_dim"),
         vocab_size=_size(config, "vocab_size"),
-        norm_epsilon=float(config.get("rms_norm_eps", _DEFAULT_EPSILON)),
+        norm_epsilon=_epsilon(config),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         family=family,
         sliding_window=_sliding_window(config, family),
     )
-    if shape.num_query_groups < 1 or heads % shape.num_query_groups:
-        raise _unusable("num_key_value_heads", f"a divisor of num_attention_heads {heads}", groups)
-    return shape
+
+
+def _epsilon(config: Mapping[str, Any]) -> float:
+    value = config.get("rms_norm_eps", _DEFAULT_EPSILON)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise _unusable("rms_norm_eps", "a small positive number", value)
+    return float(value)
 
 
 def _sliding_window(config: Mapping[str, Any], family: str) -> int | None:
     # Llama has no sliding window whatever its config.json says; transformers ignores the key there.
     if family == "llama":
         return None
-    window = config.get("sliding_window", _DEFAULT_SLIDING_WINDOW[family])
-    return None if window is None else int(window)
+    if config.get("sliding_window", "absent") is None:
+        return None
+    return _size(config, "sliding_window") if "sliding_window" in config else _DEFAULT_SLIDING_WINDOW[family]
 
 
 def extension_from_config(config: Mapping[str, Any], shape: ModelShape) -> ContextExtension:
@@ -100,85 +100,26 @@ def extension_from_config(config: Mapping[str, Any], shape: ModelShape) -> Conte
     Raises:
         CheckpointError: rotary values that are missing or contradict each other.
     """
-    return from_hf(config, shape.head_dim)
+    extension = from_hf(config, shape.head_dim)
+    if extension.rotary_percent != 1.0:
+        # transformers' Llama and Mistral ignore it or fail on it, according to the type of scaling.
+        raise _unusable("partial_rotary_factor", "1.0 (whole heads)", extension.rotary_percent)
+    return extension
 
 
-def window_source(config: Mapping[str, Any]) -> str:
-    """The key of config.json that the original window was read from."""
-    for key in ("rope_parameters", "rope_scaling"):
-        if (config.get(key) or {}).get("original_max_position_embeddings") is not None:
-            return f"{key}.original_max_position_embeddings"
-    if config.get("original_max_position_embeddings") is not None:
-        return "original_max_position_embeddings"
-    return "max_position_embeddings"
-
-
-def build_config(
-    shape: ModelShape, extension: ContextExtension, source: Mapping[str, Any] | None, dtype: str
-) -> dict[str, Any]:
-    """config.json of an export.
-
-    Args:
-        shape: sizes; they replace the source's only where they differ.
-        extension: positions. Where the source says the same already, its own spelling is kept.
-        source: config.json that the weights came from; all its other fields are preserved.
-        dtype: name of the weights' storage dtype, such as `bfloat16`.
-    """
-    if source is None:
-        config: dict[str, Any] = {"architectures": [ARCHITECTURES[shape.family]], "model_type": shape.family}
-    else:
-        config = dict(source)
-    if source is None or shape_from_config(source) != shape:
-        config.update(_shape_fields(shape))
-    as_stored = replace(extension, interleaved=False)
-    if source is None or extension_from_config(source, shape) != as_stored:
-        for key in _ROPE_KEYS:
-            config.pop(key, None)
-        config.update(_rope_fields(as_stored))
-    if source is None or _dtype_of(source) != dtype:
-        config.pop("torch_dtype", None)
-        config["dtype"] = dtype
-    return config
-
-
-def _rope_fields(extension: ContextExtension) -> dict[str, Any]:
-    """What to_hf says, and again in the spelling of readers older than transformers 5.
-
-    Those look at rope_theta and rope_scaling only and would otherwise drop the scaling silently;
-    transformers 5 reads the same from either.
-    """
-    fields = to_hf(extension)
-    rope = fields["rope_parameters"]
-    fields["rope_theta"] = rope["rope_theta"]
-    if rope["rope_type"] != "default":
-        fields["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
-    return fields
-
-
-def _dtype_of(config: Mapping[str, Any]) -> str | None:
-    value = config.get("dtype", config.get("torch_dtype"))
-    return None if value is None else str(value).removeprefix("torch.")
-
-
-def _shape_fields(shape: ModelShape) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "attention_bias": False,
-        "head_dim": shape.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.ffn_hidden_size,
-        "mlp_bias": False,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_hidden_layers": shape.num_layers,
-        "num_key_value_heads": shape.num_query_groups,
-        "rms_norm_eps": shape.norm_epsilon,
-        "tie_word_embeddings": shape.tied_embeddings,
-        "vocab_size": shape.vocab_size,
-    }
-    if shape.family == "mistral":
-        del fields["attention_bias"], fields["mlp_bias"]
-        fields["sliding_window"] = shape.sliding_window
-    return fields
+def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str:
+    """The key of config.json that `extension.original_window` was read from."""
+    if RECORD in config and ContextExtension.from_dict(config[RECORD]) == extension:
+        return f"{RECORD}.original_window"
+    if extension.is_scaled:
+        for key in ("original_max_position_embeddings", "rope_parameters", "rope_scaling"):
+            entry = config.get(key)
+            if isinstance(entry, int):
+                return key
+            if isinstance(entry, Mapping) and "original_max_position_embeddings" in entry:
+                return f"{key}.original_max_position_embeddings"
+    divided = extension.original_window != config["max_position_embeddings"]
+    return "max_position_embeddings" + (" / factor" if divided else "")
 
 
 def _size(config: Mapping[str, Any], key: str) -> int:

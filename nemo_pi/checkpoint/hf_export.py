@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,21 @@ from torch import Tensor, nn
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.collective import Group, on_first, together
-from nemo_pi.checkpoint.files import finish_folder, partial_folder, read_json, start_folder, write_json
-from nemo_pi.checkpoint.hf_config import build_config
+from nemo_pi.checkpoint.files import finish_folder, partial_folder, start_folder
+from nemo_pi.checkpoint.hf_config_write import check_exportable
 from nemo_pi.checkpoint.hf_gather import Key, ModelGroups, gathered_tensors, local_parameters
 from nemo_pi.checkpoint.hf_names import expected_tensors
 from nemo_pi.checkpoint.hf_shards import ShardWriter
-from nemo_pi.checkpoint.hf_tokenizer import GENERATION_CONFIG, copy_tokenizer, extended_generation_config
+from nemo_pi.checkpoint.hf_source import HuggingFaceSource
+from nemo_pi.checkpoint.hf_target import check_target, write_side_files
+from nemo_pi.checkpoint.hf_tokenizer import tokenizer_folder
 from nemo_pi.errors import CheckpointError
 from nemo_pi.rope.layout import halves_from_interleaved
 from nemo_pi.rope.spec import ContextExtension
 
-MARKER = "nemo_pi_export.json"
-"""Names the folder as one that an export wrote, so that a later export may replace it."""
-
 DEFAULT_SHARD_BYTES = 5 * 1024**3
 
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def export_huggingface(
@@ -58,12 +52,14 @@ def export_huggingface(
         model_chunks: this rank's GPTModel chunks.
         shape, extension: of the whole model.
         folder: to write; must not exist, unless an earlier export wrote it or `overwrite` is set.
-        source_config: config.json the model came from; its other fields are kept
-            (see nemo_pi.checkpoint.summary.read_source_config).
-        tokenizer_path: folder with tokenizer files and perhaps generation_config.json.
-        dtype: of the stored weights: float32, bfloat16, float16; None means the source's, else the model's.
+        source_config: what the model came from, as nemo_pi.checkpoint.summary.read_source_config returns
+            it; its other fields and storage dtypes are kept.
+        tokenizer_path: folder with tokenizer files.
+        dtype: to store all weights in, one of DTYPES; None keeps the source's dtypes, tensor by tensor,
+            and without a source the model's.
         groups: this replica's process groups; None where one rank holds the whole model.
-        replica_rank: which replica this rank is part of (data × context parallel rank); 0 writes.
+        replica_rank: which replica this rank is part of (its rank over data and context parallel ranks
+            together); replica 0 writes.
         world: process group of all ranks; None is the world.
         max_shard_bytes: size of one safetensors file at most.
         overwrite: whether a folder that no export wrote is replaced.
@@ -75,48 +71,49 @@ def export_huggingface(
         CheckpointError: on every rank, if any rank failed; nothing is left under `folder`'s name.
     """
     folder, groups = Path(folder), groups or ModelGroups()
-    local = together(str(folder), lambda: local_parameters(model_chunks, shape), world)
-    default = next(iter(local.values())).dtype
-    storage = together(str(folder), lambda: _storage_dtype(dtype, source_config, default), world)
-    on_first(str(folder), lambda: _claim(folder, overwrite), world)
-    writer = None
-    if replica_rank == 0 and groups.is_writer:
-        writer = ShardWriter(partial_folder(folder), expected_tensors(shape), storage, max_shard_bytes)
-    together(
-        str(folder),
-        lambda: _stream(local, shape, extension, groups, writer) if replica_rank == 0 else None,
-        world,
-    )
-    on_first(
-        str(folder),
-        lambda: _finish(folder, shape, extension, source_config, tokenizer_path, storage),
-        world,
-    )
+    source = None if source_config is None else HuggingFaceSource.from_dict(source_config)
+
+    def prepare() -> dict[Key, Tensor]:
+        check_exportable(extension)
+        return local_parameters(model_chunks, shape)
+
+    local = together(str(folder), prepare, world)
+    if dtype is None and source is None:
+        dtype = str(next(iter(local.values())).dtype).removeprefix("torch.")
+    dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source), world)
+    on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite), world)
+
+    def stream() -> None:
+        writer = ShardWriter(partial_folder(folder), expected_tensors(shape), dtype_of, max_shard_bytes)
+        _stream(local, shape, extension, groups, writer if groups.is_writer else None)
+
+    together(str(folder), stream if replica_rank == 0 else lambda: None, world)
+
+    def finish() -> None:
+        write_side_files(partial_folder(folder), shape, extension, source, tokenizer_path, dtype)
+        finish_folder(folder)
+
+    on_first(str(folder), finish, world)
     return folder
 
 
-def _storage_dtype(dtype: str | None, source: Mapping[str, Any] | None, default: torch.dtype) -> torch.dtype:
-    name = dtype
-    if name is None and source is not None:
-        name = source.get("dtype", source.get("torch_dtype"))
-    if name is None:
-        return default
-    name = str(name).removeprefix("torch.")
-    if name not in _DTYPES:
+def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Callable[[str], torch.dtype]:
+    """The storage dtype of each tensor by name."""
+    if dtype is None:
+        assert source is not None, "the caller falls back on the model's dtype"
+        return lambda name: getattr(torch, source.dtype_of(name))
+    name = dtype.removeprefix("torch.")
+    if name not in DTYPES:
         raise CheckpointError(
-            "dtype", required="one of " + ", ".join(_DTYPES), given=name, mend="choose one of them"
+            "dtype", required="one of " + ", ".join(DTYPES), given=dtype, mend="choose one of them"
         )
-    return _DTYPES[name]
+    return lambda _: getattr(torch, name)
 
 
-def _claim(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not overwrite and not (folder / MARKER).is_file():
-        raise CheckpointError(
-            str(folder),
-            required="a new folder, or one that an earlier export wrote",
-            given="a folder with other content" if folder.is_dir() else "a file",
-            mend="choose another export folder, or set overwrite",
-        )
+def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool) -> None:
+    check_target(folder, overwrite=overwrite)
+    if tokenizer_path is not None:
+        tokenizer_folder(tokenizer_path)
     start_folder(folder)
 
 
@@ -132,35 +129,7 @@ def _stream(
         order = halves_from_interleaved(extension.head_dim, extension.rotary_dim)
     for name, tensor in gathered_tensors(local, shape, groups, order):
         if writer is not None:
-            writer.add(name, _present(tensor))
+            assert tensor is not None, "whole tensors arrive at the writer"
+            writer.add(name, tensor)
     if writer is not None:
         writer.finish()
-
-
-def _present(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None, "whole tensors arrive at the writer"
-    return tensor
-
-
-def _finish(
-    folder: Path,
-    shape: ModelShape,
-    extension: ContextExtension,
-    source: Mapping[str, Any] | None,
-    tokenizer_path: str | Path | None,
-    storage: torch.dtype,
-) -> None:
-    partial = partial_folder(folder)
-    config = build_config(shape, extension, source, str(storage).removeprefix("torch."))
-    write_json(partial / "config.json", config)
-    unchanged = source is not None and config["max_position_embeddings"] == source["max_position_embeddings"]
-    if tokenizer_path is not None:
-        length = None if unchanged else extension.target_window
-        copy_tokenizer(Path(tokenizer_path), partial, max_length=length)
-        generation = Path(tokenizer_path) / GENERATION_CONFIG
-        if generation.is_file():
-            old = None if source is None else source.get("max_position_embeddings")
-            values = extended_generation_config(read_json(generation), old, extension.target_window)
-            write_json(partial / GENERATION_CONFIG, values)
-    write_json(partial / MARKER, {"extension": extension.to_dict(), "shape": shape.to_dict()})
-    finish_folder(folder)

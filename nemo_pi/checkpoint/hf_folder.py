@@ -107,6 +107,11 @@ class HuggingFaceWeights:
             source = handle.get_slice(name)
             return source[window] if dim == 0 else source[:, window]
 
+    def rows(self, name: str, start: int, count: int) -> Tensor:
+        """Up to `count` rows of a matrix from row `start` on, as stored."""
+        with opened(self.file_of[name]) as handle:
+            return handle.get_slice(name)[start : start + count]
+
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:

@@ -23,6 +23,9 @@ from nemo_pi.errors import CheckpointError
 from nemo_pi.rope.layout import interleaved_from_halves
 from nemo_pi.rope.spec import ContextExtension
 
+# Rows of two vocabulary matrices that are compared at a time, so that neither is read whole.
+_ROWS_AT_ONCE = 4096
+
 Located = tuple[Tensor, WeightRule, int | None]
 
 
@@ -83,10 +86,14 @@ def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
 
 
 def _check_tied(weights: HuggingFaceWeights) -> None:
-    names = ("lm_head.weight", "model.embed_tokens.weight")
-    if weights.sizes[names[0]] == weights.sizes[names[1]]:
-        head, embedding = (weights.read(name) for name in names)
-        if head.dtype == embedding.dtype and torch.equal(head, embedding):
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+    if weights.sizes[head] == weights.sizes[embedding]:
+        starts = range(0, weights.sizes[head][0], _ROWS_AT_ONCE)
+        same = all(
+            torch.equal(*(weights.rows(name, start, _ROWS_AT_ONCE) for name in (head, embedding)))
+            for start in starts
+        )
+        if same and weights.dtypes[head] == weights.dtypes[embedding]:
             return
     raise CheckpointError(
         "lm_head.weight",

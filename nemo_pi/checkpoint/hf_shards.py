@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -41,15 +41,21 @@ class ShardWriter:
     Args:
         folder: an existing folder.
         shapes: whole shapes of all tensors, in the order they will arrive.
-        dtype: to store them in.
+        dtype_of: storage dtype of each tensor.
         max_bytes: size of one file at most.
     """
 
     def __init__(
-        self, folder: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, max_bytes: int
+        self,
+        folder: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype_of: Callable[[str], torch.dtype],
+        max_bytes: int,
     ) -> None:
-        self.folder, self.dtype = folder, dtype
-        self.bytes_of = {name: torch.Size(shape).numel() * dtype.itemsize for name, shape in shapes.items()}
+        self.folder, self.dtype_of = folder, dtype_of
+        self.bytes_of = {
+            name: torch.Size(shape).numel() * dtype_of(name).itemsize for name, shape in shapes.items()
+        }
         self.plan = plan_shards(self.bytes_of, max_bytes)
         self.file_of: dict[str, str] = {}
         self.pending: dict[str, Tensor] = {}
@@ -69,13 +75,14 @@ class ShardWriter:
             self.pending.clear()
 
     def _converted(self, name: str, tensor: Tensor) -> Tensor:
-        converted = tensor.to(self.dtype)
+        dtype = self.dtype_of(name)
+        converted = tensor.to(dtype)
         if converted is tensor:
             return tensor
         if not torch.isfinite(converted).all() and torch.isfinite(tensor).all():
             raise CheckpointError(
                 name,
-                required=f"values within the range of {self.dtype}",
+                required=f"values within the range of {dtype}",
                 given=f"up to {tensor.abs().max().item():.3g}",
                 mend="export as bfloat16 or float32",
             )
@@ -85,6 +92,8 @@ class ShardWriter:
         total = len(self.plan)
         file = SINGLE if total == 1 else f"model-{number + 1:05d}-of-{total:05d}.safetensors"
         save_file(self.pending, self.folder / file, metadata={"format": "pt"})
+        # safetensors gives its owner alone the right to read; follow the folder, and so the umask, instead.
+        (self.folder / file).chmod(self.folder.stat().st_mode & 0o666)
         sync_path(self.folder / file)
         self.file_of.update(dict.fromkeys(self.pending, file))
         self.pending.clear()

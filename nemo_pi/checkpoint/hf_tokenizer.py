@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.checkpoint.files import read_json, sync_path, write_json
+from nemo_pi.errors import CheckpointError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -27,6 +28,24 @@ TOKENIZER_FILES = _VOCABULARIES + _COMPANIONS
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer of any known kind."""
     return any((folder / name).is_file() for name in _VOCABULARIES)
+
+
+def tokenizer_folder(path: str | Path) -> Path:
+    """The folder of a tokenizer, given it or one of its files.
+
+    Raises:
+        CheckpointError: there is no tokenizer.
+    """
+    folder = Path(path).expanduser()
+    folder = folder.parent if folder.is_file() else folder
+    if not has_tokenizer(folder):
+        raise CheckpointError(
+            "tokenizer_path",
+            required="a folder with one of " + ", ".join(_VOCABULARIES),
+            given=path,
+            mend="give the folder that the tokenizer was saved to",
+        )
+    return folder
 
 
 def copy_tokenizer(source: Path, target: Path, *, max_length: int | None = None) -> None:

@@ -89,7 +89,10 @@ def read_metadata(path: Path) -> Metadata:
         raise _refused(path, "a pickle of torch's checkpoint metadata", error) from error
     if not isinstance(metadata, Metadata):
         raise _refused(path, "torch.distributed.checkpoint.Metadata", type(metadata).__name__)
-    for info in (metadata.storage_data or {}).values():
+    stored = metadata.storage_data
+    if not isinstance(stored, dict) or not isinstance(metadata.state_dict_metadata, dict):
+        raise _refused(path, "a listing of tensors and files", "something else")
+    for info in stored.values():
         name = str(getattr(info, "relative_path", ""))
         if not name or Path(name).name != name:
             raise _refused(path, "plain file names inside the checkpoint", name)

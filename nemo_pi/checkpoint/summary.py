@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.checkpoint import TensorStorageMetadata
+
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.dcp import METADATA_FILE
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf_config import extension_from_config, shape_from_config, window_source
 from nemo_pi.checkpoint.hf_folder import HuggingFaceWeights
 from nemo_pi.checkpoint.hf_import import check_weights
+from nemo_pi.checkpoint.hf_source import HuggingFaceSource
 from nemo_pi.checkpoint.hf_tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import MANIFEST, TOKENIZER_FOLDER, check_sizes, read_manifest
+from nemo_pi.checkpoint.safe_pickle import read_metadata
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.rope.spec import ContextExtension
 
@@ -48,7 +53,7 @@ def _huggingface(folder: Path) -> CheckpointSummary:
         path=folder,
         shape=shape,
         extension=extension,
-        window_source=f"{folder / 'config.json'}: {window_source(config)}",
+        window_source=f"{folder / 'config.json'}: {window_source(config, extension)}",
         tokenizer_path=folder if has_tokenizer(folder) else None,
         dtype=weights.dtypes["model.embed_tokens.weight"],
     )
@@ -66,10 +71,20 @@ def _distributed(folder: Path) -> CheckpointSummary:
         extension=extension,
         window_source=f"{folder / MANIFEST}: extension.original_window",
         tokenizer_path=tokenizer if has_tokenizer(tokenizer) else None,
-        dtype=str(manifest.get("dtype", "float32")),
+        dtype=_stored_dtype(folder),
         global_step=int(manifest["global_step"]),
         consumed_samples=int(manifest["consumed_samples"]),
     )
+
+
+def _stored_dtype(folder: Path) -> str:
+    """Storage dtype of the weights (not of the optimizer's copies of them)."""
+    stored = read_metadata(folder / METADATA_FILE).state_dict_metadata
+    for name, tensor in stored.items():
+        is_weight = name.endswith("embedding.word_embeddings.weight") and not name.startswith("optimizer")
+        if is_weight and isinstance(tensor, TensorStorageMetadata):
+            return str(tensor.properties.dtype).removeprefix("torch.")
+    raise _unreadable(folder, "a GPT's weights", "no embedding", "give a checkpoint of a whole model")
 
 
 def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, ContextExtension]:
@@ -82,15 +97,16 @@ def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, Conte
 
 
 def read_source_config(path: str | Path) -> dict[str, Any] | None:
-    """The Hugging Face config.json that a checkpoint of either kind comes from; None if it does not say.
+    """What the Hugging Face folder behind a checkpoint of either kind said; None if it does not say.
 
-    An export takes over its fields, so that nothing the original said is lost on the way.
+    JSON-ready: it goes into a distributed checkpoint's manifest (meta["source_config"]) and into
+    export_huggingface, so that nothing the original said is lost on the way.
     """
     folder = Path(path).expanduser()
     if (folder / MANIFEST).is_file():
         source = read_manifest(folder).get("source_config")
         return source if isinstance(source, dict) else None
-    return read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    return HuggingFaceSource.read(folder).to_dict() if (folder / "config.json").is_file() else None
 
 
 def _found(folder: Path) -> tuple[str, str]:

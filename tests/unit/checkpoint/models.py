@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -15,9 +16,16 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.transformer_config import TransformerConfig
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from nemo_pi.arch.shape import ModelShape
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.hf_gather import ModelGroups
+from nemo_pi.checkpoint.hf_import import load_huggingface
+from nemo_pi.checkpoint.summary import read_summary
+
+HEAVY_PACKAGES = ["megatron.core.models.gpt", "megatron.core.optimizer", "megatron.core.dist_checkpointing"]
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -94,14 +102,80 @@ def build_chunks(shape: ModelShape, *, virtual: int | None = None) -> list[GPTMo
     ]
 
 
-def start_rank(rank: int, world: int, store: str, tensor: int, pipeline: int, virtual: int | None) -> None:
-    """Joins a gloo world over a file and makes Megatron's groups."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+def start_rank(
+    rank: int = 0,
+    world: int = 1,
+    store: str = "",
+    tensor: int = 1,
+    pipeline: int = 1,
+    virtual: int | None = None,
+) -> None:
+    """Joins a gloo world (over a file, where it has several ranks) and makes Megatron's groups."""
+    if world == 1:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,
         virtual_pipeline_model_parallel_size=virtual,
     )
+
+
+def filled_chunks(folder: Path, *, virtual: int | None = None) -> tuple[CheckpointSummary, list[GPTModel]]:
+    """Stock chunks of this rank with a Hugging Face folder's weights, NaN wherever the import left a gap."""
+    summary = read_summary(folder)
+    chunks = build_chunks(summary.shape, virtual=virtual)
+    for chunk in chunks:
+        for parameter in chunk.parameters():
+            parameter.data.fill_(float("nan"))
+    load_huggingface(
+        chunks,
+        folder,
+        summary.shape,
+        tp_rank=parallel_state.get_tensor_model_parallel_rank(),
+        tp_size=parallel_state.get_tensor_model_parallel_world_size(),
+    )
+    return summary, chunks
+
+
+def model_groups() -> ModelGroups:
+    """This rank's tensor and pipeline groups."""
+    return ModelGroups(
+        parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
+    )
+
+
+def model_state(chunks: list[GPTModel]) -> dict[str, Any]:
+    """Megatron's sharded state dict of this rank's chunks."""
+    metadata = {"distrib_optim_sharding_type": "fully_reshardable"}
+    return {f"model{i}": chunk.sharded_state_dict(metadata=metadata) for i, chunk in enumerate(chunks)}
+
+
+def meta_of(summary: CheckpointSummary, *, step: int = 3, samples: int = 12) -> dict[str, Any]:
+    """What a manifest must be told."""
+    return {
+        "shape": summary.shape.to_dict(),
+        "extension": summary.extension.to_dict(),
+        "global_step": step,
+        "consumed_samples": samples,
+    }
+
+
+def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a Hugging Face folder, read by safetensors itself."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors.update(load_file(file))
+    return tensors
+
+
+def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Same names, dtypes, shapes and bits."""
+    assert sorted(ours) == sorted(theirs)
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert torch.equal(ours[name].view(torch.uint8), tensor.view(torch.uint8)), name
 
 
 def stop_rank() -> None:
@@ -142,9 +216,14 @@ def run_ranks(
     errors = tmp_path / f"ranks-{len(list(tmp_path.glob('ranks-*')))}"
     errors.mkdir()
     layout = (tensor, pipeline, virtual)
+    # A clean server process imports the heavy packages once and forks every rank from there.
+    multiprocessing.set_forkserver_preload(HEAVY_PACKAGES)
     try:
-        mp.spawn(  # type: ignore[no-untyped-call]
-            _enter, (work, layout, world, str(errors / "store"), str(errors), args), nprocs=world
+        mp.start_processes(
+            _enter,
+            (work, layout, world, str(errors / "store"), str(errors), args),
+            nprocs=world,
+            start_method="forkserver",
         )
     except Exception as error:
         texts = [path.read_text() for path in sorted(errors.glob("rank*.txt"))]
