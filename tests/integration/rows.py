@@ -1,0 +1,122 @@
+"""The table: every way to lay a run out over ranks, and what training on one rank must come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TP2 = ("model.tensor_model_parallel_size=2",)
+SP = ("model.sequence_parallel=true",)
+PP2 = ("model.pipeline_model_parallel_size=2",)
+VPP2 = ("model.virtual_pipeline_model_parallel_size=2",)
+PLAIN_OPTIMIZER = ("model.use_distributed_optimizer=false",)
+# Samples of several documents, each seeing only itself; the token after a document's end is not scored, so
+# micro-batches and replicas hold different numbers of scored tokens.
+DOCUMENTS = (
+    "model.data.reset_position_ids=true",
+    "model.data.reset_attention_mask=true",
+    "model.data.eod_mask_loss=true",
+)
+YARN = ("model.pos_scaling_type=yarn",)
+RECOMPUTE = ("model.activations_checkpoint_granularity=full",)
+BF16 = ("trainer.precision=bf16-mixed",)
+LONG = ("trainer.max_steps=20", "trainer.val_check_interval=20")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a run may be from the reference."""
+
+    loss: float = 1e-6
+    """Relative, every step, training and validation."""
+    grad_norm: float = 3e-6
+    """Relative, every step."""
+    update: float = 1e-3
+    """Distance of any final tensor from the reference's, as a part of the distance training moved it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run that is compared with the same run on one rank."""
+
+    name: str
+    proves: str
+    """What fails if this row does."""
+    overrides: tuple[str, ...] = ()
+    """What differs from the one-rank run: the layout."""
+    ranks: int = 1
+    both: tuple[str, ...] = ()
+    """Overrides of the one-rank run, too."""
+    model: str = "untied"
+    """Start model: untied or tied embeddings."""
+    launcher: str = "warm"
+    tolerance: Tolerance = Tolerance()
+    slow: bool = False
+
+
+ROWS = (
+    Row("accumulate", "gradients add up over micro-batches", ("model.micro_batch_size=2",)),
+    Row(
+        "accumulate-documents",
+        "micro-batches with unequal numbers of scored tokens are weighed by tokens",
+        ("model.micro_batch_size=4",),
+        both=DOCUMENTS,
+    ),
+    Row("recompute", "recomputed activations, rotary tables included", RECOMPUTE),
+    Row("tp2", "matrices, vocabulary and grouped heads split in two", TP2, 2),
+    Row("tp2-tied", "split vocabulary shared by input and output", TP2, 2, model="tied"),
+    Row("tp2-sp", "gradients of norms add up over sequence parts", TP2 + SP, 2),
+    Row("tp2-sp-recompute", "recomputed layers under sequence parallelism", TP2 + SP + RECOMPUTE, 2),
+    Row("pp2", "1F1B; positions reach the second stage", PP2, 2),
+    Row(
+        "pp2-tied", "the embedding's gradient adds up over the first and the last stage", PP2, 2, model="tied"
+    ),
+    Row("pp2-documents", "document boundaries reach every stage", PP2, 2, both=DOCUMENTS),
+    Row("pp2-yarn", "the method's frequencies and temperature reach every stage", PP2, 2, both=YARN),
+    Row("pp2-vpp2", "interleaved 1F1B: layers dealt to four chunks, exported in order", PP2 + VPP2, 2),
+    Row("pp2-vpp2-tied", "shared embeddings under interleaving", PP2 + VPP2, 2, model="tied"),
+    Row("dp2", "replicas see different samples; sharded optimizer states", (), 2),
+    Row("dp2-plain", "replicas with whole optimizer states", PLAIN_OPTIMIZER, 2),
+    Row(
+        "dp2-documents",
+        "replicas with unequal numbers of scored tokens are weighed by tokens",
+        (),
+        2,
+        DOCUMENTS,
+    ),
+    Row(
+        "dp2-bf16",
+        "16-bit weights with fp32 main copies, sharded",
+        (),
+        2,
+        both=BF16,
+        tolerance=Tolerance(loss=1e-3, grad_norm=2e-2, update=0.3),
+    ),
+    Row("tp2-pp2", "tensor and pipeline parallelism together", TP2 + PP2, 4),
+    Row(
+        "tp2-pp2-all",
+        "SP, interleaving and shared embeddings together",
+        TP2 + SP + PP2 + VPP2,
+        4,
+        model="tied",
+    ),
+    Row("tp2-dp2", "tensor parallel replicas, gradient norm over both", TP2 + SP, 4),
+    Row("pp2-dp2", "pipelined replicas, shared embeddings", PP2, 4, model="tied"),
+    Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),
+    Row(
+        "lightning",
+        "Lightning's own launcher: trainer.devices=2",
+        ("trainer.devices=2",),
+        2,
+        launcher="lightning",
+    ),
+    Row(
+        "tp2-pp2-20-steps",
+        "torchrun, four ranks, 20 steps: the loss curve of one rank",
+        TP2 + PP2,
+        4,
+        both=LONG,
+        launcher="torchrun",
+        tolerance=Tolerance(loss=1e-5, grad_norm=1e-3, update=1e-2),
+        slow=True,
+    ),
+)

@@ -1,0 +1,64 @@
+"""Training on several ranks against training on one: same tokens, same losses, same weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.products import Curves, largest_update_error, read_weights
+from tests.integration.rows import DOCUMENTS, PLAIN_OPTIMIZER, PP2, ROWS, SP, TP2, Row, Tolerance
+from tests.integration.world import Run, World
+
+
+def relative_error(curves: Curves, reference: Curves, name: str) -> float:
+    """Largest relative difference of a scalar over the steps, which must be the same ones."""
+    given, wanted = curves[name], reference[name]
+    assert given.keys() == wanted.keys()
+    return max(abs(given[step] - wanted[step]) / abs(wanted[step]) for step in wanted)
+
+
+def assert_same_training(run: Run, reference: Run, world: World, model: str, tolerance: Tolerance) -> None:
+    """Compares loss, gradient norm and validation loss step by step, then every exported tensor."""
+    curves, wanted = run.curves(), reference.curves()
+    for name in ("reduced_train_loss", "val_loss"):
+        assert relative_error(curves, wanted, name) <= tolerance.loss, f"{name} differs"
+    assert relative_error(curves, wanted, "grad_norm") <= tolerance.grad_norm, "grad_norm differs"
+    start = read_weights(world.models[model])
+    error, tensor = largest_update_error(run.weights(), reference.weights(), start)
+    assert error <= tolerance.update, f"{tensor} differs by {error:.1e} of its update"
+
+
+def reference_of(row: Row, world: World) -> Run:
+    """The one-rank run of a row; rows that need the same one share it."""
+    return world.reference(*row.both, model=row.model)
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] * row.slow) for row in ROWS]
+)
+def test_trains_as_one_rank_does(world: World, row: Row) -> None:
+    reference = reference_of(row, world)
+    run = world.run(
+        row.name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, launcher=row.launcher
+    )
+    run.finished.check()
+    assert_same_training(run, reference, world, row.model, row.tolerance)
+
+
+FAULTS = (
+    ("shift_positions_on_last_rank", Row("tp2", "", TP2, 2)),
+    ("shift_positions_on_last_rank", Row("pp2", "", PP2, 2)),
+    ("keep_gradients_apart", Row("dp2", "", PLAIN_OPTIMIZER, 2)),
+    ("give_replicas_the_same_samples", Row("dp2", "", (), 2, DOCUMENTS)),
+    ("forget_norms_under_sequence_parallelism", Row("tp2", "", TP2 + SP, 2)),
+    ("forget_shared_embedding", Row("pp2", "", PP2, 2, model="tied")),
+)
+
+
+@pytest.mark.parametrize(("fault", "row"), FAULTS, ids=[f"{row.name}-{fault}" for fault, row in FAULTS])
+def test_the_comparison_notices_a_planted_fault(world: World, fault: str, row: Row) -> None:
+    reference = reference_of(row, world)
+    name = f"fault-{row.name}-{fault}"
+    run = world.run(name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, fault=fault)
+    run.finished.check()
+    with pytest.raises(AssertionError, match="differs"):
+        assert_same_training(run, reference, world, row.model, row.tolerance)

@@ -1,0 +1,160 @@
+"""The small world that integration tests train in: real text, the bundled tokenizer, a random Llama."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.integration.launch import EXTEND, PREPROCESS, ROOT, Finished, call, launch
+from tests.integration.products import Curves, Weights, read_curves, read_weights
+
+CHARACTERS = 60_000  # of text: some 20,000 tokens, three times what the longest run reads
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and what it left behind."""
+
+    folder: Path
+    finished: Finished
+
+    @property
+    def logs(self) -> Path:
+        """exp_manager's folder."""
+        return self.folder / "results" / "run"
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Names of the distributed checkpoints, oldest first."""
+        return sorted(path.name for path in (self.logs / "checkpoints").glob("*"))
+
+    @property
+    def exported(self) -> Path:
+        """The Hugging Face folder."""
+        return self.folder / "exported"
+
+    def curves(self) -> Curves:
+        """Scalars by step."""
+        return read_curves(self.logs)
+
+    def weights(self) -> Weights:
+        """The exported weights."""
+        return read_weights(self.exported)
+
+
+@dataclass
+class World:
+    """Data, start models, and the runs that were made so far."""
+
+    folder: Path
+    data_prefix: Path
+    models: dict[str, Path] = field(default_factory=dict)
+    """Start models by name: `untied` and `tied`."""
+    _references: dict[tuple[str, ...], Run] = field(default_factory=dict)
+
+    def arguments(self, *overrides: str, model: str = "untied") -> list[str]:
+        """The command line of a run from 64 to 256 tokens, later overrides winning."""
+        return [
+            "model=base",
+            f"restore_from_path={self.models[model]}",
+            f"model.data.data_prefix=[{self.data_prefix}]",
+            *_DEFAULTS,
+            *overrides,
+        ]
+
+    def run(
+        self,
+        name: str,
+        *overrides: str,
+        model: str = "untied",
+        ranks: int = 1,
+        launcher: str = "warm",
+        fault: str | None = None,
+    ) -> Run:
+        """Trains in a folder of this name, which may hold an earlier run to resume, and returns what is there."""
+        folder = self.folder / name
+        arguments = self.arguments(*overrides, model=model)
+        finished = launch(
+            arguments, folder=folder, ranks=ranks, launcher=launcher, fault=fault, script=EXTEND
+        )
+        return Run(folder, finished)
+
+    def reference(self, *overrides: str, model: str = "untied") -> Run:
+        """The run on one rank, made once for all tests that compare with it."""
+        key = (model, *overrides)
+        if key not in self._references:
+            run = self.run(f"one-rank-{len(self._references)}", *overrides, model=model)
+            run.finished.check()
+            self._references[key] = run
+        return self._references[key]
+
+
+# Moves weights far enough to see, by steps that do not amplify rounding: Adam divides by the size of a
+# gradient, and with a small eps a gradient of 1e-9 counts as much as one of 1.
+_DEFAULTS = (
+    "name=run",
+    "trainer.max_steps=3",
+    "trainer.accelerator=cpu",
+    "trainer.val_check_interval=3",
+    "trainer.limit_val_batches=1",
+    "trainer.enable_progress_bar=false",
+    "exp_manager.checkpoint_callback_params.every_n_train_steps=0",
+    "model.max_position_embeddings=256",
+    "model.pos_scaling_factor=4.0",
+    "model.global_batch_size=4",
+    "model.data.splits_string='900,100,0'",
+    "model.optim.lr=1.0e-3",
+    "model.optim.eps=1.0e-5",
+    "model.optim.sched.warmup_steps=2",
+    "model.export.hf_path=exported",
+)
+
+
+def make_world(folder: Path) -> World:
+    """Writes text as .bin/.idx through examples/preprocess_data.py, and the start models."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "text.jsonl"
+    with lzma.open(ROOT / "demo" / "text" / "valid.jsonl.xz", "rt") as lines, text.open("w") as out:
+        for line in lines:
+            whole = json.loads(line)["text"]
+            # Short documents: samples then hold boundaries.
+            for start in range(0, CHARACTERS // 6, 1000):
+                out.write(json.dumps({"text": whole[start : start + 1000]}) + "\n")
+    flags = f"--input {text} --output-prefix {folder / 'text'} --tokenizer-library huggingface --append-eod"
+    launch(
+        [*flags.split(), "--tokenizer-model", str(ROOT / "demo" / "model")],
+        folder=folder / "preprocess",
+        script=PREPROCESS,
+    ).check()
+    world = World(folder, folder / "text_text_document")
+    for name, tied in (("untied", False), ("tied", True)):
+        call(write_llama, folder / name, tied, folder=folder / f"make_{name}").check()
+        world.models[name] = folder / name
+    return world
+
+
+def write_llama(folder: Path, tied: bool) -> None:
+    """A random Llama of window 64 with grouped queries and the bundled tokenizer, by transformers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+        initializer_range=0.08,  # sharper attention than 0.02: positions matter to the loss
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for file in (ROOT / "demo" / "model").glob("*token*"):
+        shutil.copy(file, folder)
