@@ -1,0 +1,1 @@
+"""From YAML to a validated run: schema, merge, checks, the printed plan."""

@@ -13,7 +13,7 @@ from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.merge import convert, from_mapping, refuse_targets
 from nemo_pi.config.recipe import (
-    check_dropout,
+    check_initialization,
     resolve_export,
     resolve_kernels,
     resolve_optim,
@@ -95,7 +95,7 @@ def resolve(
     length = resolve_training_length(model, extension)
     layout = resolve_layout(model, shape, world_size)
     check_sequence(length, layout)
-    check_dropout(model)
+    check_initialization(model)
     max_steps = _max_steps(trainer)
     precision = resolve_precision(trainer.get("precision"))
     engine, kernel = resolve_kernels(model)
@@ -137,8 +137,8 @@ def _with_one_path(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(inner, Mapping):
         return values
     top, below = values.get("restore_from_path"), inner.get("restore_from_path")
-    given = [path for path in (top, below) if path not in (None, _MISSING)]
-    if len(set(given)) > 1:
+    given = [path for path in (top, below) if path is not None and path != _MISSING]
+    if len(given) == 2 and top != below:
         raise ConfigError(
             "restore_from_path",
             required="one path: at the top level or under model",
@@ -186,10 +186,9 @@ def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
             given="none",
             mend="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
         )
-    if data.num_workers < 0:
-        raise ConfigError(
-            "model.data.num_workers", required="0 or more", given=data.num_workers, mend="0 loads in place"
-        )
+    for key, number in (("num_workers", data.num_workers), ("seed", data.seed or 0)):
+        if number < 0:
+            raise ConfigError(f"model.data.{key}", required="0 or more", given=number, mend=f"{key}=0")
     return replace(data, seed=seed if data.seed is None else data.seed)
 
 

@@ -82,11 +82,17 @@ def _resolve_sched(sched: SchedConfig, lr: float, max_steps: int) -> SchedConfig
     return replace(sched, name=_SCHEDULES[sched.name], max_steps=end)
 
 
-def check_dropout(model: ModelConfig) -> None:
-    """Refuse dropout: Llama-like models have none, and checkpoints do not carry the generators' states."""
+def check_initialization(model: ModelConfig) -> None:
+    """Refuse impossible seeds and initial weights, and dropout.
+
+    Llama-like models have no dropout, and checkpoints do not carry the generators' states.
+    """
     for name in ("hidden_dropout", "attention_dropout"):
         value = getattr(model, name)
         _check(f"model.{name}", value, value == 0, "0 (models are built without dropout)", "set it to 0.0")
+    _check("model.seed", model.seed, 0 <= model.seed < 2**32, "0 to 2^32 − 1", "1234 is the default")
+    std = model.init_method_std
+    _check("model.init_method_std", std, std > 0, "more than 0", "0.02 is usual")
 
 
 def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLayout) -> Recompute:

@@ -24,7 +24,7 @@ class DataConfig:
 
     data_prefix: str | list[Any] | dict[str, Any] | None = None
     """Indexed data without .bin/.idx: [prefix], [weight, prefix, ...], or {train, validation, test}."""
-    splits_string: str = "980,10,10"
+    splits_string: str | list[Any] = "980,10,10"
     """Parts for train, validation and test; ignored where data_prefix names the three itself."""
     seed: int | None = None
     """Seed of the order of samples; null takes model.seed."""

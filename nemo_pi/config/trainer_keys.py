@@ -77,6 +77,10 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
     from nemo.utils.exp_manager import ExpManagerConfig
 
     _check_dataclass(exp_manager, ExpManagerConfig, "exp_manager")
+    params = exp_manager.get("checkpoint_callback_params") or {}
+    for key in ("every_n_train_steps", "save_top_k"):
+        if params.get(key) is not None:
+            convert(params[key], int, f"exp_manager.checkpoint_callback_params.{key}")
 
 
 def trainer_number(trainer: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:

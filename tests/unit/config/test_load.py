@@ -93,6 +93,8 @@ def test_input_is_left_alone() -> None:
         ({"data": {"data_prefix": None}}, "data.data_prefix"),
         ({"data": {"data_prefix": []}}, "data.data_prefix"),
         ({"data": {"data_prefix": ["/d"], "num_workers": -1}}, "data.num_workers"),
+        ({"data": {"data_prefix": ["/d"], "seed": -1}}, "data.seed"),
+        ({"restore_from_path": ["/a"]}, "restore_from_path"),
         ({"hidden_dropout": 0.1}, "hidden_dropout"),
         ({"encoder_seq_length": 8192}, "encoder_seq_length"),
         ({"global_batch_size": 0}, "global_batch_size"),

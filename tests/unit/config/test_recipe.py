@@ -8,7 +8,7 @@ import pytest
 
 from nemo_pi.config.recipe import (
     OPTIMIZERS,
-    check_dropout,
+    check_initialization,
     resolve_export,
     resolve_kernels,
     resolve_optim,
@@ -115,12 +115,22 @@ def test_nearest_optimizer_is_named() -> None:
         resolve_optim(OptimConfig(name="fused_adm"), 100)
 
 
-@pytest.mark.parametrize("name", ["hidden_dropout", "attention_dropout"])
-def test_dropout(name: str) -> None:
-    check_dropout(ModelConfig(**{name: 0.0}))
-    for wrong in (-0.1, 0.1, 1.0, float("nan")):
-        with pytest.raises(ConfigError, match=f"model.{name}: required 0 "):
-            check_dropout(ModelConfig(**{name: wrong}))
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("hidden_dropout", 0.1),  # the model has no dropout, and must not pretend
+        ("attention_dropout", 0.1),
+        ("hidden_dropout", -0.1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("init_method_std", 0.0),
+    ],
+)
+def test_initialization(name: str, wrong: Any) -> None:
+    check_initialization(ModelConfig())
+    with pytest.raises(ConfigError) as caught:
+        check_initialization(ModelConfig(**{name: wrong}))
+    assert caught.value.field == f"model.{name}"
 
 
 def recompute(

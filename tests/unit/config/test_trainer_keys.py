@@ -70,6 +70,11 @@ def test_exp_manager_takes_nemo_s_keys_at_every_level() -> None:
     [
         ({"exp_dirs": "x"}, "exp_dirs", "exp_manager.exp_dir"),
         (
+            {"checkpoint_callback_params": {"save_top_k": "all"}},
+            "checkpoint_callback_params.save_top_k",
+            "quotes",
+        ),
+        (
             {"checkpoint_callback_params": {"save_topk": 1}},
             "checkpoint_callback_params.save_topk",
             "save_top_k",
