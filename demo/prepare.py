@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Prepared:
 
     Attributes:
         train, valid: whole works, one document each, ended by the end-of-text token.
-        passkey: blocks of exactly ``window`` tokens with one passkey document each.
+        passkey: blocks of exactly ``window`` tokens, packed with passkey documents.
         heldout: JSON lines with ``title``, ``source`` and ``tokens`` (no end-of-text token).
         num_tokens: tokens in each of the four, by name.
     """
@@ -81,12 +82,15 @@ def passkey_blocks(
     max_length: int,
     seed: int,
 ) -> Iterator[Tokens]:
-    """Yield ``count`` blocks of exactly ``window`` tokens: text, one passkey document, text.
+    """Yield ``count`` blocks of exactly ``window`` tokens, packed with passkey documents and text.
+
+    Lengths are log-uniform: most documents are short, so that a block asks for several keys, and some fill
+    the window. What is left of a block is a piece of text, at a random place among the documents.
 
     Args:
         stream: encoded real text that fills the blocks; pieces of it start at a paragraph.
         window: training window in tokens; sample i of the data set is then block i.
-        min_length, max_length: span of the passkey documents' lengths in tokens, drawn uniformly.
+        min_length, max_length: span of the passkey documents' lengths in tokens.
     """
     if max_length >= window:
         raise ValueError(f"max_length {max_length} must leave room for the end-of-text token in {window}")
@@ -96,17 +100,44 @@ def passkey_blocks(
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text).ids)
 
-    def text(length: int) -> list[int]:
-        start = int(starts[rng.randrange(len(starts))])
-        return [int(token) for token in stream[start : start + length]]
-
     maker = PasskeyMaker(encode, text_sentences())
     for _ in range(count):
-        document = [*encode(maker.document(rng.randint(min_length, max_length), rng)), EOD]
-        room = window - len(document)
-        before = rng.randint(0, room)
-        lead = [*text(before - 1), EOD] if before else []
-        yield np.array(lead + document + text(room - before), dtype=np.uint16)
+        parts, room = [], window
+        while room > min_length:
+            span = math.log(min_length), math.log(min(max_length, room - 1))
+            document = encode(maker.document(int(math.exp(rng.uniform(*span))), rng))
+            parts.append([*document, EOD])
+            room -= len(document) + 1
+        start = int(starts[rng.randrange(len(starts))])
+        text = [int(token) for token in stream[start : start + room - 1]]
+        parts.insert(rng.randint(0, len(parts)), [*text, EOD] if room else [])
+        yield np.array([token for part in parts for token in part], dtype=np.uint16)
+
+
+def echo_blocks(stream: Tokens, *, window: int, count: int, seed: int) -> Iterator[Tokens]:
+    """Yield ``count`` blocks of ``window`` tokens in which passages of real text come back word for word.
+
+    Passage, other text, passage again: half of the tokens can be copied, which teaches a small model to
+    look back much sooner than plain text does. Lengths are log-uniform.
+
+    Args:
+        stream: encoded real text.
+        window: training window in tokens.
+    """
+    rng = random.Random(seed)
+
+    def piece(shortest: int, longest: int) -> list[int]:
+        length = int(math.exp(rng.uniform(math.log(shortest), math.log(longest))))
+        start = rng.randrange(len(stream) - length)
+        return [*stream[start : start + length].tolist(), EOD]
+
+    longest = min(160, 3 * window // 8)
+    for _ in range(count):
+        tokens: list[int] = []
+        while len(tokens) < window:
+            passage = piece(8, longest)
+            tokens += passage + piece(1, longest) + passage
+        yield np.array(tokens[:window], dtype=np.uint16)
 
 
 def write_heldout(path: Path, tokenizer: Tokenizer) -> int:
@@ -126,6 +157,7 @@ def prepare(
     *,
     window: int = 4096,
     passkey_blocks_count: int = 256,
+    echo_blocks_count: int = 0,
     min_length: int = 80,
     max_length: int | None = None,
     seed: int = 1234,
@@ -136,6 +168,7 @@ def prepare(
         folder: created if missing; files of the same names are overwritten.
         window: training window in tokens of the run that will read the data.
         passkey_blocks_count: passkey blocks to write, ``window`` tokens each.
+        echo_blocks_count: echo blocks to write; 0 writes none.
         min_length, max_length: span of the passkey documents' lengths in tokens, question and answer
             included; ``None`` is the window less two.
         seed: everything random follows from it.
@@ -158,6 +191,9 @@ def prepare(
     done.num_tokens["train"] = write_indexed(done.train, train)
     done.num_tokens["valid"] = write_indexed(done.valid, encode_split("valid", tokenizer))
     done.num_tokens["passkey"] = write_indexed(done.passkey, blocks)
+    if echo_blocks_count:
+        echoes = echo_blocks(np.concatenate(train), window=window, count=echo_blocks_count, seed=seed)
+        write_indexed(folder / "echo_text_document", echoes)
     done.num_tokens["heldout"] = write_heldout(done.heldout, tokenizer)
     return done
 
@@ -168,6 +204,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--window", type=int, default=4096, help="training window in tokens")
     parser.add_argument("--passkey-blocks", type=int, default=256, help="windows with a passkey document")
+    parser.add_argument("--echo-blocks", type=int, default=0, help="windows of repeated passages")
     parser.add_argument("--min-length", type=int, default=80, help="tokens of the shortest passkey document")
     parser.add_argument("--max-length", type=int, default=None, help="default: the window less two")
     parser.add_argument("--seed", type=int, default=1234)
@@ -176,6 +213,7 @@ def main() -> None:
         args.folder,
         window=args.window,
         passkey_blocks_count=args.passkey_blocks,
+        echo_blocks_count=args.echo_blocks,
         min_length=args.min_length,
         max_length=args.max_length,
         seed=args.seed,
