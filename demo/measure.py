@@ -1,0 +1,65 @@
+"""How the demo measures: held-out books, pass keys, and the training's own losses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from demo.extend import BASE_MODEL
+from demo.prepare import Prepared
+from nemo_pi.data.tokenizer import build_tokenizer
+from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
+from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.row import EvaluationRow
+
+WINDOW, TARGET = 512, 4096
+# Books of four kinds, none of them trained on.
+TITLES = ("Job", "Revelation", "Persuasion", "Moby Dick")
+TOKENS_PER_BOOK = 6144
+
+
+def heldout_documents(data: Prepared) -> list[list[int]]:
+    """The beginning of one held-out work of each kind, as token ids."""
+    with data.heldout.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    chosen = [next(row for row in rows if row["title"].startswith(title)) for title in TITLES]
+    return [row["tokens"][:TOKENS_PER_BOOK] for row in chosen]
+
+
+def measure(name: str, model: Path, data: Prepared, *, thorough: bool) -> EvaluationRow:
+    """One row of the report.
+
+    Args:
+        name: what the report calls it.
+        model: Hugging Face folder; transformers computes, so nothing of ours can flatter it.
+        data: of prepare.
+        thorough: the paper's ten trials at the shallowest depth, for `make compare`.
+    """
+    tokenizer = build_tokenizer("huggingface", str(BASE_MODEL))
+    settings = EvaluationSettings(
+        original_window=WINDOW,
+        target_window=TARGET,
+        name=name,
+        passkey_lengths=tuple(range(WINDOW, TARGET + 1, WINDOW)),
+        passkey_depths=(0.0, 0.25, 0.5, 0.75, 1.0),
+        passkey_trials=5 if thorough else 3,
+        batch_tokens=TARGET,
+    )
+    print(f"Measuring {name} ...", flush=True)
+    with torch.inference_mode():
+        return evaluate(HuggingFaceScorer(model), heldout_documents(data), tokenizer, settings)
+
+
+def training_losses(folder: Path) -> list[tuple[int, float]]:
+    """(step, loss) of a run, from its TensorBoard files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    points: dict[int, float] = {}
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        if "reduced_train_loss" in events.Tags()["scalars"]:
+            points.update({event.step + 1: event.value for event in events.Scalars("reduced_train_loss")})
+    return sorted(points.items())
