@@ -21,6 +21,7 @@ REQUIRES = [
     "safetensors>=0.5",
     "sentencepiece>=0.2,<1",
     "numpy>=1.26,<3",
+    "tqdm>=4.60",
     "psutil>=5.9",  # megatron-core's distributed checkpoints import it and do not declare it
 ]
 

@@ -45,6 +45,7 @@ KNOWN_PACKAGES = {
     "sentencepiece": "sentencepiece",
     "numpy": "numpy",
     "psutil": "psutil",
+    "tqdm": "tqdm",
     "matplotlib": "matplotlib",
     "transformer_engine": "transformer-engine",
     "triton": "triton",
