@@ -15,7 +15,8 @@ from nemo_pi.data.splits import SPLITS, Blend, parse_data_prefix, parse_splits, 
 from nemo_pi.errors import ConfigError, DataError
 
 Datasets = tuple[BlendedDataset | None, BlendedDataset | None, BlendedDataset | None]
-"""Train, validation and test; None where no sample is asked for or the split is empty by its share."""
+"""Train, validation and test; None where no sample is asked for, or where the YAML gives validation or test
+no corpus or a share of 0."""
 
 
 def build_datasets(
@@ -40,7 +41,7 @@ def build_datasets(
         eod_id: end-of-document id, for eod_mask_loss.
 
     Raises:
-        ConfigError: a key of the wrong form.
+        ConfigError: a key of the wrong form, or training asked for and nothing to train on.
         DataError: missing, damaged or foreign files, ids outside the vocabulary, too few tokens.
     """
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
@@ -53,6 +54,7 @@ def build_datasets(
         blend = prefixes.get(SPLITS[split]) if isinstance(prefixes, dict) else prefixes
         share = 1.0 if isinstance(prefixes, dict) else shares[split]
         if blend is None or wanted <= 0 or share == 0:
+            _refuse_no_training(split, wanted)
             built.append(None)
             continue
         parts = []
@@ -63,6 +65,16 @@ def build_datasets(
             parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules))
         built.append(BlendedDataset(parts, blend.weights, wanted))
     return built[0], built[1], built[2]
+
+
+def _refuse_no_training(split: int, wanted: int) -> None:
+    if SPLITS[split] == "train" and wanted > 0:
+        raise ConfigError(
+            "data.data_prefix, data.splits_string",
+            required="something to train on",
+            given="no corpus, or a share of 0, for train",
+            mend="name a corpus under data.data_prefix.train, or give train a share above 0",
+        )
 
 
 class _Opener:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemo_pi.data.blend import BlendedDataset, blend_indices
 from nemo_pi.data.indexed import open_indexed
 from nemo_pi.data.samples import SampleDataset, SampleRules
+
+# No limits on time: a busy machine is no failure.
+SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 weights_of = st.lists(st.floats(0.01, 1), min_size=1, max_size=6).map(lambda w: [x / sum(w) for x in w])
 
@@ -28,12 +31,14 @@ def naive(weights: Sequence[float], num_samples: int) -> tuple[list[int], list[i
     return corpora, numbers
 
 
+@settings(SLOW_MACHINE)
 @given(weights_of, st.integers(0, 200))
 def test_error_feedback_against_a_loop(weights: list[float], num_samples: int) -> None:
     corpus, number = blend_indices(weights, num_samples)
     assert (corpus.tolist(), number.tolist()) == naive(weights, num_samples)
 
 
+@settings(SLOW_MACHINE)
 @given(weights_of, st.integers(1, 300))
 def test_shares_hold_after_any_number_of_samples(weights: list[float], num_samples: int) -> None:
     corpus, _ = blend_indices(weights, num_samples)
@@ -42,7 +47,7 @@ def test_shares_hold_after_any_number_of_samples(weights: list[float], num_sampl
         assert np.abs(counts - weight * np.arange(1, num_samples + 1)).max() <= len(weights)
 
 
-@settings(deadline=None)
+@settings(SLOW_MACHINE)
 @given(weights_of, st.integers(0, 100), st.integers(0, 100))
 def test_longer_runs_keep_the_order(weights: list[float], short: int, more: int) -> None:
     a, b = blend_indices(weights, short), blend_indices(weights, short + more)

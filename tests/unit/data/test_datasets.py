@@ -73,6 +73,16 @@ def test_share_of_zero_gives_no_dataset(prefix: str) -> None:
     assert build({"data_prefix": prefix})[1:] == (None, None)
 
 
+@pytest.mark.parametrize("splits_string", [None, "0,1,0"])
+def test_nothing_to_train_on_is_refused(prefix: str, splits_string: str | None) -> None:
+    data_prefix = prefix if splits_string else {"validation": prefix}
+    cfg = {"data_prefix": data_prefix, "splits_string": splits_string}
+    with pytest.raises(ConfigError, match="something to train on"):
+        build(cfg)
+    train, validation, _ = build(cfg, num_samples=(0, 5, 0))
+    assert train is None and len(validation) == 5
+
+
 def test_share_too_small_for_a_document_is_refused(numbered: Numbered) -> None:
     with pytest.raises(DataError, match=r"splits_string.*none of its 4 documents"):
         build({"data_prefix": numbered([20] * 4), "splits_string": "98,1,1"})

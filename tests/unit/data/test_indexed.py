@@ -126,6 +126,17 @@ def test_id_outside_the_vocabulary_is_found_wherever_it_stands(
             check_token_ids(prefix, 100, chunk_tokens)
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(np.uint8, 255), (np.uint16, 65_535), (np.int16, 32_767)])
+def test_largest_id_of_an_element_type(
+    tmp_path: Path, write_pair: Callable[..., str], dtype: type, largest: int
+) -> None:
+    prefix = write_pair(tmp_path / "a", [[1, largest]], dtype)
+    check_token_ids(prefix, largest + 1)
+    for vocab_size in (largest, 100):
+        with pytest.raises(DataError, match=f"id {largest} at token 1"):
+            check_token_ids(prefix, vocab_size)
+
+
 def test_vocabulary_is_checked_at_open_only_when_asked(pair: str) -> None:
     open_indexed(pair)
     open_indexed(pair, vocab_size=13)

@@ -57,7 +57,7 @@ def test_script_from_the_shell(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["70 documents, 210 tokens, 0 empty left out", "out_text_document"]

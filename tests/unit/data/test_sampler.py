@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemo_pi.data.sampler import ConsecutiveSampler
 from nemo_pi.errors import ConfigError
+
+# No limits on time: a busy machine is no failure.
+SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_literal_layout() -> None:
@@ -17,6 +20,7 @@ def test_literal_layout() -> None:
     assert ranks[1] == [[2, 3], [6, 7], [10, 11], [14, 15]]
 
 
+@settings(SLOW_MACHINE)
 @given(st.integers(0, 200), st.integers(0, 100), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3))
 def test_ranks_together_read_each_global_batch_once(
     total: int, consumed: int, micro: int, dp_size: int, accumulate: int
@@ -34,6 +38,7 @@ def test_ranks_together_read_each_global_batch_once(
     assert all(len(micro_batch) == micro for rank in ranks for micro_batch in rank)
 
 
+@settings(SLOW_MACHINE)
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_resuming_equals_going_on(before: int, after: int) -> None:
     whole = list(ConsecutiveSampler((before + after) * 12, 0, 2, 1, 3, 12))

@@ -9,11 +9,14 @@ import pytest
 import sentencepiece
 import tokenizers
 import transformers
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemo_pi.data.tokenizer import ByteTokenizer, Tokenizer, build_tokenizer
 from nemo_pi.errors import ConfigError, DataError
+
+# No limits on time: a busy machine is no failure.
+SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = "The whale, the white whale! It swam; a ship came by, and the sea was calm again. " * 20
 SENTENCE = "The white ship swam by the sea, ünseen."
@@ -93,6 +96,7 @@ def test_sentencepiece_equals_its_library(pieces: Path) -> None:
     assert (ours.vocab_size, ours.eod_id, ours.bos_id) == (theirs.vocab_size(), 2, 1)
 
 
+@settings(SLOW_MACHINE)
 @given(st.text())
 def test_bytes_round_trip(text: str) -> None:
     ours = ByteTokenizer()
