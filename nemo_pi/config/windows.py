@@ -107,8 +107,8 @@ def _original_window(
             given="null",
             mend="give model.max_position_embeddings",
         )
-    if factor and factor > 0 and target % factor == 0:
-        return int(target / factor), "model.max_position_embeddings ÷ model.pos_scaling_factor"
+    if factor is not None:
+        return max(1, round(target / factor)), "model.max_position_embeddings ÷ model.pos_scaling_factor"
     return target, "model.max_position_embeddings (no checkpoint)"
 
 

@@ -23,9 +23,11 @@ from tests.unit.config.builders import summary_of
 CONF = Path(__file__).resolve().parents[3] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 
+PRETRAINING = sorted(path.stem for path in CONF.glob("pretrain*.yaml"))
+
 # What the published config.json of each preset's model says, and nothing else.
 PUBLISHED = {
-    "demo": (ModelShape(4, 256, 688, 4, 4, 64, 2048), 512, 10000.0),
+    "demo": (ModelShape(4, 256, 688, 4, 4, 64, 2048, tied_embeddings=True), 512, 10000.0),
     "llama-7b": (ModelShape(32, 4096, 11008, 32, 32, 128, 32000, 1e-6), 2048, 10000.0),
     "llama-3-8b": (ModelShape(32, 4096, 14336, 32, 8, 128, 128256), 8192, 500000.0),
     "mistral-7b": (
@@ -55,7 +57,7 @@ def published(preset: str) -> CheckpointSummary:
 def test_nothing_is_left_untested() -> None:
     presets = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"base"}
     assert presets == set(PUBLISHED)
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"extend_context", "pretrain", "pretrain_demo"}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"extend_context", *PRETRAINING}
 
 
 @pytest.mark.parametrize("preset", sorted(PUBLISHED))
@@ -95,15 +97,21 @@ def test_demo_starts_from_the_bundled_model() -> None:
     assert checkpoint_path(composed()) == "demo/model"
 
 
-@pytest.mark.parametrize("name", ["pretrain", "pretrain_demo"])
-def test_pretraining_starts_from_random_weights(name: str) -> None:
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pretraining_extends_nothing(name: str) -> None:
     cfg = composed("dry_run=true", name=name)
-    assert checkpoint_path(cfg) is None
-    run = resolve(cfg, world_size=1, summary=None)
-    assert run.checkpoint is None
+    # Later phases go on from an earlier one's checkpoint, the first from random weights.
+    summary = None if checkpoint_path(cfg) is None else published("demo")
+    run = resolve(cfg, world_size=1, summary=summary)
     assert not run.checkpoint_open
     assert not run.extension.is_scaled
-    assert run.extension.target_window == run.training_length == 512
+    assert run.extension.target_window == run.extension.original_window == 512
+    assert run.config.exp_manager["name"] == run.name == name
+
+
+@pytest.mark.parametrize("name", ["pretrain", "pretrain_demo"])
+def test_pretraining_starts_from_random_weights(name: str) -> None:
+    assert checkpoint_path(composed(name=name)) is None
 
 
 @pytest.mark.parametrize("rope", sorted(path.stem for path in (CONF / "rope").glob("*.yaml")))

@@ -94,7 +94,6 @@ def test_input_is_left_alone() -> None:
         ({"data": {"data_prefix": []}}, "data.data_prefix"),
         ({"data": {"data_prefix": ["/d"], "num_workers": -1}}, "data.num_workers"),
         ({"data": {"data_prefix": ["/d"], "seed": -1}}, "data.seed"),
-        ({"restore_from_path": ["/a"]}, "restore_from_path"),
         ({"hidden_dropout": 0.1}, "hidden_dropout"),
         ({"encoder_seq_length": 8192}, "encoder_seq_length"),
         ({"global_batch_size": 0}, "global_batch_size"),
@@ -126,6 +125,7 @@ def test_wrong_values_are_refused_by_name(model: dict[str, Any], field: str) -> 
         ({"name": "${nothing.here}"}, "name"),
         ({"name": "${oc.env:NEMO_PI_TEST_SURELY_NOT_SET}"}, "name"),
         ({"restore_from_path": "???"}, "restore_from_path"),
+        ({"restore_from_path": ["/a"]}, "restore_from_path"),
     ],
 )
 def test_wrong_sections_are_refused_by_name(top: dict[str, Any], field: str) -> None:

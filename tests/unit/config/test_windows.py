@@ -193,6 +193,7 @@ def test_only_a_sliding_window_lets_the_yaml_correct_the_original_window() -> No
             "model.original_max_position_embeddings",
         ),
         ({"max_position_embeddings": 4096, "pos_scaling_factor": 8.0}, (512, 4096, "linear", 8.0), "÷"),
+        ({"max_position_embeddings": 4096, "pos_scaling_factor": 1.6}, (2560, 4096, "linear", 1.6), "÷"),
     ],
 )
 def test_from_scratch(model: dict[str, Any], expected: tuple[int, int, str, float], source: str) -> None:
