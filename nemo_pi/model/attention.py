@@ -16,6 +16,17 @@ from torch import Tensor
 from nemo_pi.kernels.registry import RotaryNeeds, select_rotary_kernel
 
 
+def rotary_needs(head_dim: int, rotary_dim: int | None, interleaved: bool, dtype: torch.dtype) -> RotaryNeeds:
+    """What a rotary kernel must be able to do for these heads on this machine."""
+    return RotaryNeeds(
+        head_dim=head_dim,
+        rotary_dim=rotary_dim,
+        interleaved=interleaved,
+        device_type="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=dtype,
+    )
+
+
 class RotarySelfAttention(SelfAttention):
     """SelfAttention whose query and key are rotated by nemo_pi's kernel."""
 
@@ -23,12 +34,8 @@ class RotarySelfAttention(SelfAttention):
         self, *args: Any, rotary_kernel: str = "auto", rotary_dim: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        needs = RotaryNeeds(
-            head_dim=self.config.kv_channels,
-            rotary_dim=rotary_dim,
-            interleaved=self.config.rotary_interleaved,
-            device_type="cuda" if torch.cuda.is_available() else "cpu",
-            dtype=self.config.params_dtype,
+        needs = rotary_needs(
+            self.config.kv_channels, rotary_dim, self.config.rotary_interleaved, self.config.params_dtype
         )
         self._kernel = select_rotary_kernel(rotary_kernel, needs)
         self._tables: Tensor | None = None

@@ -9,6 +9,9 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import silu
 
 from nemo_pi.arch.shape import ModelShape
+from nemo_pi.kernels.registry import select_rotary_kernel
+from nemo_pi.model.attention import rotary_needs
+from nemo_pi.model.core_attention import refuse_context_parallel
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.parallel import groups
@@ -84,6 +87,20 @@ def transformer_config(
     )
 
 
+def check_backends(
+    shape: ModelShape, extension: ContextExtension, layout: ParallelLayout, options: BuildOptions
+) -> None:
+    """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
+
+    Raises:
+        BackendUnavailableError: the rotary kernel or context parallelism asked for cannot be had here.
+    """
+    needs = rotary_needs(shape.head_dim, extension.rotary_dim, extension.interleaved, options.params_dtype)
+    select_rotary_kernel(options.rotary_kernel, needs)
+    if not options.transformer_engine:
+        refuse_context_parallel(layout.cp)
+
+
 def build_model_chunks(
     shape: ModelShape,
     extension: ContextExtension,
@@ -93,7 +110,13 @@ def build_model_chunks(
     """This rank's part of the model: one chunk, or several under interleaved pipelining.
 
     Megatron's process groups must be up (parallel.groups.initialize).
+
+    Raises:
+        BackendUnavailableError: as check_backends.
     """
+    # From within a layer's constructor the error would not get out: Megatron re-raises every error as its own
+    # type made of one string.
+    check_backends(shape, extension, layout, options)
     config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
     return [

@@ -21,6 +21,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nemo_pi.errors import BackendUnavailableError
 
+# Queries attended to at once under a sliding window, at least; fewer would be many small calls.
+_SMALLEST_BLOCK = 512
+
 
 @dataclass(frozen=True)
 class DocumentBoundaries:
@@ -33,6 +36,21 @@ class DocumentBoundaries:
     starts: tuple[tuple[int, ...], ...]
     """Per row, ascending document starts in tokens, beginning with 0 and ending with S."""
     qkv_format: str = "sbhd"
+
+
+def refuse_context_parallel(size: int) -> None:
+    """Refuses to split sequences over ranks, which SdpaCoreAttention cannot do.
+
+    Raises:
+        BackendUnavailableError: `size` (context-parallel ranks) is above 1.
+    """
+    if size > 1:
+        raise BackendUnavailableError(
+            "model.context_parallel_size",
+            required="Transformer Engine's attention for more than 1 context-parallel rank",
+            given=size,
+            mend="install transformer-engine on a GPU machine, or set context_parallel_size: 1",
+        )
 
 
 class SdpaCoreAttention(MegatronModule):
@@ -48,13 +66,7 @@ class SdpaCoreAttention(MegatronModule):
         **_: Any,
     ) -> None:
         super().__init__(config=config)
-        if config.context_parallel_size > 1:
-            raise BackendUnavailableError(
-                "model.context_parallel_size",
-                required="Transformer Engine's attention for more than 1 context-parallel rank",
-                given=config.context_parallel_size,
-                mend="install transformer-engine on a GPU machine, or set context_parallel_size: 1",
-            )
+        refuse_context_parallel(config.context_parallel_size)
         self.softmax_scale = softmax_scale
         # Megatron's window is (left, right) tokens beside the query's own.
         self.lookback = config.window_size[0] if config.window_size else None
@@ -83,11 +95,23 @@ class SdpaCoreAttention(MegatronModule):
         return torch.cat(parts, dim=2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        length = q.size(2)
-        mask = None
-        if self.lookback is not None and length > self.lookback + 1:
-            mask = torch.ones(length, length, dtype=torch.bool, device=q.device)
-            mask = mask.tril().triu(-self.lookback)
+        if self.lookback is None or q.size(2) <= self.lookback + 1:
+            return self._sdpa(q, k, v, None)
+        return self._attend_window(q, k, v, self.lookback)
+
+    def _attend_window(self, q: Tensor, k: Tensor, v: Tensor, lookback: int) -> Tensor:
+        """Block by block of queries, so that no mask grows with the square of the sequence."""
+        length, size = q.size(2), max(lookback + 1, _SMALLEST_BLOCK)
+        place = torch.arange(length, device=q.device)
+        parts = []
+        for start in range(0, length, size):
+            queries, keys = slice(start, start + size), slice(max(0, start - lookback), start + size)
+            behind = place[queries, None] - place[keys]
+            mask = (behind >= 0) & (behind <= lookback)
+            parts.append(self._sdpa(q[:, :, queries], k[:, :, keys], v[:, :, keys], mask))
+        return torch.cat(parts, dim=2)
+
+    def _sdpa(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return scaled_dot_product_attention(
             q,
             k,

@@ -1,0 +1,84 @@
+"""Self-attention: which kernel it takes, and that no step's tables outlive it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nemo_pi.errors import BackendUnavailableError, ConfigError
+from nemo_pi.model.attention import RotarySelfAttention
+from nemo_pi.model.build import BuildOptions
+from nemo_pi.parallel.cpu_shim import cpu_shim
+from nemo_pi.rope.layout import interleaved_from_halves
+from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+def attention_of(kernel: str = "auto") -> RotarySelfAttention:
+    return build(options=BuildOptions(rotary_kernel=kernel)).decoder.layers[0].self_attention
+
+
+def rotated(attention: RotarySelfAttention, hidden_SBH: Tensor, tables: Tensor | None) -> tuple[Tensor, ...]:
+    attention._tables = tables
+    with cpu_shim():
+        return attention.get_query_key_value_tensors(hidden_SBH)
+
+
+def test_rotates_query_and_key_but_not_value() -> None:
+    """A quarter turn of every pair: (a, b) becomes (−b, a)."""
+    attention = attention_of()
+    hidden_SBH = torch.randn(3, 2, SHAPE.hidden_size, generator=torch.Generator().manual_seed(0))
+    quarter = torch.stack([torch.zeros(3, 2, 1, 8), torch.ones(3, 2, 1, 8)])
+    before, after = rotated(attention, hidden_SBH, None), rotated(attention, hidden_SBH, quarter)
+    for plain_one, turned in zip(before[:2], after[:2], strict=True):
+        first, second = plain_one.chunk(2, dim=-1)
+        torch.testing.assert_close(turned, torch.cat([-second, first], dim=-1))
+    assert torch.equal(before[2], after[2])
+
+
+@pytest.mark.parametrize("kernel", ["triton", "transformer_engine", "apex"])
+def test_a_kernel_that_cannot_run_stops_the_model(kernel: str) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("these kernels may run on a GPU")
+    with pytest.raises(BackendUnavailableError, match="rotary_kernel"):
+        attention_of(kernel)
+
+
+def test_an_unknown_kernel_stops_the_model() -> None:
+    with pytest.raises(ConfigError, match="rotary_kernel"):
+        attention_of("tritn")
+
+
+def test_named_kernel_equals_the_chosen_one() -> None:
+    chosen, named = build(), build(options=BuildOptions(rotary_kernel="torch"))
+    named.load_state_dict(chosen.state_dict())
+    assert torch.equal(forward(chosen, random_tokens()), forward(named, random_tokens()))
+
+
+def test_interleaved_layout_reaches_the_kernel() -> None:
+    """The other layout with the channels of q and k reordered computes the same."""
+    halves, pairs = (
+        build(options=BuildOptions(init_method_std=0.15)),
+        build(extension=plain(interleaved=True)),
+    )
+    order = interleaved_from_halves(SHAPE.head_dim, SHAPE.head_dim)
+    state = halves.state_dict()
+    rows = SHAPE.num_attention_heads // SHAPE.num_query_groups + 2
+    for name, value in state.items():
+        if "linear_qkv.weight" in name:
+            heads = value.view(SHAPE.num_query_groups, rows, SHAPE.head_dim, -1).clone()
+            heads[:, :-1] = heads[:, :-1, order]
+            state[name] = heads.view_as(value)
+    pairs.load_state_dict(state)
+    torch.testing.assert_close(
+        forward(pairs, random_tokens()), forward(halves, random_tokens()), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_tables_do_not_outlive_a_forward_that_fails() -> None:
+    attention = attention_of()
+    with pytest.raises(RuntimeError), cpu_shim():
+        attention(torch.randn(3, 2, 7), None, rotary_pos_emb=torch.zeros(2, 3, 2, 1, 8))
+    assert attention._tables is None

@@ -1,0 +1,116 @@
+"""From sizes to Megatron's model: parameters, dtypes, seeds, and recomputation that changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.model.build import BuildOptions, transformer_config
+from nemo_pi.model.core_attention import DocumentBoundaries
+from nemo_pi.parallel.cpu_shim import cpu_shim
+from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.spec import ContextExtension
+from tests.unit.model.models import SHAPE, build, forward, random_tokens
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"tied_embeddings": True},
+    {"num_query_groups": 1, "num_layers": 3},
+    {"head_dim": 24, "ffn_hidden_size": 100, "vocab_size": 97},
+]
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("changes", SHAPES, ids=str)
+def test_has_the_parameters_its_shape_says(changes: dict[str, Any]) -> None:
+    shape: ModelShape = replace(SHAPE, **changes)
+    model = build(shape, ContextExtension.unscaled(64, shape.head_dim))
+    assert sum(parameter.numel() for parameter in model.parameters()) == shape.num_parameters
+    assert not any("bias" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_have_the_dtype_asked_for(dtype: torch.dtype) -> None:
+    model = build(options=BuildOptions(params_dtype=dtype))
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_fresh_weights_have_the_standard_deviation_asked_for() -> None:
+    weight = build(options=BuildOptions(init_method_std=0.3)).embedding.word_embeddings.weight
+    assert weight.std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_megatron_is_told_of_layout_and_shape() -> None:
+    layout = ParallelLayout(tp=2, pp=2, vpp=2, sequence_parallel=True)
+    shape = replace(SHAPE, num_layers=4, sliding_window=9)
+    config = transformer_config(
+        shape, layout, BuildOptions(params_dtype=torch.bfloat16), rotary_interleaved=True
+    )
+    assert config.tensor_model_parallel_size == config.pipeline_model_parallel_size == 2
+    assert config.virtual_pipeline_model_parallel_size == 2 and config.sequence_parallel
+    assert config.pipeline_dtype == config.params_dtype == torch.bfloat16 and config.bf16
+    assert config.window_size == (8, 0)  # beside the query's own token
+    assert config.rotary_interleaved and config.calculate_per_token_loss
+    assert config.hidden_dropout == config.attention_dropout == 0.0
+
+
+def losses_and_gradients(
+    options: BuildOptions, documents: DocumentBoundaries | None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    torch.manual_seed(8)
+    model = build(replace(SHAPE, num_layers=4), options=options).train()
+    positions_BS = torch.arange(24).expand(2, 24) * 3
+    losses_BS = forward(model, random_tokens(), positions_BS, random_tokens(seed=1), documents)
+    with cpu_shim():
+        losses_BS.sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return losses_BS.detach(), gradients  # type: ignore[return-value]
+
+
+RECOMPUTE = [("full", "uniform", 1), ("full", "uniform", 2), ("full", "block", 2), ("selective", None, None)]
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("granularity", "method", "layers"), RECOMPUTE)
+def test_recomputation_changes_nothing(
+    granularity: str, method: str | None, layers: int | None, packed: bool
+) -> None:
+    """Same operations on the same numbers: equal bit for bit."""
+    documents = DocumentBoundaries(((0, 7, 24), (0, 24))) if packed else None
+    kept = losses_and_gradients(BuildOptions(), documents)
+    options = BuildOptions(
+        recompute_granularity=granularity, recompute_method=method, recompute_num_layers=layers
+    )
+    again = losses_and_gradients(options, documents)
+    assert torch.equal(kept[0], again[0])
+    for name, gradient in kept[1].items():
+        assert torch.equal(gradient, again[1][name]), name
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_packed_documents_equal_the_same_documents_alone() -> None:
+    """Losses, and gradients summed over the documents; each document's positions start at 0."""
+    spans = ((0, 5, 6, 24), (0, 13, 24))
+    options = BuildOptions(init_method_std=0.15)
+    packed, alone = build(options=options), build(options=options)
+    alone.load_state_dict(packed.state_dict())
+    tokens_BS, labels_BS = random_tokens(), random_tokens(seed=1)
+    positions_BS = torch.stack([torch.cat([torch.arange(b - a) for a, b in pairwise(row)]) for row in spans])
+    losses_BS = forward(packed, tokens_BS, positions_BS, labels_BS, DocumentBoundaries(spans))
+    losses_BS.sum().backward()
+    for row, starts in enumerate(spans):
+        for a, b in pairwise(starts):
+            part = forward(alone, tokens_BS[row : row + 1, a:b], None, labels_BS[row : row + 1, a:b])
+            torch.testing.assert_close(losses_BS[row, a:b], part[0], rtol=1e-5, atol=1e-5)
+            part.sum().backward()
+    others = dict(alone.named_parameters())
+    for name, parameter in packed.named_parameters():
+        torch.testing.assert_close(parameter.grad, others[name].grad, rtol=1e-4, atol=1e-4, msg=name)

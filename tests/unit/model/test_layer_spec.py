@@ -1,0 +1,52 @@
+"""The layers' parts, and the promise that a backend asked for by name never degrades."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.model import layer_spec
+from nemo_pi.model.attention import RotarySelfAttention
+from nemo_pi.model.core_attention import SdpaCoreAttention
+from nemo_pi.model.layer_spec import resolve_transformer_engine
+from nemo_pi.model.norm import RMSNorm
+from tests.unit.model.models import SHAPE, build
+
+WITHOUT_ENGINE = pytest.mark.skipif(
+    layer_spec.transformer_engine_available(), reason="Transformer Engine is installed"
+)
+
+
+@WITHOUT_ENGINE
+@pytest.mark.parametrize("request_", [True, "true", "True"])
+def test_engine_by_name_stops_where_it_is_absent(request_: str | bool) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"model\.transformer_engine"):
+        resolve_transformer_engine(request_)
+
+
+@pytest.mark.parametrize("request_", [False, "false", "False"])
+def test_engine_can_be_forbidden(request_: str | bool) -> None:
+    assert resolve_transformer_engine(request_) is False
+
+
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize("cuda", [False, True])
+def test_auto_takes_the_engine_where_it_can_run(
+    installed: bool, cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(layer_spec, "find_spec", lambda name: object() if installed else None)
+    assert resolve_transformer_engine("auto") is (installed and cuda)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_local_layers_are_made_of_our_parts() -> None:
+    model = build()
+    assert len(model.decoder.layers) == SHAPE.num_layers
+    norms = [model.decoder.final_layernorm]
+    for layer in model.decoder.layers:
+        assert isinstance(layer.self_attention, RotarySelfAttention)
+        assert isinstance(layer.self_attention.core_attention, SdpaCoreAttention)
+        norms += [layer.input_layernorm, layer.pre_mlp_layernorm]
+    assert all(isinstance(norm, RMSNorm) for norm in norms)

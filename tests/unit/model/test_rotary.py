@@ -1,0 +1,39 @@
+"""The tables that a step's layers share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nemo_pi.model.rotary import RotaryTables
+from nemo_pi.rope.spec import ContextExtension
+from tests.unit.rope.peers import Peer, make_spec
+
+
+def test_layout_is_megatrons() -> None:
+    """[2, S, B, 1, F]: entry (s, b) is the angle of row b's token s."""
+    positions_BS = torch.tensor([[0, 1, 5], [7, 3, 3]])
+    tables = RotaryTables(ContextExtension.unscaled(8, 4))(positions_BS)
+    assert tables.shape == (2, 3, 2, 1, 2) and tables.dtype == torch.float32
+    for row in range(2):
+        for token in range(3):
+            angle = positions_BS[row, token].double() * torch.tensor([1.0, 0.01], dtype=torch.float64)
+            torch.testing.assert_close(tables[0, token, row, 0], angle.cos().float())
+            torch.testing.assert_close(tables[1, token, row, 0], angle.sin().float())
+
+
+@pytest.mark.parametrize("method", ["dynamic", "longrope", "yarn"])
+def test_equals_transformers_tables(method: str) -> None:
+    """Lengths that change frequencies are read off the positions, the temperature is folded in."""
+    spec = make_spec(method, original_window=64, target_window=256, head_dim=16)
+    positions_BS = torch.tensor([[0, 3, 40, 200], [1, 2, 9, 100]])
+    cos_BSF, sin_BSF = Peer(spec).cos_sin(positions_BS, seq_len=201)
+    tables = RotaryTables(spec)(positions_BS)
+    torch.testing.assert_close(tables[0, :, :, 0].transpose(0, 1), cos_BSF, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tables[1, :, :, 0].transpose(0, 1), sin_BSF, rtol=1e-4, atol=1e-4)
+
+
+def test_has_nothing_to_save() -> None:
+    tables = RotaryTables(ContextExtension.unscaled(64, 16))
+    tables(torch.arange(8)[None])
+    assert not tables.state_dict() and not list(tables.buffers()) and not list(tables.parameters())
