@@ -55,12 +55,10 @@ def cpu_shim() -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
-    saved = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACEMENTS]
-    for owner, name, replacement in _REPLACEMENTS:
-        setattr(owner, name, replacement)
-    try:
-        with _CpuForCuda():
-            yield
-    finally:
-        for owner, name, original in saved:
-            setattr(owner, name, original)
+    with contextlib.ExitStack() as undo:
+        for owner, name, replacement in _REPLACEMENTS:
+            original = getattr(owner, name)
+            setattr(owner, name, replacement)
+            undo.callback(setattr, owner, name, original)
+        undo.enter_context(_CpuForCuda())
+        yield
