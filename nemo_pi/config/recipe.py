@@ -118,6 +118,14 @@ def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLay
     _check(
         f"{key}_num_layers", number, 1 <= number <= most, f"1 to {most}, the layers of a stage", "1 is usual"
     )
+    if method != "block":
+        _check(
+            f"{key}_num_layers",
+            number,
+            most % number == 0,
+            f"a divisor of {most}, the layers of a stage",
+            "1 is usual; method block takes any",
+        )
     return Recompute("full", method or "uniform", number)
 
 

@@ -24,7 +24,7 @@ class AdamSettings:
     eps: float = 1e-8
     """Added to the denominator."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of matrices; vectors (norms) never decay."""
     clip_grad: float = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
     distributed: bool = False
@@ -57,6 +57,8 @@ def build_optimizer(
     with cpu_shim():
         optimizer = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
     for group in optimizer.param_groups:
+        # Megatron marks vectors (norms) with 0 here and leaves it to its own scheduler to apply the mark.
+        group["weight_decay"] = settings.weight_decay * group.get("wd_mult", 1.0)
         if "fused" in group:  # torch's AdamW; Transformer Engine's and apex's are fused already
             group.update(fused=True, foreach=False)
     return optimizer

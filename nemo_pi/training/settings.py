@@ -100,5 +100,6 @@ def run_of_model_config(cfg: DictConfig) -> ResolvedRun:
     section = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(section, dict)
     model = {str(key): value for key, value in section.items() if key not in _NEMO_KEYS}
-    values = {"model": model, "trainer": {"max_steps": 1}, "dry_run": True}
+    # Nothing is trained: the number of steps must only leave room for any warm-up.
+    values = {"model": model, "trainer": {"max_steps": 10**9}, "dry_run": True}
     return resolve(OmegaConf.create(values), world_size=1, summary=None)

@@ -151,6 +151,19 @@ def test_recomputation() -> None:
     assert recompute("full", "block", 2) == Recompute("full", "block", 2)
 
 
+def test_uniform_recomputation_wants_equal_chunks() -> None:
+    """Megatron runs past the last layer otherwise."""
+    config = ModelConfig(
+        activations_checkpoint_granularity="full",
+        activations_checkpoint_method="uniform",
+        activations_checkpoint_num_layers=3,
+    )
+    with pytest.raises(ConfigError, match="a divisor of 4"):
+        resolve_recompute(config, SHAPE, ParallelLayout())
+    config.activations_checkpoint_method = "block"
+    assert resolve_recompute(config, SHAPE, ParallelLayout()) == Recompute("full", "block", 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
