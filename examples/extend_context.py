@@ -4,15 +4,20 @@
     torchrun --nproc-per-node 8 examples/extend_context.py model=llama-7b restore_from_path=/path/to/llama
     python examples/extend_context.py --config-name pretrain model.data.data_prefix=[/path/to/tokens]
 
-The plan is printed first; dry_run=true stops there, --cfg job shows the YAML.
+The plan is printed first; dry_run=true stops there, --cfg job shows the YAML. NEMO_PI_VERBOSE=1 shows every
+message of the libraries underneath.
 """
 
 from __future__ import annotations
 
-from nemo.core.config import hydra_runner
-from omegaconf import DictConfig
+from nemo_pi.training.quiet import hide_harmless_messages
 
-from nemo_pi.training.cli import reports_errors
+hide_harmless_messages()  # before the imports that utter them
+
+from nemo.core.config import hydra_runner  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from nemo_pi.training.cli import reports_errors  # noqa: E402
 
 
 @hydra_runner(config_path="../conf", config_name="extend_context")

@@ -1,0 +1,142 @@
+"""The engine on one rank against a plain loop of transformers and torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nemo_pi.errors import DataError
+from nemo_pi.model.build import BuildOptions
+from nemo_pi.training.optimizer import AdamSettings
+from tests.unit.model.models import ours_from, transformers_model
+from tests.unit.training.loops import SMOOTH, PlainLoop, engine_of, random_batch, weights_of
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+STEPS = 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A Hugging Face folder with the plain loop's initial weights."""
+    transformers_model().save_pretrained(tmp_path / "start")
+    return tmp_path / "start"
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+@pytest.mark.parametrize(
+    "changes",
+    [{"distributed": True}, {"clip_grad": 0.0}, {"clip_grad": 0.02}, {"weight_decay": 0.0}],
+    ids=str,
+)
+def test_steps_equal_a_plain_loop(
+    micro_batch_size: int, changes: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    """Losses, gradient norms and weights, however the global batch is cut into micro-batches."""
+    settings: AdamSettings = replace(SMOOTH, **changes)
+    loop = PlainLoop(transformers_model(), settings)
+    engine = engine_of(folder, micro_batch_size=micro_batch_size, optim=settings)
+    before = weights_of(engine)
+    for step in range(STEPS):
+        batch, lr = random_batch(seed=step), settings.lr / (step + 1)
+        loss, norm = loop.step(batch, lr)
+        engine.set_lr(lr)
+        assert engine.forward_backward(batch) == pytest.approx(loss, rel=1e-5)
+        assert engine.step() == pytest.approx(norm, rel=1e-4)
+
+    loop.model.save_pretrained(tmp_path / "end")
+    expected = dict(ours_from(tmp_path / "end").named_parameters())
+    for name, weight in weights_of(engine).items():
+        moved = (expected[name] - before[name]).norm()
+        assert moved > 1e-4, name
+        assert (weight - expected[name]).norm() < 1e-3 * moved, name
+
+
+def test_default_settings_are_the_papers() -> None:
+    """arXiv 2306.15595, section 3.1: AdamW with these two rates."""
+    settings = AdamSettings()
+    assert (settings.betas, settings.weight_decay, settings.lr) == ((0.9, 0.95), 0.0, 2e-5)
+
+
+def test_evaluation_changes_nothing(folder: Path) -> None:
+    engine = engine_of(folder, micro_batch_size=2)
+    engine.forward_backward(random_batch())
+    gradients = [p.main_grad.clone() for p in engine.chunks[0].parameters()]
+    before = weights_of(engine)
+    batch = random_batch(seed=5)
+    with torch.no_grad():
+        expected = PlainLoop(transformers_model()).loss(batch).item()
+    assert engine.evaluate(batch) == pytest.approx(expected, rel=1e-5)
+    assert all(torch.equal(before[name], weight) for name, weight in weights_of(engine).items())
+    for parameter, gradient in zip(engine.chunks[0].parameters(), gradients, strict=True):
+        assert torch.equal(parameter.main_grad, gradient)
+
+
+def test_evaluation_needs_no_optimizer(folder: Path) -> None:
+    batch = random_batch()
+    trained = engine_of(folder).evaluate(batch)
+    assert engine_of(folder, train=False).evaluate(batch) == trained
+
+
+def test_each_step_starts_from_zero_gradients(folder: Path) -> None:
+    engine, batch = engine_of(folder), random_batch()
+    engine.forward_backward(batch)
+    once = [p.main_grad.clone() for p in engine.chunks[0].parameters()]
+    engine.forward_backward(batch)
+    for parameter, gradient in zip(engine.chunks[0].parameters(), once, strict=True):
+        assert torch.equal(parameter.main_grad, gradient)
+
+
+def test_documents_of_a_row_do_not_see_each_other(folder: Path) -> None:
+    """A packed row's loss is the token-weighted mean of its documents' own."""
+    engine = engine_of(folder)
+    packed = random_batch(rows=1, length=16)
+    packed["cu_seqlens"][0, :3] = torch.tensor([0, 5, 16])
+    packed["position_ids"] = torch.cat([torch.arange(5), torch.arange(11)])[None]
+    packed["loss_mask"] = torch.ones(1, 16)
+    alone = []
+    for a, b in ((0, 5), (5, 16)):
+        keys = ("tokens", "labels", "position_ids", "loss_mask")
+        alone.append((b - a) * engine.evaluate({key: packed[key][:, a:b] for key in keys}))
+    assert engine.evaluate(packed) == pytest.approx(sum(alone) / 16, rel=1e-6)
+    packed["cu_seqlens"][0, :3] = torch.tensor([0, 16, 16])
+    assert engine.evaluate(packed) != pytest.approx(sum(alone) / 16, rel=1e-3)
+
+
+@pytest.mark.parametrize("key", ["tokens", "labels"])
+def test_ids_outside_the_vocabulary_stop_the_step(key: str) -> None:
+    engine, batch = engine_of(), random_batch()
+    batch[key][2, 2] = -100
+    with pytest.raises(DataError, match=key):
+        engine.forward_backward(batch)
+
+
+def test_a_batch_with_nothing_to_score_has_no_loss() -> None:
+    batch = random_batch()
+    batch["loss_mask"].zero_()
+    assert engine_of().forward_backward(batch) == 0.0
+
+
+def test_bf16_weights_have_fp32_main_copies(folder: Path) -> None:
+    """Steps too small for bf16 are kept: ten of 2e-5 move a weight of 0.1 that bf16 moves by 4e-4 or not."""
+    tiny = replace(SMOOTH, lr=2e-5, eps=1e-8, weight_decay=0.0)
+    low = engine_of(folder, optim=tiny, build=BuildOptions(params_dtype=torch.bfloat16))
+    full = engine_of(folder, optim=tiny)
+    before = weights_of(full)
+    batch = random_batch()
+    for engine in (low, full):
+        losses = []
+        for _ in range(10):
+            engine.set_lr(tiny.lr)
+            losses.append(engine.forward_backward(batch))
+            engine.step()
+        assert losses[0] == pytest.approx(PlainLoop(transformers_model()).loss(batch).item(), rel=0.02)
+    main = {name: parameter.main_param for name, parameter in low.chunks[0].named_parameters()}
+    assert {parameter.dtype for parameter in main.values()} == {torch.float32}
+    name = "decoder.layers.0.mlp.linear_fc1.weight"
+    moved, expected = main[name] - before[name].bfloat16(), weights_of(full)[name] - before[name]
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.9
