@@ -40,8 +40,12 @@ class DistributedCheckpointing(Callback):
         self._asked_to_stop = False
         self._previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to listen for stop signals."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts to listen for stop signals, in place of Lightning.
+
+        Its own handler raises on the ranks that heard the signal while the others go on to their next
+        collective operation; ours lets all ranks finish the same step.
+        """
         for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
 
@@ -64,7 +68,9 @@ class DistributedCheckpointing(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the signals back."""
         for number, previous in self._previous.items():
-            signal.signal(number, previous)
+            # Lightning has restored its own by now, unless training ended early.
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, previous)
         self._previous.clear()
 
     def _on_signal(self, number: int, frame: Any) -> None:

@@ -10,6 +10,17 @@ from typing import Any
 
 from nemo_pi.config.resolved import ResolvedRun
 
+# Keys that are read here or by the trainer instead. NeMo's timer ends a run by an exception, past every
+# callback that saves; Lightning's lets the step's callbacks run.
+_OURS = (
+    "exp_dir",
+    "name",
+    "version",
+    "use_datetime_version",
+    "checkpoint_callback_params",
+    "max_time_per_run",
+)
+
 
 @dataclass(frozen=True)
 class RunFolders:
@@ -32,7 +43,7 @@ class RunFolders:
         NeMo's look for single-file .ckpt checkpoints and would warn that training starts from scratch.
         """
         settings = dict(given)
-        for ours in ("exp_dir", "name", "version", "use_datetime_version", "checkpoint_callback_params"):
+        for ours in _OURS:
             settings.pop(ours, None)
         settings.update(
             explicit_log_dir=str(self.logs),

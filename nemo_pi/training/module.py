@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import ConfigError
+from nemo_pi.parallel import groups
 from nemo_pi.training.engine import MegatronEngine
 from nemo_pi.training.loaders import training_loader, validation_loader
+from nemo_pi.training.nemo_allow import allow_restoring
 from nemo_pi.training.optimizer import LightningOptimizerAdapter
 from nemo_pi.training.settings import engine_settings, run_of_model_config, schedule
 from nemo_pi.training.state import load_engine
@@ -56,6 +58,8 @@ class ContextExtensionModel(ModelPT):
         self._grad_norm = 0.0
         self._schedule = schedule(self.run)
         if restored:
+            groups.ensure_process_group()
+            groups.initialize(self.run.parallel, self.run.seed)
             self._build_engine()
 
     # ---- building -------------------------------------------------------------------------------
@@ -171,3 +175,9 @@ class ContextExtensionModel(ModelPT):
                 mend="load the distributed checkpoint on one rank first: it opens at any layout",
             )
         super().save_to(save_path)
+
+    @classmethod
+    def restore_from(cls, *args: Any, **kwargs: Any) -> Any:
+        """As NeMo's: the model of a .nemo file, on one rank."""
+        allow_restoring()
+        return super().restore_from(*args, **kwargs)

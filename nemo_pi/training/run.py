@@ -27,6 +27,7 @@ from nemo_pi.training.checkpointing import DistributedCheckpointing
 from nemo_pi.training.export import export_model
 from nemo_pi.training.folders import RunFolders, run_folders
 from nemo_pi.training.module import ContextExtensionModel
+from nemo_pi.training.preflight import check_before_training
 from nemo_pi.training.progress import StepProgressBar
 from nemo_pi.training.settings import self_contained_model_config
 from nemo_pi.training.strategy import MegatronStrategy
@@ -39,13 +40,17 @@ class RunResult:
     folders: RunFolders
     """Logs and checkpoints."""
     exported: Path | None
-    """The Hugging Face folder, if one was asked for."""
+    """The Hugging Face folder, if one was asked for and training came to its end."""
     global_step: int
     """Optimizer steps behind the final weights."""
+    max_steps: int
+    """Optimizer steps of the whole run; more than global_step where the run was told to stop."""
 
     def announce(self) -> None:
         """Says on the first rank where everything is."""
         if groups.is_global_zero():
+            if self.global_step < self.max_steps:
+                print(f"Stopped at step {self.global_step} of {self.max_steps}; start it again to go on.")
             print(f"Trained to step {self.global_step}. Checkpoints: {self.folders.checkpoints}")
             if self.exported is not None:
                 print(f"Hugging Face folder: {self.exported}")
@@ -71,6 +76,7 @@ def run(cfg: DictConfig) -> RunResult | None:
         print(render_plan(resolved), flush=True)
     if resolved.dry_run:
         return None
+    check_before_training(resolved)
     return _train(resolved, folders)
 
 
@@ -85,14 +91,22 @@ def _train(resolved: ResolvedRun, folders: RunFolders) -> RunResult:
     )
     if resume_from is not None:
         _restore_progress(trainer, model, resume_from)
-    if trainer.global_step < resolved.max_steps:
+    done_before = trainer.global_step >= resolved.max_steps
+    if done_before:
+        logging.info(f"All {resolved.max_steps} steps were done before; nothing is left to train.")
+    exported = None
+    if not done_before or _lacks_export(resolved):
         trainer.fit(model)
-    else:
-        logging.info(f"All {resolved.max_steps} steps were done before; nothing is left to do.")
-        return RunResult(folders, None, trainer.global_step)
-    assert model.engine is not None
-    exported = export_model(model.engine, resolved)
-    return RunResult(folders, exported, trainer.global_step)
+        assert model.engine is not None
+        if trainer.global_step >= resolved.max_steps:
+            exported = export_model(model.engine, resolved)
+    return RunResult(folders, exported, trainer.global_step, resolved.max_steps)
+
+
+def _lacks_export(resolved: ResolvedRun) -> bool:
+    """Whether the end of the run was cut off between its last checkpoint and its export."""
+    path = resolved.export.hf_path
+    return path is not None and not Path(path).exists()
 
 
 def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
@@ -101,6 +115,8 @@ def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
     # Megatron handles 16-bit weights itself; Lightning's precision plugins must stay out of it.
     arguments["precision"] = "32-true"
     arguments.update(_launched_devices())
+    if resolved.exp_manager.get("max_time_per_run") is not None:
+        arguments["max_time"] = resolved.exp_manager["max_time_per_run"]
     callbacks: list[Any] = [DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)]
     if show_bar:
         callbacks.append(StepProgressBar(log_every=arguments.get("log_every_n_steps") or 10))
@@ -136,6 +152,11 @@ def _restore_progress(trainer: Trainer, model: ContextExtensionModel, folder: Pa
     # Lightning has no setter: this counter is what trainer.global_step and max_steps read.
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     progress.ready = progress.completed = summary.global_step
+    # Two more counters of steps: the axis of loggers, and what val_check_interval divides.
+    epoch_loop = trainer.fit_loop.epoch_loop
+    epoch_loop._batches_that_stepped = summary.global_step
+    batches = epoch_loop.batch_progress.total
+    batches.ready = batches.started = batches.processed = batches.completed = summary.global_step
     logging.info(f"Going on from {folder}: step {summary.global_step}.")
 
 
