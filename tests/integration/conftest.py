@@ -1,4 +1,4 @@
-"""One world for all integration tests of a session: it costs seconds, and runs in it are kept to compare with."""
+"""One world for all integration tests of a session; runs made in it are kept to compare with."""
 
 from __future__ import annotations
 

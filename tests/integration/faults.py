@@ -1,8 +1,9 @@
-"""Mistakes that a parallel run could make, planted in forked ranks: comparisons must notice each of them."""
+"""Planted in forked ranks before the script: mistakes to be noticed, and ends before their time."""
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 
@@ -54,6 +55,32 @@ def give_replicas_the_same_samples() -> None:
 
     original = loaders.ConsecutiveSampler
     loaders.ConsecutiveSampler = lambda **kwargs: original(**{**kwargs, "dp_rank": 0})  # type: ignore[assignment,misc]
+
+
+def signal_at_step(step: int, number: int, last_rank_only: bool) -> None:
+    """Sends the process a signal where gradients of `step` are ready and weights are not yet updated."""
+    from nemo_pi.training.engine import MegatronEngine
+
+    _signal_at_call(MegatronEngine, "step", step, number, last_rank_only)
+
+
+def kill_while_saving(save: int) -> None:
+    """Kills the process in its checkpoint number `save`, when tensors are written and the manifest is not."""
+    from nemo_pi.checkpoint import distributed
+
+    _signal_at_call(distributed, "_seal", save, signal.SIGKILL, False)
+
+
+def _signal_at_call(owner: Any, name: str, call: int, number: int, last_rank_only: bool) -> None:
+    original, calls = getattr(owner, name), [0]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call and (_is_last_rank() or not last_rank_only):
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
 
 
 def _is_last_rank() -> bool:

@@ -1,8 +1,9 @@
 """Starts examples/extend_context.py on several ranks, in three ways.
 
-`warm`: ranks are forked from an interpreter that has imported everything (importing costs each rank some ten
-seconds, a run a second or two). A rank sees the environment torchrun would give it and executes the script's
-file as `__main__`. `torchrun`: torchrun itself. `lightning`: one plain process, whose trainer starts the others.
+`warm`: ranks are forked from an interpreter that has imported everything (importing costs each rank some
+ten seconds, a run a second or two). A rank sees the environment torchrun would give it and executes the
+script's file as `__main__`. `torchrun`: torchrun itself. `lightning`: one plain process, whose trainer
+starts the others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "examples" / "extend_context.py"
 PREPROCESS = ROOT / "examples" / "preprocess_data.py"
 TIMEOUT_SECONDS = 300
+_START_METHOD = "forkserver"
+Fault = tuple[Any, ...]
+"""Name of a function of faults.py, then its arguments."""
 
 # What examples/ need; imported once, before ranks are forked.
 _PRELOAD = [
@@ -62,7 +66,7 @@ def launch(
     folder: Path,
     ranks: int = 1,
     launcher: str = "warm",
-    fault: str | None = None,
+    fault: Fault | None = None,
     script: Path = EXTEND,
 ) -> Finished:
     """Runs `script` and waits for its end.
@@ -72,7 +76,7 @@ def launch(
         folder: its working folder; made if need be. Output of the ranks goes beside it.
         ranks: processes.
         launcher: warm, torchrun or lightning.
-        fault: only warm: `name` of a function of faults.py that every rank calls before the script.
+        fault: only warm: a function of faults.py, and its arguments, that every rank calls before the script.
         script: what to execute.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +116,9 @@ def free_port() -> int:
 
 
 def _warm(function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, ranks: int) -> Finished:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context = multiprocessing.get_context(_START_METHOD)
+    if _START_METHOD == "forkserver":
+        context.set_forkserver_preload(_PRELOAD)
     port = free_port()
     environments = [_rank_environment(rank, ranks, port) for rank in range(ranks)]
     processes: list[BaseProcess] = []
@@ -180,9 +185,9 @@ def _rank(
     folder: Path,
     rank: int,
 ) -> None:
-    for kind, descriptor in (("out", 1), ("err", 2)):
+    for descriptor, kind, stream in ((1, "out", "stdout"), (2, "err", "stderr")):
         os.dup2(os.open(_log(folder, rank, kind), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        setattr(sys, stream, os.fdopen(descriptor, "w", buffering=1, closefd=False))
     for variable in _LAUNCHER_VARIABLES:
         os.environ.pop(variable, None)
     os.environ.update(environment)
@@ -193,8 +198,9 @@ def _rank(
     function(*arguments)
 
 
-def _execute(script: str, arguments: list[str], fault: str | None) -> None:
+def _execute(script: str, arguments: list[str], fault: Fault | None) -> None:
     sys.argv = [script, *arguments]
     if fault is not None:
-        getattr(importlib.import_module("tests.integration.faults"), fault)()
+        name, *values = fault
+        getattr(importlib.import_module("tests.integration.faults"), name)(*values)
     runpy.run_path(script, run_name="__main__")

@@ -58,7 +58,7 @@ FAULTS = (
 def test_the_comparison_notices_a_planted_fault(world: World, fault: str, row: Row) -> None:
     reference = reference_of(row, world)
     name = f"fault-{row.name}-{fault}"
-    run = world.run(name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, fault=fault)
+    run = world.run(name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, fault=(fault,))
     run.finished.check()
     with pytest.raises(AssertionError, match="differs"):
         assert_same_training(run, reference, world, row.model, row.tolerance)

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.integration.launch import EXTEND, PREPROCESS, ROOT, Finished, call, launch
+from tests.integration.launch import EXTEND, PREPROCESS, ROOT, Fault, Finished, call, launch
 from tests.integration.products import Curves, Weights, read_curves, read_weights
 
 CHARACTERS = 60_000  # of text: some 20,000 tokens, three times what the longest run reads
@@ -27,9 +27,11 @@ class Run:
         return self.folder / "results" / "run"
 
     @property
-    def checkpoints(self) -> list[str]:
-        """Names of the distributed checkpoints, oldest first."""
-        return sorted(path.name for path in (self.logs / "checkpoints").glob("*"))
+    def checkpoints(self) -> list[int]:
+        """Steps of the distributed checkpoints, in order."""
+        return sorted(
+            int(path.name.removeprefix("step_")) for path in (self.logs / "checkpoints").glob("step_*")
+        )
 
     @property
     def exported(self) -> Path:
@@ -72,9 +74,9 @@ class World:
         model: str = "untied",
         ranks: int = 1,
         launcher: str = "warm",
-        fault: str | None = None,
+        fault: Fault | None = None,
     ) -> Run:
-        """Trains in a folder of this name, which may hold an earlier run to resume, and returns what is there."""
+        """Trains in a folder of this name; it may hold an earlier run to resume."""
         folder = self.folder / name
         arguments = self.arguments(*overrides, model=model)
         finished = launch(
@@ -82,11 +84,11 @@ class World:
         )
         return Run(folder, finished)
 
-    def reference(self, *overrides: str, model: str = "untied") -> Run:
-        """The run on one rank, made once for all tests that compare with it."""
-        key = (model, *overrides)
+    def reference(self, *overrides: str, model: str = "untied", ranks: int = 1) -> Run:
+        """An undisturbed run, made once for all tests that compare with it."""
+        key = (model, str(ranks), *overrides)
         if key not in self._references:
-            run = self.run(f"one-rank-{len(self._references)}", *overrides, model=model)
+            run = self.run(f"reference-{len(self._references)}", *overrides, model=model, ranks=ranks)
             run.finished.check()
             self._references[key] = run
         return self._references[key]
