@@ -54,12 +54,10 @@ def score_logits(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
     """
     logits_NV = logits_NV.float()
     chosen_N = logits_NV.gather(-1, labels_N[:, None]).squeeze(-1)
-    # The flag compares values, then breaks ties by index, because torch.argmax promises nothing about ties.
     maximum_N = logits_NV.amax(-1)
+    # torch.argmax promises nothing about ties. NaN equals nothing: a broken model has no greedy choice.
     first_best_N = (logits_NV == maximum_N[:, None]).int().argmax(-1)
-    is_greedy_N = (first_best_N == labels_N) & (
-        chosen_N == maximum_N
-    )  # the latter is false where logits are NaN
+    is_greedy_N = (chosen_N == maximum_N) & (first_best_N == labels_N)
     return chosen_N - logits_NV.logsumexp(-1), is_greedy_N
 
 

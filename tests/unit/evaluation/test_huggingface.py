@@ -140,6 +140,16 @@ def test_pickled_weights_and_other_folders_are_refused(
             HuggingFaceScorer(wrong, device="cpu")
 
 
+def test_pickled_weights_beside_other_safetensors_are_refused(
+    llama: LlamaForCausalLM, llama_folder: Path, tmp_path: Path
+) -> None:
+    folder = copy(llama_folder, tmp_path)
+    (folder / "model.safetensors").rename(folder / "something_else.safetensors")
+    torch.save(llama.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        HuggingFaceScorer(folder, device="cpu")
+
+
 def test_code_in_the_folder_is_not_run(llama_folder: Path, tmp_path: Path) -> None:
     folder, mark = copy(llama_folder, tmp_path), tmp_path / "ran"
     config = json.loads((folder / "config.json").read_text())

@@ -98,6 +98,24 @@ def test_greedy_under_teacher_forcing_is_what_generate_does(
     assert retrieves(scorer, documents) == expected
 
 
+@pytest.mark.parametrize("num_answer", [1, 2, 5])
+def test_every_answer_token_counts_and_no_other(num_answer: int) -> None:
+    class Flags:
+        name = "flags"
+
+        def score(
+            self, tokens_BS: torch.Tensor, labels_BS: torch.Tensor, position_ids_BS: torch.Tensor
+        ) -> TokenScores:
+            # Label 1 is not the greedy choice, label 0 is.
+            return TokenScores(torch.zeros(labels_BS.shape), labels_BS == 0)
+
+    # Eight documents of eight tokens, each with its only wrong token at another place.
+    documents = [
+        answered(ids[:-num_answer], ids[-num_answer:]) for ids in torch.eye(8, dtype=torch.int64).tolist()
+    ]
+    assert retrieves(Flags(), documents) == [place < 8 - num_answer for place in range(8)]
+
+
 def test_the_protocol_is_named() -> None:
     plan = PasskeyPlan(lengths=(400,), depths=(0.25, 0.0), num_trials=5, seed=3)
     protocol = plan.protocol

@@ -36,6 +36,21 @@ def test_every_length_in_a_row_and_far_ones_are_hit_at_both_ends(tokenizer: Any)
             assert len(passkey_document(tokenizer, length, 0, seed=0, depth=depth).token_ids) == length
 
 
+def test_a_tokenizer_that_looks_far_around_gets_exact_lengths_too() -> None:
+    class Sevens:
+        """Every seven bytes are a token, so that a change shifts all that follow."""
+
+        bos_id = None
+
+        def encode(self, text: str) -> list[int]:
+            data = text.encode()
+            return [hash(data[i : i + 7]) for i in range(0, len(data), 7)]
+
+    for length in range(shortest_length(Sevens()), 200):
+        for trial in range(5):
+            assert len(passkey_document(Sevens(), length, trial, seed=0).token_ids) == length
+
+
 def test_the_document_is_the_papers(byte_tokenizer: Any) -> None:
     assert SENTENCES == (
         "The grass is green.",
