@@ -28,13 +28,14 @@ help: ## list the targets
 
 venv: $(STAMP) ## create .venv with everything tested together (again only when the pins change)
 
-# Safe to interrupt at any point: an environment without a working pip is made anew, and a package whose
-# installation was cut off has no RECORD, is forgotten and installed again; the others stay.
+# Safe to interrupt at any point: an environment without a working pip, or made for another folder, is made
+# anew; a package whose installation was cut off has no RECORD, is forgotten and installed again; others stay.
 $(STAMP): setup.py constraints.txt
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11, 3.12 or 3.13 with venv found; give one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 		exit 1; fi
-	@$(PY) -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV); }
+	@if ! grep -qsF " $(CURDIR)/$(VENV)" $(VENV)/pyvenv.cfg || ! $(PY) -m pip --version >/dev/null 2>&1; then \
+		rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV); fi
 	@for info in $(VENV)/lib/python3*/site-packages/*.dist-info; do \
 		if [ -d "$$info" ] && [ ! -f "$$info/RECORD" ]; then rm -rf "$$info"; fi; done
 	@rm -rf $(STAMP) $(VENV)/lib/python3*/site-packages/~*
