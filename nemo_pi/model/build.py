@@ -93,12 +93,11 @@ def check_backends(
     """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
 
     Raises:
-        BackendUnavailableError: the rotary kernel or context parallelism asked for cannot be had here.
+        BackendUnavailableError: the rotary kernel asked for, or more than one context-parallel rank, cannot be had.
     """
     needs = rotary_needs(shape.head_dim, extension.rotary_dim, extension.interleaved, options.params_dtype)
     select_rotary_kernel(options.rotary_kernel, needs)
-    if not options.transformer_engine:
-        refuse_context_parallel(layout.cp)
+    refuse_context_parallel(layout.cp)
 
 
 def build_model_chunks(

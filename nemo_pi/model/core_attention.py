@@ -39,7 +39,7 @@ class DocumentBoundaries:
 
 
 def refuse_context_parallel(size: int) -> None:
-    """Refuses to split sequences over ranks, which SdpaCoreAttention cannot do.
+    """Refuses to split sequences over ranks: positions and labels are not dealt out with them yet.
 
     Raises:
         BackendUnavailableError: `size` (context-parallel ranks) is above 1.
@@ -47,9 +47,9 @@ def refuse_context_parallel(size: int) -> None:
     if size > 1:
         raise BackendUnavailableError(
             "model.context_parallel_size",
-            required="Transformer Engine's attention for more than 1 context-parallel rank",
+            required="1 (this version does not split sequences over ranks)",
             given=size,
-            mend="install transformer-engine on a GPU machine, or set context_parallel_size: 1",
+            mend="set context_parallel_size: 1; tensor parallelism with sequence_parallel: true saves memory too",
         )
 
 
