@@ -26,6 +26,8 @@ class Harmless:
     """Why nobody misses it."""
     loggers: tuple[str, ...] = ()
     """The loggers that may utter it; none where it is a Python warning."""
+    on_gpu: bool = True
+    """Whether it is as harmless where there is a GPU."""
 
 
 _FALLBACK = "the plan says which attention and kernels run; the optimizer is torch's fused one without them"
@@ -61,6 +63,11 @@ HARMLESS: tuple[Harmless, ...] = (
     Harmless(
         r"The '\w+_dataloader' does not have many workers",
         "tokens are read from a memory map, faster than worker processes hand them over",
+    ),
+    Harmless(
+        r"When using (async grad allreduce|sequence parallelism) it is recommended .* CUDA_DEVICE_MAX_CONNECTIONS",
+        "there are no CUDA connections",
+        on_gpu=False,
     ),
     # ---- log records
     Harmless(r"OneLogger: Setting error_handling_strategy", _TELEMETRY, ("nv_one_logger.api.config",)),
@@ -125,6 +132,8 @@ def hide_harmless_messages() -> None:
         return
     patterns: dict[str, list[str]] = {}
     for message in HARMLESS:
+        if not message.on_gpu and _has_gpu():
+            continue
         if not message.loggers:
             # The category must be Warning itself: NeMo takes an ignored category for ignored altogether,
             # and would drop every other UserWarning with these.
@@ -135,3 +144,10 @@ def hide_harmless_messages() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(existing, _HarmlessFilter) for existing in logger.filters):
             logger.addFilter(_HarmlessFilter(found))
+
+
+def _has_gpu() -> bool:
+    # Imported here: everything else in this file must take effect before the first heavy import.
+    import torch
+
+    return torch.cuda.is_available()

@@ -9,6 +9,7 @@ from torch import Tensor
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.build import BuildOptions
+from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.rope.layout import interleaved_from_halves
 from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
@@ -49,6 +50,16 @@ def test_a_kernel_that_cannot_run_stops_the_model(kernel: str) -> None:
 def test_an_unknown_kernel_stops_the_model() -> None:
     with pytest.raises(ConfigError, match="rotary_kernel"):
         attention_of("tritn")
+
+
+def test_each_layer_takes_the_kernel_it_is_told() -> None:
+    """Without the look ahead of build_model_chunks."""
+    config = build().config
+    spec = decoder_spec(config, None, use_transformer_engine=False, rotary_kernel="tritn", rotary_dim=8)
+    layer = spec.layer_specs[0].submodules.self_attention
+    assert layer.params["rotary_dim"] == 8
+    with pytest.raises(ConfigError, match="tritn"):
+        layer.module(config=config, submodules=layer.submodules, layer_number=1, **layer.params)
 
 
 def test_named_kernel_equals_the_chosen_one() -> None:

@@ -28,12 +28,14 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
         self.batches: list[dict[str, torch.Tensor]] = []
+        self.rates: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.steps.append({key: float(value) for key, value in trainer.callback_metrics.items()})
         self.batches.append(batch)
+        self.rates.append(pl_module.engine.optimizer.param_groups[0]["lr"])
 
 
 def test_losses_equal_a_plain_loop_and_names_are_nemos(inputs: Path, tmp_path: Path) -> None:
@@ -91,6 +93,7 @@ def test_the_learning_rate_follows_the_schedule(inputs: Path, tmp_path: Path) ->
     recorder = Recorder()
     fit(resolved(inputs, tmp_path, **changes), recorder)
     assert [step["lr"] for step in recorder.steps] == pytest.approx([5e-4, 7.5e-4, 1e-3])
+    assert recorder.rates == pytest.approx([5e-4, 7.5e-4, 1e-3])
 
 
 def test_a_split_model_does_not_fit_into_a_nemo_file(inputs: Path, tmp_path: Path) -> None:

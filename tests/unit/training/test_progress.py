@@ -40,7 +40,7 @@ def test_a_resumed_run_starts_where_it_left_off(capsys: pytest.CaptureFixture[st
     drive(StepProgressBar(log_every=1), 12, 13, {**METRICS, "val_loss": 2.5})
     text = capsys.readouterr().err
     assert "13/20" in text and "val=2.5000" in text
-    assert " 1/20" not in text
+    assert not re.search(r"\b[01]/20", text)
 
 
 def test_disabled_it_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,7 @@ SEEN_WARNINGS = [
 ]
 KEPT_RECORDS = [
     ("nemo_logger", "Experiments will be logged at results/run"),
+    ("nemo_logger", "no such key in ExpManager schema"),
     ("nemo_logger", "Told to stop: saving step 7 first."),
     ("lightning.pytorch.utilities.rank_zero", "GPU available: True (cuda), used: True"),
     ("lightning.fabric.utilities.distributed", "Initializing distributed: GLOBAL_RANK: 0, MEMBER: 1/4"),
@@ -115,6 +116,14 @@ def test_warnings_that_are_named_disappear(text: str) -> None:
     assert warned(text)
     hide_harmless_messages()
     assert not warned(text)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_advice_for_gpus_is_shown_on_gpus(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    hide_harmless_messages()
+    advice = "When using async grad allreduce it is recommended to set the environment variable "
+    assert warned(advice + "CUDA_DEVICE_MAX_CONNECTIONS to 1 for maximum speedup") is gpu
 
 
 def test_everything_else_is_shown() -> None:

@@ -9,13 +9,14 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.training.settings import (
     engine_settings,
     run_of_model_config,
     schedule,
     self_contained_model_config,
 )
-from tests.unit.config.builders import SHAPE, run_of
+from tests.unit.config.builders import SHAPE, run_of, summary_of
 
 EVERYTHING = {
     "rotary_kernel": "torch",
@@ -82,13 +83,13 @@ def test_no_clipping(clip: float | None) -> None:
 @pytest.mark.parametrize(
     ("world_size", "model", "sharded"),
     [
-        (1, {}, False),
+        (1, {}, True),
         (2, {"global_batch_size": 2}, True),
-        (2, {"tensor_model_parallel_size": 2}, False),
+        (2, {"tensor_model_parallel_size": 2}, True),
         (2, {"global_batch_size": 2, "use_distributed_optimizer": False}, False),
     ],
 )
-def test_optimizer_states_are_sharded_where_there_are_replicas(
+def test_optimizer_states_are_sharded_over_any_number_of_replicas(
     world_size: int, model: dict[str, Any], sharded: bool
 ) -> None:
     assert engine_settings(run_of(model, world_size=world_size)).optim.distributed is sharded
@@ -115,3 +116,17 @@ def test_a_nemo_files_section_rebuilds_the_model_without_the_checkpoint(model: d
     assert (again.shape, again.extension) == (run.shape, run.extension)
     assert again.training_length == run.training_length
     assert again.shape == SHAPE
+
+
+def test_a_nemo_files_section_holds_what_only_the_checkpoint_said() -> None:
+    yarn = ContextExtension.build(
+        original_window=512,
+        target_window=4096,
+        method="yarn",
+        head_dim=SHAPE.head_dim,
+        base=50_000.0,
+        extra_args={"beta_fast": 16.0},
+    )
+    run = run_of({"max_position_embeddings": None}, summary=summary_of(extension=yarn))
+    assert run.extension == yarn
+    assert run_of_model_config(self_contained_model_config(run)).extension == yarn

@@ -16,8 +16,9 @@ from tests.unit.training.runs import fit, resolved
 @pytest.mark.usefixtures("one_rank")
 def test_groups_come_up_and_weights_are_wrapped_once(inputs: Path, tmp_path: Path) -> None:
     parallel_state.destroy_model_parallel()
-    model, _ = fit(resolved(inputs, tmp_path), max_steps=1)
+    model, trainer = fit(resolved(inputs, tmp_path), max_steps=1)
     assert parallel_state.model_parallel_is_initialized() and groups.data_size() == 1
+    assert trainer.strategy.model is model  # Lightning's own would be a TorchDDP around it
     assert not any(isinstance(module, TorchDDP) for module in model.modules())
     assert model.engine is not None
     assert all(isinstance(module, DistributedDataParallel) for module in model.engine.modules)
