@@ -65,7 +65,7 @@ HARMLESS: tuple[Harmless, ...] = (
         "tokens are read from a memory map, faster than worker processes hand them over",
     ),
     Harmless(
-        r"When using (async grad allreduce|sequence parallelism) it is recommended .* CUDA_DEVICE_MAX_CONNECTIONS",
+        r"When using (async grad allreduce|sequence parallelism) it is recommended .* CUDA_DEVICE",
         "there are no CUDA connections",
         on_gpu=False,
     ),
