@@ -113,13 +113,10 @@ def convert(value: Any, hint: Any, path: str) -> Any:
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], path: str) -> Any:
-    """The first option that takes the value; an exact type goes before a conversion."""
+    """The first option that takes the value."""
     if value is None and type(None) in options:
         return None
     rest = [option for option in options if option is not type(None)]
-    for option in rest:
-        if type(value) is (get_origin(option) or option):
-            return convert(value, option, path)
     if len(rest) == 1:
         return convert(value, rest[0], path)
     for option in rest:
@@ -148,7 +145,7 @@ def _convert_scalar(value: Any, hint: Any, path: str) -> Any:
         return value
     if hint is str and isinstance(value, str):
         return value
-    if hint in (int, float) and not isinstance(value, bool):
+    if hint in (int, float):
         number = _number(value)
         if number is not None and (hint is float or float(number).is_integer()):
             return hint(number)

@@ -121,6 +121,10 @@ def test_wrong_values_are_refused_by_name(model: dict[str, Any], field: str) -> 
         ({"trainer": {"max_steps": 100, "precision": "fp32"}}, "trainer.precision"),
         ({"trainer": {"max_steps": 100, "_target_": "x"}}, "trainer._target_"),
         ({"trainer": 3}, "trainer"),
+        (
+            {"exp_manager": {"wandb_logger_kwargs": {"_target_": "x"}}},
+            "exp_manager.wandb_logger_kwargs._target_",
+        ),
         ({"dry_run": "yes"}, "dry_run"),
         ({"name": "${nothing.here}"}, "name"),
         ({"name": "${oc.env:NEMO_PI_TEST_SURELY_NOT_SET}"}, "name"),
