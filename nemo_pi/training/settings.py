@@ -34,7 +34,8 @@ def engine_settings(run: ResolvedRun) -> EngineSettings:
         eps=run.optim.eps,
         weight_decay=run.optim.weight_decay,
         clip_grad=run.gradient_clip_val or 0.0,
-        distributed=run.use_distributed_optimizer and run.parallel.dp * run.parallel.cp > 1,
+        # Also where there is one replica: its checkpoints can be resumed with any number of them.
+        distributed=run.use_distributed_optimizer,
     )
     return EngineSettings(
         shape=run.shape,

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
+from nemo_pi.checkpoint.manifest import read_manifest
+from nemo_pi.errors import CheckpointError
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.training.engine import MegatronEngine
+from nemo_pi.training.optimizer import load_states, prepare_to_load
 
+_SHARDED = "use_distributed_optimizer"
 # Optimizer states split over replicas are saved so that any other layout can read them.
 _RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
 
@@ -38,7 +42,8 @@ def save_engine(
     with cpu_shim():
         model = _model_state(engine)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=False)}
-        save_distributed(folder, state, meta, tokenizer_path=tokenizer_path)
+        kind = {_SHARDED: engine.settings.optim.distributed}
+        save_distributed(folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path)
 
 
 def load_weights(engine: MegatronEngine, folder: Path) -> None:
@@ -49,13 +54,30 @@ def load_weights(engine: MegatronEngine, folder: Path) -> None:
 
 
 def load_engine(engine: MegatronEngine, folder: Path) -> None:
-    """Reads weights and optimizer, to go on with a run; `engine` after start_training."""
+    """Reads weights and optimizer, to go on with a run; `engine` after start_training.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or was written by the other kind of optimizer.
+    """
+    _check_kind(folder, engine.settings.optim.distributed)
     with cpu_shim():
         model = _model_state(engine)
+        prepare_to_load(engine.optimizer)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=True)}
         loaded = load_distributed(folder, state)
         _assign_weights(engine, loaded)
-        engine.optimizer.load_state_dict(loaded["optimizer"])
+        load_states(engine.optimizer, loaded["optimizer"])
+
+
+def _check_kind(folder: Path, sharded: bool) -> None:
+    saved = read_manifest(folder).get(_SHARDED, sharded)
+    if saved != sharded:
+        raise CheckpointError(
+            f"{folder}: optimizer states",
+            required=f"model.use_distributed_optimizer={str(saved).lower()}, as they were saved",
+            given=str(sharded).lower(),
+            mend="set it back, or start a new run (another name) from this checkpoint's weights",
+        )
 
 
 def _assign_weights(engine: MegatronEngine, loaded: dict[str, Any]) -> None:
