@@ -18,7 +18,8 @@ DOCUMENTS = (
 )
 YARN = ("model.pos_scaling_type=yarn",)
 RECOMPUTE = ("model.activations_checkpoint_granularity=full",)
-BF16 = ("trainer.precision=bf16-mixed",)
+# A larger learning rate: at 1e-3, a norm's weight of 1 does not move by one step of bfloat16.
+BF16 = ("trainer.precision=bf16-mixed", "model.optim.lr=1.0e-2")
 LONG = ("trainer.max_steps=20", "trainer.val_check_interval=20")
 
 
@@ -28,9 +29,9 @@ class Tolerance:
 
     loss: float = 1e-6
     """Relative, every step, training and validation."""
-    grad_norm: float = 3e-6
+    grad_norm: float = 5e-6
     """Relative, every step."""
-    update: float = 1e-3
+    update: float = 2e-4
     """Distance of any final tensor from the reference's, as a part of the distance training moved it."""
 
 

@@ -7,8 +7,9 @@ import signal
 import numpy as np
 import pytest
 
+from nemo_pi.training.cli import USER_ERROR
 from tests.integration.launch import Fault
-from tests.integration.rows import PP2, SP, TP2, VPP2, Tolerance
+from tests.integration.rows import BF16, PLAIN_OPTIMIZER, PP2, SP, TP2, VPP2, Tolerance
 from tests.integration.test_parity import assert_same_training
 from tests.integration.world import Run, World
 
@@ -35,6 +36,8 @@ def assert_bit_identical(run: Run, uninterrupted: Run) -> None:
 KILLED = (
     ("all-ranks", 2, (), ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("one-rank-of-two", 2, TP2 + SP, ("signal_at_step", 4, signal.SIGKILL, True), [2]),
+    ("plain-optimizer", 2, PLAIN_OPTIMIZER, ("signal_at_step", 4, signal.SIGKILL, False), [2]),
+    ("bf16", 2, BF16, ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("while-saving", 1, (), ("kill_while_saving", 2), [2]),
     ("before-the-first-checkpoint", 1, (), ("signal_at_step", 2, signal.SIGKILL, False), []),
 )
@@ -107,6 +110,14 @@ def test_a_finished_run_started_again_writes_the_export_it_lacks(world: World) -
     again.finished.check()
     assert again.checkpoints == [3]
     assert_bit_identical(again, world.reference())
+
+
+def test_the_two_kinds_of_optimizer_do_not_read_each_other(world: World) -> None:
+    world.run("kinds", "model.export.hf_path=null").finished.check()
+    flipped = world.run("kinds", "trainer.max_steps=4", *PLAIN_OPTIMIZER)
+    assert flipped.finished.statuses == (USER_ERROR,)
+    assert "required model.use_distributed_optimizer=true" in flipped.finished.err
+    assert "Traceback" not in flipped.finished.err
 
 
 MOVES = (
