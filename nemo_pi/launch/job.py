@@ -102,7 +102,7 @@ class SlurmJob:
     def _check_results(self) -> None:
         folder = PurePosixPath(self.results_folder)
         targets = [mount.split(":")[1] for mount in self.container_mounts]
-        kept = folder.is_absolute() and any(folder.is_relative_to(target) for target in targets)
+        kept = any(folder.is_relative_to(target) for target in targets)
         required = f"a folder under a mount's target ({', '.join(targets) or 'none given'})"
         _require(kept, "results_folder", required, self.results_folder)
 

@@ -128,7 +128,7 @@ if signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN:
 if "WAITS" in os.environ:
     signal.signal(signal.SIGUSR1, stop)
     (record / "ready").touch()
-    time.sleep(20)
+    time.sleep(120)
 sys.exit(status)
 """
 
@@ -159,7 +159,7 @@ def run(job: SlurmJob, cluster: dict[str, str], *arguments: str) -> Path:
     """Run the script to its end with bash; returns the folder of records."""
     script = Path(cluster["RECORD"]) / "job.sbatch"
     script.write_text(render_sbatch(job))
-    subprocess.run(["bash", str(script), *arguments], env=cluster, check=True, timeout=30)
+    subprocess.run(["bash", str(script), *arguments], env=cluster, check=True, timeout=120)
     return script.parent
 
 
@@ -224,12 +224,12 @@ def run_signalled(job: SlurmJob, cluster: dict[str, str]) -> tuple[int, Path]:
     script.write_text(render_sbatch(job))
     process = subprocess.Popen(["bash", str(script)], env={**cluster, "WAITS": "yes"})
     try:
-        for _ in range(100):
+        for _ in range(600):
             if (folder / "ready").exists():
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGUSR1)  # to the batch shell alone, as --signal=B: does
-        return process.wait(timeout=30), folder
+        return process.wait(timeout=120), folder
     finally:
         process.kill()
 
