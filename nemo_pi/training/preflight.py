@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf_target import check_target
+from nemo_pi.checkpoint.rotation import latest_checkpoint
+from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.errors import ConfigError
 from nemo_pi.model.build import check_backends
+from nemo_pi.training.folders import RunFolders
 from nemo_pi.training.loaders import check_data
 from nemo_pi.training.settings import engine_settings
 
@@ -22,3 +27,39 @@ def check_before_training(run: ResolvedRun) -> None:
     if run.export.hf_path is not None:
         check_target(Path(run.export.hf_path))
     check_data(run)
+
+
+def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
+    """The checkpoint that this run goes on from; None where it starts at its first step.
+
+    Raises:
+        ConfigError: the run's folder holds checkpoints of another model, of other positions, or of a run
+            that shall not be resumed (its next save would be in their way).
+    """
+    latest = latest_checkpoint(folders.checkpoints)
+    if latest is None:
+        return None
+    if not folders.resume:
+        raise ConfigError(
+            "exp_manager.resume_if_exists",
+            required=f"true, or a folder without checkpoints (found {latest})",
+            given=False,
+            mend="resume, or give the run another name, version or exp_dir",
+        )
+    found = read_summary(latest)
+    if (found.shape, found.extension) != (run.shape, run.extension):
+        raise ConfigError(
+            "name",
+            required=f"a new one: {latest} belongs to a run with {_differences(run, found)}",
+            given=run.name,
+            mend="give this run another name; restore_from_path starts a new run from a checkpoint's weights",
+        )
+    return latest
+
+
+def _differences(run: ResolvedRun, found: CheckpointSummary) -> str:
+    wanted = {**run.shape.to_dict(), **run.extension.to_dict()}
+    given = {**found.shape.to_dict(), **found.extension.to_dict()}
+    return ", ".join(
+        f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if given[key] != wanted[key]
+    )

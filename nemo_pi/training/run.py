@@ -15,7 +15,6 @@ from nemo.utils import logging
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig
 
-from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import checkpoint_path, resolve
 from nemo_pi.config.plan import render_plan
@@ -27,7 +26,7 @@ from nemo_pi.training.checkpointing import DistributedCheckpointing
 from nemo_pi.training.export import export_model
 from nemo_pi.training.folders import RunFolders, run_folders
 from nemo_pi.training.module import ContextExtensionModel
-from nemo_pi.training.preflight import check_before_training
+from nemo_pi.training.preflight import check_before_training, checkpoint_to_resume
 from nemo_pi.training.progress import StepProgressBar
 from nemo_pi.training.settings import self_contained_model_config
 from nemo_pi.training.strategy import MegatronStrategy
@@ -76,14 +75,14 @@ def run(cfg: DictConfig) -> RunResult | None:
         print(render_plan(resolved), flush=True)
     if resolved.dry_run:
         return None
+    resume_from = checkpoint_to_resume(resolved, folders)
     check_before_training(resolved)
-    return _train(resolved, folders)
+    return _train(resolved, folders, resume_from)
 
 
-def _train(resolved: ResolvedRun, folders: RunFolders) -> RunResult:
+def _train(resolved: ResolvedRun, folders: RunFolders, resume_from: Path | None) -> RunResult:
     if not torch.cuda.is_available():
         keep_freed_memory()
-    resume_from = latest_checkpoint(folders.checkpoints) if folders.resume else None
     trainer = _trainer(resolved, folders)
     exp_manager(trainer, folders.exp_manager_settings(resolved.exp_manager))
     model = ContextExtensionModel(

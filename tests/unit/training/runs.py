@@ -23,12 +23,12 @@ LENGTH = 32
 """Training length, in tokens."""
 
 
-def write_tokens(prefix: Path, documents: int = 40) -> Path:
+def write_tokens(prefix: Path, documents: int = 40, vocab_size: int = SHAPE.vocab_size) -> Path:
     """An indexed corpus of random documents, by megatron-core's own builder."""
     generator = torch.Generator().manual_seed(4)
     builder = IndexedDatasetBuilder(f"{prefix}.bin")
     for number in range(documents):
-        ids = torch.randint(0, SHAPE.vocab_size, (20 + number,), generator=generator)
+        ids = torch.randint(0, vocab_size, (20 + number,), generator=generator)
         builder.add_document(ids, [ids.numel()])
     builder.finalize(f"{prefix}.idx")
     return prefix
@@ -77,7 +77,7 @@ def configuration(inputs: Path, logs: Path, **changes: Any) -> DictConfig:
         }
     )
     for key, value in changes.items():
-        OmegaConf.update(cfg, key.replace("__", "."), value, force_add=True)
+        OmegaConf.update(cfg, key.replace("__", "."), value, merge=False, force_add=True)
     return cfg
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,15 @@ def train(engine: MegatronEngine, steps: range) -> list[float]:
     return losses
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_training_goes_on_as_if_never_saved(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_training_goes_on_as_if_never_saved(dtype: torch.dtype, sharded: bool, tmp_path: Path) -> None:
     build = BuildOptions(params_dtype=dtype, init_method_std=0.15)
-    engine = engine_of(build=build)
+    optim = replace(SMOOTH, distributed=sharded)
+    engine = engine_of(build=build, optim=optim)
     train(engine, range(2))
     save_engine(engine, tmp_path / "saved", META)
-    again = engine_of(build=build)
+    again = engine_of(build=build, optim=optim)
     assert not torch.equal(*(e.chunks[0].output_layer.weight for e in (engine, again)))
     load_engine(again, tmp_path / "saved")
     assert train(again, range(2, 5)) == train(engine, range(2, 5))

@@ -1,0 +1,109 @@
+"""What would stop a run later stops it before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.errors import BackendUnavailableError, CheckpointError, ConfigError, DataError
+from nemo_pi.training.checkpointing import checkpoint_folder
+from nemo_pi.training.folders import run_folders
+from nemo_pi.training.preflight import check_before_training, checkpoint_to_resume
+from nemo_pi.training.state import save_engine
+from tests.unit.model.models import SHAPE
+from tests.unit.training.loops import engine_of
+from tests.unit.training.runs import resolved, write_tokens
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+def test_a_sound_run_passes_and_leaves_nothing(inputs: Path, tmp_path: Path) -> None:
+    check_before_training(resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path / "hf")))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_kernel_that_cannot_run(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path, model__rotary_kernel="apex")
+    with pytest.raises(BackendUnavailableError, match="rotary_kernel"):
+        check_before_training(run)
+
+
+def test_an_export_folder_in_use(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    run = resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"diary\.txt"):
+        check_before_training(run)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_token_ids_outside_the_vocabulary(split: str, inputs: Path, tmp_path: Path) -> None:
+    """Data of a larger vocabulary, in whichever split."""
+    sound = write_tokens(tmp_path / "sound")
+    foreign = write_tokens(tmp_path / "foreign", vocab_size=2 * SHAPE.vocab_size)
+    prefixes = {"train": [str(sound)], "validation": [str(sound)], split: [str(foreign)]}
+    changes: dict[str, Any] = {"model__data__data_prefix": prefixes, "trainer__limit_val_batches": 1}
+    with pytest.raises(DataError, match="foreign"):
+        check_before_training(resolved(inputs, tmp_path / "logs", **changes))
+    changes["model__data__check_token_ids"] = False
+    check_before_training(resolved(inputs, tmp_path / "logs", **changes))
+
+
+def save(run: ResolvedRun, logs: Path, step: int) -> Path:
+    """A checkpoint of this run at some step."""
+    meta = {
+        "shape": run.shape.to_dict(),
+        "extension": run.extension.to_dict(),
+        "global_step": step,
+        "consumed_samples": 4 * step,
+    }
+    engine = engine_of(shape=run.shape, extension=run.extension)
+    folder = checkpoint_folder(logs / "checkpoints", step)
+    save_engine(engine, folder, meta)
+    return folder
+
+
+def test_the_latest_checkpoint_is_gone_on_from(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path)
+    assert checkpoint_to_resume(run, run_folders(run)) is None
+    for step in (2, 10, 9):
+        save(run, tmp_path, step)
+    latest = checkpoint_to_resume(run, run_folders(run))
+    assert latest == checkpoint_folder(tmp_path / "checkpoints", 10)
+    assert read_summary(latest).global_step == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model__pos_scaling_type": "yarn"}, "method linear instead of yarn"),
+        ({"model__max_position_embeddings": 128}, "target_window 256 instead of 128"),
+    ],
+)
+def test_another_runs_checkpoint_is_not(
+    changes: dict[str, Any], named: str, inputs: Path, tmp_path: Path
+) -> None:
+    save(resolved(inputs, tmp_path), tmp_path, 2)
+    other = resolved(inputs, tmp_path, **changes)
+    with pytest.raises(ConfigError, match=named):
+        checkpoint_to_resume(other, run_folders(other))
+
+
+def test_another_models_checkpoint_is_not(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path)
+    save(run, tmp_path, 2)
+    other = replace(run, shape=replace(run.shape, norm_epsilon=1e-6))
+    with pytest.raises(ConfigError, match="norm_epsilon 1e-05 instead of 1e-06"):
+        checkpoint_to_resume(other, run_folders(other))
+
+
+def test_a_run_that_does_not_resume_wants_a_folder_of_its_own(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path, exp_manager__resume_if_exists=False)
+    assert checkpoint_to_resume(run, run_folders(run)) is None
+    save(run, tmp_path, 2)
+    with pytest.raises(ConfigError, match="resume_if_exists"):
+        checkpoint_to_resume(run, run_folders(run))
