@@ -93,7 +93,7 @@ def check_backends(
     """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
 
     Raises:
-        BackendUnavailableError: the rotary kernel asked for, or more than one context-parallel rank, cannot be had.
+        BackendUnavailableError: the rotary kernel, or context parallelism, cannot be had.
     """
     needs = rotary_needs(shape.head_dim, extension.rotary_dim, extension.interleaved, options.params_dtype)
     select_rotary_kernel(options.rotary_kernel, needs)

@@ -49,7 +49,7 @@ def refuse_context_parallel(size: int) -> None:
             "model.context_parallel_size",
             required="1 (this version does not split sequences over ranks)",
             given=size,
-            mend="set context_parallel_size: 1; tensor parallelism with sequence_parallel: true saves memory too",
+            mend="set it to 1; sequence_parallel: true with tensor parallelism saves memory too",
         )
 
 
