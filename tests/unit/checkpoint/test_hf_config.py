@@ -54,7 +54,9 @@ def test_sizes_are_what_transformers_would_take(given: dict, config: type, extra
 
 def test_llama_may_leave_its_groups_open() -> None:
     config = {**LLAMA, "num_key_value_heads": None}
-    assert shape_from_config(config).num_query_groups == LlamaConfig.from_dict(config).num_key_value_heads == 8
+    assert (
+        shape_from_config(config).num_query_groups == LlamaConfig.from_dict(config).num_key_value_heads == 8
+    )
 
 
 REFUSED = [
