@@ -138,9 +138,11 @@ def test_nemo_still_passes_other_warnings_on() -> None:
     """NeMo drops all warnings of a category of which any is ignored."""
     from nemo.utils import logging as nemo_logging
 
-    hide_harmless_messages()
     stream = io.StringIO()
-    with nemo_logging.patch_stderr_handler(stream):
+    with warnings.catch_warnings(), nemo_logging.patch_stderr_handler(stream):
+        warnings.resetwarnings()  # other tests' libraries may have left filters of their own
+        hide_harmless_messages()
+        assert warnings.filters, "none of ours"
         nemo_logging._showwarning("this run will fail", UserWarning, "file.py", 1)
     assert "this run will fail" in stream.getvalue()
 
