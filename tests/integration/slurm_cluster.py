@@ -194,7 +194,7 @@ class SlurmCluster:
         words = self.command("scontrol", "--oneliner", "show", "job", job).split()
         return next((word.partition("=")[2] for word in words if word.startswith(f"{field}=")), "")
 
-    def wait_for(self, holds: object, what: str, seconds: float = 90) -> None:
+    def wait_for(self, holds: object, what: str, seconds: float = 240) -> None:
         """Wait until the callable `holds` says so; otherwise fail with the end of every log."""
         assert callable(holds)
         end = time.monotonic() + seconds
@@ -205,9 +205,12 @@ class SlurmCluster:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End every job, then the daemons, last started first."""
-        self.command("scancel", "--state=RUNNING")
-        self.command("scancel", "--state=PENDING")
+        """End every job and wait for it, then the daemons, last started first."""
+        for state in ("PENDING", "RUNNING"):
+            self.command("scancel", f"--state={state}")
+        end = time.monotonic() + 30  # Slurm itself kills after KillWait
+        while self.command("squeue", "--noheader") and time.monotonic() < end:
+            time.sleep(0.5)
         for process in reversed(self.daemons):
             process.terminate()
             try:
