@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from nemo_pi.rope.positions import positions_within
 
 
 class PositionMaker(Protocol):
@@ -37,7 +40,5 @@ class PlainPositions:
 
     def __call__(self, boundaries: NDArray[np.int64], index: int) -> NDArray[np.int64]:
         """Positions [S]; `index` plays no part."""
-        positions = np.arange(boundaries[-1], dtype=np.int64)
-        if self.reset:
-            positions -= np.repeat(boundaries[:-1], np.diff(boundaries))
-        return positions
+        stretches = boundaries if self.reset else boundaries[[0, -1]]
+        return positions_within(torch.from_numpy(stretches)).numpy()

@@ -24,6 +24,7 @@ from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, pass
 from nemo_pi.evaluation.perplexity import Progress
 from nemo_pi.evaluation.row import PasskeyGrid
 from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.windows import window_positions
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,7 @@ def retrieves(scorer: Scorer, documents: Sequence[PasskeyDocument]) -> list[bool
     """Say of each document, all of one length, whether greedy decoding would answer it."""
     ids = torch.tensor([document.token_ids for document in documents], dtype=torch.int64)
     tokens_BS, labels_BS = ids[:, :-1], ids[:, 1:]
-    position_ids_BS = torch.arange(tokens_BS.shape[1]).expand_as(tokens_BS)
-    is_greedy_BS = scorer.score(tokens_BS, labels_BS, position_ids_BS).is_greedy_BS.cpu()
+    is_greedy_BS = scorer.score(tokens_BS, labels_BS, window_positions(tokens_BS)).is_greedy_BS.cpu()
     pairs = zip(is_greedy_BS, documents, strict=True)
     return [bool(is_greedy_S[-document.num_answer_tokens :].all()) for is_greedy_S, document in pairs]
 

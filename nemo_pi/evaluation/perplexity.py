@@ -16,7 +16,15 @@ from torch import Tensor
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.windows import SCORED, WHOLE_DOCUMENT, Span, Window, plan_spans, plan_windows
+from nemo_pi.evaluation.windows import (
+    SCORED,
+    WHOLE_DOCUMENT,
+    Span,
+    Window,
+    plan_spans,
+    plan_windows,
+    window_positions,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being measured, tokens read so far, and tokens to read in all."""
@@ -165,10 +173,9 @@ def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Windo
     labels_BS = torch.stack([pair[1:] for pair in pairs])
     if plan.bos_id is not None:
         tokens_BS[:, 0] = plan.bos_id
-    index_S = torch.arange(length)
-    scores = scorer.score(tokens_BS, labels_BS, index_S.expand_as(tokens_BS))
+    scores = scorer.score(tokens_BS, labels_BS, window_positions(tokens_BS))
     num_scored_B = torch.tensor([w.num_scored for w in windows])
-    counts_BS = index_S >= length - num_scored_B[:, None]
+    counts_BS = torch.arange(length) >= length - num_scored_B[:, None]
     # masked_select, not a product with the mask: 0 · inf would be NaN.
     return -float(scores.logprob_BS.cpu().double().masked_select(counts_BS).sum())
 
