@@ -104,9 +104,24 @@ def data_group(with_context: bool = True) -> dist.ProcessGroup:
     return parallel_state.get_data_parallel_group(with_context_parallel=with_context)
 
 
+def replica_rank() -> int:
+    """Rank among all that hold the same weights: the data-parallel ranks times the context-parallel ones."""
+    return int(parallel_state.get_data_parallel_rank(with_context_parallel=True))
+
+
+def context_rank() -> int:
+    """Rank within the context-parallel group."""
+    return int(parallel_state.get_context_parallel_rank())
+
+
 def context_size() -> int:
     """Size of the context-parallel group."""
     return int(parallel_state.get_context_parallel_world_size())
+
+
+def context_group() -> dist.ProcessGroup:
+    """The context-parallel group."""
+    return parallel_state.get_context_parallel_group()
 
 
 def pipeline_rank() -> int:

@@ -33,7 +33,7 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
         tokenizer_path=tokenizer,
         dtype=run.export.dtype,
         groups=ModelGroups(tensor=groups.tensor_group(), pipeline=groups.pipeline_group()),
-        replica_rank=groups.data_rank(),
+        replica_rank=groups.replica_rank(),
         overwrite=overwrite,
     )
     logging.info(f"Wrote the Hugging Face folder {folder}")

@@ -68,11 +68,12 @@ def test_seed_decides_random_numbers() -> None:
 @pytest.mark.usefixtures("one_rank")
 def test_a_world_of_one() -> None:
     sizes = (groups.tensor_size(), groups.pipeline_size(), groups.data_size(), groups.context_size())
-    ranks = (groups.tensor_rank(), groups.pipeline_rank(), groups.data_rank())
-    assert sizes == (1, 1, 1, 1) and ranks == (0, 0, 0)
+    ranks = (groups.tensor_rank(), groups.pipeline_rank(), groups.data_rank(), groups.context_rank())
+    assert sizes == (1, 1, 1, 1) and ranks == (0, 0, 0, 0) and groups.replica_rank() == 0
     for group in (
         groups.tensor_group(),
         groups.pipeline_group(),
+        groups.context_group(),
         groups.data_group(),
         groups.data_group(False),
     ):

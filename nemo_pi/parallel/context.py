@@ -1,0 +1,129 @@
+"""Which tokens of each row a context-parallel rank holds: plain numbers and tensors, no process groups.
+
+Under a causal mask the last tokens of a sequence cost the most. So a sequence is cut into 2·cp chunks of one
+length, and rank r holds chunks r and 2·cp − 1 − r (zig-zag): every rank then attends to as many keys as any
+other. Everything that belongs to a token (label, mask, position) is dealt out with it; document boundaries
+stay those of the whole row, because attention reads the keys of the whole row.
+
+Shape legend: B rows, S tokens of a whole row, L = S/cp tokens of a rank's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from nemo_pi.errors import DataError
+
+Stretch = tuple[int, int]
+"""Consecutive tokens of a whole row: first, and one past the last."""
+
+
+def zigzag_stretches(boundaries: Sequence[int], size: int, rank: int) -> tuple[Stretch, ...]:
+    """The tokens that `rank` of `size` holds of one row, each document between two boundaries split zig-zag.
+
+    Args:
+        boundaries: ascending, from 0 to the row's length: (0, S) splits the row as one.
+        size: context-parallel ranks.
+        rank: this one among them.
+
+    Returns:
+        Stretches in the order in which the rank holds them; neighbouring ones are joined.
+
+    Raises:
+        DataError: a document whose length is not a multiple of 2 · size.
+    """
+    if size == 1:
+        return ((boundaries[0], boundaries[-1]),)
+    found: list[Stretch] = []
+    for start, stop in pairwise(boundaries):
+        chunk = _chunk_length(start, stop, size)
+        for number in (rank, 2 * size - 1 - rank):
+            first = start + number * chunk
+            if found and found[-1][1] == first:
+                first = found.pop()[0]
+            found.append((first, start + (number + 1) * chunk))
+    return tuple(found)
+
+
+def cuts(boundaries: Sequence[int], size: int) -> tuple[int, ...]:
+    """Between which tokens of a row chunks are made: its documents' ends, or only its own.
+
+    A document that is split by itself costs every rank the same. That needs every document of the row to be
+    a multiple of 2 · size long; otherwise the row is split as one, whose chunks know no documents.
+    """
+    if all((stop - start) % (2 * size) == 0 for start, stop in pairwise(boundaries)):
+        return tuple(boundaries)
+    return boundaries[0], boundaries[-1]
+
+
+def _chunk_length(start: int, stop: int, size: int) -> int:
+    if (stop - start) % (2 * size):
+        raise DataError(
+            "context-parallel split",
+            required=f"a length that is a multiple of 2 × context_parallel_size = {2 * size}",
+            given=f"{stop - start} tokens (from {start} to {stop} of the row)",
+            mend="pad the document, choose another sequence length, or fewer context-parallel ranks",
+        )
+    return (stop - start) // (2 * size)
+
+
+@dataclass(frozen=True)
+class ContextSplit:
+    """How the rows of one micro-batch are dealt over the context-parallel ranks."""
+
+    size: int
+    """Context-parallel ranks."""
+    rank: int
+    """This one among them."""
+    stretches: tuple[tuple[Stretch, ...], ...]
+    """Per row, what this rank holds, in the order in which it holds it."""
+    order_BS: Tensor
+    """int64, the place in the whole row of each token, rank after rank: entry (b, r·L + l) is where token l
+    of rank r's share of row b belongs."""
+
+    def take(self, x_BS: Tensor) -> Tensor:
+        """This rank's share [B, L] of something per token."""
+        share_BL = self.order_BS.chunk(self.size, dim=1)[self.rank]
+        return x_BS.gather(1, share_BL.to(x_BS.device))
+
+    def restore(self, x_BS: Tensor) -> Tensor:
+        """The inverse: whole rows [B, S] from the shares of all ranks, put one behind the other."""
+        return torch.empty_like(x_BS).scatter_(1, self.order_BS.to(x_BS.device), x_BS)
+
+    def to(self, device: torch.device) -> ContextSplit:
+        """The same, its order on `device`."""
+        return ContextSplit(self.size, self.rank, self.stretches, self.order_BS.to(device, non_blocking=True))
+
+
+def split_rows(rows: Sequence[Sequence[int]], size: int, rank: int) -> ContextSplit:
+    """Deals rows over ranks, document by document where all lengths allow it, else row by row.
+
+    Args:
+        rows: per row, ascending boundaries of its documents, from 0 to S.
+        size: context-parallel ranks.
+        rank: this one among them.
+
+    Raises:
+        DataError: a row whose length is not a multiple of 2 · size.
+    """
+    shares = [[zigzag_stretches(cuts(row, size), size, holder) for holder in range(size)] for row in rows]
+    order = [
+        torch.cat([torch.arange(first, stop) for share in row for first, stop in share]) for row in shares
+    ]
+    return ContextSplit(size, rank, tuple(row[rank] for row in shares), torch.stack(order))
+
+
+def slice_batch(batch: Mapping[str, Tensor], split: ContextSplit) -> dict[str, Tensor]:
+    """This rank's share of a micro-batch.
+
+    Args:
+        batch: tensors [B, S] of what belongs to a token (tokens, labels, loss_mask, position_ids), and
+            cu_seqlens, which is left as it is.
+        split: of these rows.
+    """
+    return {key: value if key == "cu_seqlens" else split.take(value) for key, value in batch.items()}
