@@ -1,0 +1,117 @@
+"""The training loss straight from hidden states: whole logits never exist, forward or backward.
+
+The gradient is computed in the forward pass, while a chunk's softmax is there: the loss is a weighted sum,
+so its gradient is known up to one factor, which the backward pass multiplies in. That saves a quarter of the
+matrix products against computing the logits a second time (Liger-Kernel, arXiv 2410.10989, does the same).
+
+Shape legend: N tokens, n tokens of one chunk, H hidden size, V rows of the vocabulary on this rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nemo_pi.model.vocab_parallel import accumulator_dtype, across_ranks, local_softmax, logit_gradient
+
+
+def weighted_loss_sum(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    labels_N: Tensor,
+    weight_N: Tensor,
+    *,
+    chunk_tokens: int,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """Σ weight · cross-entropy over tokens, a scalar in fp32 (fp64 for fp64 hidden states).
+
+    Its backward pass may run once. The gradient of `hidden_NH` is this rank's part: the sum over ranks is
+    the caller's (Megatron's mappings do it). Weight gradients add up in fp32 whatever the weights' dtype.
+
+    Args:
+        hidden_NH: final hidden states, the same on every rank of `group`.
+        weight_VH: this rank's rows of the output projection, ranks in order.
+        labels_N: int64 ids of the whole vocabulary, checked by the caller (see check_labels).
+        weight_N: weight of each token; 0 leaves it out.
+        chunk_tokens: tokens whose logits exist at once.
+        group: ranks the vocabulary is split over; None where this rank holds it all.
+    """
+    if torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad):
+        total: Tensor = _WeightedLossSum.apply(hidden_NH, weight_VH, labels_N, weight_N, chunk_tokens, group)
+        return total
+    with torch.no_grad():
+        return _Tokens(hidden_NH, weight_VH, labels_N, weight_N, chunk_tokens, group).loss_sum(None, None)
+
+
+class _WeightedLossSum(torch.autograd.Function):
+    """weighted_loss_sum with its gradients made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, *rest: Any) -> Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wide = accumulator_dtype(weight_VH)
+        grad_hidden_NH = torch.empty_like(hidden_NH) if wants_hidden else None
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=wide) if wants_weight else None
+        # Not save_for_backward: the backward pass scales these in place, which must not happen twice.
+        ctx.gradients = (grad_hidden_NH, grad_weight_VH)
+        ctx.weight_dtype = weight_VH.dtype
+        return _Tokens(hidden_NH, weight_VH, *rest).loss_sum(grad_hidden_NH, grad_weight_VH)
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the chunked loss has gradients for one backward pass only")
+        grad_hidden_NH, grad_weight_VH = ctx.gradients
+        ctx.gradients = None
+        if grad_hidden_NH is not None:
+            grad_hidden_NH.mul_(grad_total)
+        if grad_weight_VH is not None:
+            grad_weight_VH = grad_weight_VH.mul_(grad_total).to(ctx.weight_dtype)
+        return grad_hidden_NH, grad_weight_VH, None, None, None, None
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The arguments of weighted_loss_sum."""
+
+    hidden_NH: Tensor
+    weight_VH: Tensor
+    labels_N: Tensor
+    weight_N: Tensor
+    chunk_tokens: int
+    group: dist.ProcessGroup | None
+
+    def loss_sum(self, grad_hidden_NH: Tensor | None, grad_weight_VH: Tensor | None) -> Tensor:
+        """The weighted sum; fills `grad_hidden_NH` and adds to `grad_weight_VH` where they are given."""
+        losses = []
+        for start in range(0, self.hidden_NH.size(0), self.chunk_tokens):
+            chunk = slice(start, start + self.chunk_tokens)
+            hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]
+            softmax = local_softmax(hidden_nH @ self.weight_VH.t(), labels_n, self.group)
+            loss_n, shift_n = across_ranks(softmax, self.group)
+            losses.append(loss_n)
+            if grad_hidden_NH is None and grad_weight_VH is None:
+                continue
+            # Weighing tokens on the narrow side spares a pass over the chunk's logits.
+            weight_n1 = self.weight_N[chunk, None].to(hidden_nH.dtype)
+            grad_nV = logit_gradient(softmax, shift_n).to(hidden_nH.dtype)
+            if grad_hidden_NH is not None:
+                torch.mul(grad_nV @ self.weight_VH, weight_n1, out=grad_hidden_NH[chunk])
+            if grad_weight_VH is not None:
+                _add_product(grad_weight_VH, grad_nV.t(), hidden_nH * weight_n1)
+        empty_0 = self.hidden_NH.new_zeros(0, dtype=accumulator_dtype(self.hidden_NH))
+        loss_N = torch.cat([empty_0, *losses])
+        return (loss_N * self.weight_N.to(loss_N.dtype)).sum()
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right; `total` may be wider than the factors."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)

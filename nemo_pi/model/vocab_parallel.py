@@ -1,0 +1,158 @@
+"""The softmax of a vocabulary that may be split over tensor-parallel ranks, a chunk of tokens at a time.
+
+Whole logits are the largest tensor of a long sequence (32k tokens × 128k entries are 16.8 GB in fp32). Here
+a rank computes the logits of one chunk and of its own rows, and ranks exchange three numbers per token.
+
+Shape legend: N tokens, n tokens of one chunk, H hidden size, V rows of the vocabulary on this rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nemo_pi.errors import DataError
+
+
+@dataclass(frozen=True)
+class LocalSoftmax:
+    """A chunk's log-softmax over this rank's rows, and how to make it one over the whole vocabulary."""
+
+    logprob_nV: Tensor
+    """fp32 (fp64 for fp64 weights), normalised over this rank's rows."""
+    row_n: Tensor
+    """The label's row on this rank; 0 where another rank holds it."""
+    here_n: Tensor | None
+    """Whether this rank holds the label; None where it holds the whole vocabulary."""
+    logsumexp_n: Tensor | None
+    """Of this rank's logits; None where it holds the whole vocabulary."""
+
+
+def token_log_probs(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    labels_N: Tensor,
+    *,
+    chunk_tokens: int,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The labels' log-probabilities and whether each is the greedy choice, without any gradient.
+
+    Args:
+        hidden_NH: final hidden states, the same on every rank of `group`.
+        weight_VH: this rank's rows of the output projection, ranks in order.
+        labels_N: int64 ids of the whole vocabulary.
+        chunk_tokens: tokens whose logits exist at once.
+        group: ranks the vocabulary is split over; None where this rank holds it all.
+
+    Returns:
+        fp32 log-probabilities [N] in nats, and bool [N]: the label has the largest logit, and the lowest
+        index where several share it (never where a logit is NaN). The same on every rank.
+
+    Raises:
+        DataError: a label outside the vocabulary.
+    """
+    check_labels(labels_N, weight_VH.size(0) * (1 if group is None else dist.get_world_size(group)))
+    parts = []
+    with torch.no_grad():
+        for hidden_nH, labels_n in zip(
+            hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
+        ):
+            logits_nV = hidden_nH @ weight_VH.t()
+            softmax = local_softmax(logits_nV, labels_n, group)
+            loss_n, _ = across_ranks(softmax, group)
+            parts.append((-loss_n.float(), _is_greedy(logits_nV, labels_n, group)))
+    return torch.cat([logprob for logprob, _ in parts]), torch.cat([greedy for _, greedy in parts])
+
+
+def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
+    """Refuses ids outside the vocabulary, which ranks that share it would silently take for another's.
+
+    Args:
+        labels: token ids of any shape.
+        vocab_size: entries of the whole vocabulary.
+        name: what the ids are, for the message.
+
+    Raises:
+        DataError: an id below 0 or at or above vocab_size.
+    """
+    if not labels.numel():
+        return
+    low, high = (int(bound) for bound in torch.aminmax(labels))
+    if low >= 0 and high < vocab_size:
+        return
+    magic = " (-100, which other frameworks take for 'ignore', means nothing here)" if low == -100 else ""
+    raise DataError(
+        f"data {name}",
+        required=f"token ids from 0 to {vocab_size - 1} (the model's vocabulary)",
+        given=f"ids from {low} to {high}{magic}",
+        mend="tokenize the data with the checkpoint's own tokenizer; exclude positions by loss_mask",
+    )
+
+
+def local_softmax(logits_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None) -> LocalSoftmax:
+    """The log-softmax of a chunk's logits over this rank's rows, and where each label [n] is in it."""
+    logprob_nV = torch.log_softmax(logits_nV, dim=-1, dtype=accumulator_dtype(logits_nV))
+    if group is None:
+        return LocalSoftmax(logprob_nV, labels_n, None, None)
+    rows = logits_nV.size(1)
+    row_n = labels_n - dist.get_rank(group) * rows
+    here_n = (row_n >= 0) & (row_n < rows)
+    logsumexp_n = logits_nV[:, 0].to(logprob_nV.dtype) - logprob_nV[:, 0]
+    return LocalSoftmax(logprob_nV, row_n.where(here_n, 0), here_n, logsumexp_n)
+
+
+def across_ranks(softmax: LocalSoftmax, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | None]:
+    """Cross-entropy [n] over the whole vocabulary, and what to add to this rank's log-softmax [n] for it."""
+    label_n = softmax.logprob_nV.gather(1, softmax.row_n[:, None]).squeeze(1)
+    if group is None or softmax.here_n is None or softmax.logsumexp_n is None:
+        return -label_n, None
+    highest_n = softmax.logsumexp_n.clone()
+    dist.all_reduce(highest_n, dist.ReduceOp.MAX, group=group)
+    below_n = softmax.logsumexp_n - highest_n
+    sums_2n = torch.stack([below_n.exp(), (label_n + below_n).where(softmax.here_n, 0.0)])
+    dist.all_reduce(sums_2n, group=group)
+    whole_n = sums_2n[0].log()
+    return whole_n - sums_2n[1], below_n - whole_n
+
+
+def logit_gradient(softmax: LocalSoftmax, shift_n: Tensor | None) -> Tensor:
+    """softmax − one-hot [n, V] of the whole vocabulary, in place of the log-softmax."""
+    prob_nV = softmax.logprob_nV.exp_()
+    if shift_n is not None:
+        prob_nV.mul_(shift_n.exp()[:, None])
+    one_n = torch.ones_like(softmax.row_n, dtype=prob_nV.dtype)
+    if softmax.here_n is not None:
+        one_n = one_n.where(softmax.here_n, 0.0)
+    return prob_nV.scatter_add_(1, softmax.row_n[:, None], -one_n[:, None])
+
+
+def _is_greedy(logits_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Whether each label is the lowest index with the largest logit: argmax promises nothing about ties."""
+    rows = logits_nV.size(1)
+    highest_n = logits_nV.amax(-1)
+    if group is not None:
+        highest_n = _reduced_maximum(highest_n.float(), group)
+    is_best_nV = logits_nV == highest_n[:, None]
+    index_V = torch.arange(rows, device=logits_nV.device, dtype=torch.int32)
+    none = torch.iinfo(torch.int32).max
+    if group is None:
+        return index_V.where(is_best_nV, none).amin(-1) == labels_n
+    first_n = (index_V + dist.get_rank(group) * rows).where(is_best_nV, none).amin(-1)
+    dist.all_reduce(first_n, dist.ReduceOp.MIN, group=group)
+    return first_n == labels_n
+
+
+def _reduced_maximum(values_n: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The maximum over ranks; NaN where any rank has one, which a reduction may or may not hand on."""
+    both_2n = torch.stack([values_n.nan_to_num(nan=float("-inf")), values_n.isnan().to(values_n.dtype)])
+    dist.all_reduce(both_2n, dist.ReduceOp.MAX, group=group)
+    return both_2n[0].masked_fill(both_2n[1] > 0, float("nan"))
+
+
+def accumulator_dtype(tensor: Tensor) -> torch.dtype:
+    """What sums over a tensor's entries are kept in: fp32, or fp64 for fp64."""
+    return torch.promote_types(tensor.dtype, torch.float32)
