@@ -11,7 +11,6 @@ from torch.nn.functional import silu
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.kernels.registry import select_rotary_kernel
 from nemo_pi.model.attention import rotary_needs
-from nemo_pi.model.core_attention import refuse_context_parallel
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.parallel import groups
@@ -93,11 +92,10 @@ def check_backends(
     """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
 
     Raises:
-        BackendUnavailableError: the rotary kernel, or context parallelism, cannot be had.
+        BackendUnavailableError: the rotary kernel cannot be had.
     """
     needs = rotary_needs(shape.head_dim, extension.rotary_dim, extension.interleaved, options.params_dtype)
     select_rotary_kernel(options.rotary_kernel, needs)
-    refuse_context_parallel(layout.cp)
 
 
 def build_model_chunks(

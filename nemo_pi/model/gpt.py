@@ -22,6 +22,15 @@ class RotaryGPTModel(GPTModel):
     def __init__(self, *args: Any, extension: ContextExtension, **kwargs: Any) -> None:
         super().__init__(*args, position_embedding_type="none", **kwargs)
         self.rotary_tables = RotaryTables(extension)
+        self._seq_len: int | None = None
+
+    def forward(self, *args: Any, seq_len: int | None = None, **kwargs: Any) -> Any:
+        """As Megatron's, with `seq_len` as RotaryTables takes it."""
+        self._seq_len = seq_len
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self._seq_len = None
 
     def _preprocess(
         self,
@@ -35,4 +44,4 @@ class RotaryGPTModel(GPTModel):
         """Embeds tokens on the first stage and makes rotary tables, from position_ids, on every stage."""
         if decoder_input is None and self.pre_process:
             decoder_input = self.embedding(input_ids=input_ids, position_ids=position_ids)
-        return decoder_input, self.rotary_tables(position_ids), None, None, None, padding_mask
+        return decoder_input, self.rotary_tables(position_ids, self._seq_len), None, None, None, padding_mask

@@ -10,9 +10,11 @@ Shape legend: B rows, S tokens of a whole row, L = S/cp tokens of a rank's share
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,6 +74,32 @@ def _chunk_length(start: int, stop: int, size: int) -> int:
     return (stop - start) // (2 * size)
 
 
+class Piece(NamedTuple):
+    """Queries of one document that lie together in a rank's share, and the keys that they may see."""
+
+    queries: slice
+    """In the rank's share of the row."""
+    keys: slice
+    """In the whole row: from the document's start up to the last query."""
+
+
+def pieces(boundaries: Sequence[int], stretches: Sequence[Stretch]) -> tuple[Piece, ...]:
+    """Cuts what a rank holds of a row where documents end.
+
+    Args:
+        boundaries: of the row's documents, ascending, from 0 to S.
+        stretches: what the rank holds, in its order.
+    """
+    found, held = [], 0
+    for first, stop in stretches:
+        while first < stop:
+            document = bisect_right(boundaries, first) - 1
+            end = min(stop, boundaries[document + 1])
+            found.append(Piece(slice(held, held + end - first), slice(boundaries[document], end)))
+            held, first = held + end - first, end
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class ContextSplit:
     """How the rows of one micro-batch are dealt over the context-parallel ranks."""
@@ -80,8 +108,8 @@ class ContextSplit:
     """Context-parallel ranks."""
     rank: int
     """This one among them."""
-    stretches: tuple[tuple[Stretch, ...], ...]
-    """Per row, what this rank holds, in the order in which it holds it."""
+    pieces: tuple[tuple[Piece, ...], ...]
+    """Per row, this rank's queries and the keys that they may see."""
     order_BS: Tensor
     """int64, the place in the whole row of each token, rank after rank: entry (b, r·L + l) is where token l
     of rank r's share of row b belongs."""
@@ -97,7 +125,7 @@ class ContextSplit:
 
     def to(self, device: torch.device) -> ContextSplit:
         """The same, its order on `device`."""
-        return ContextSplit(self.size, self.rank, self.stretches, self.order_BS.to(device, non_blocking=True))
+        return ContextSplit(self.size, self.rank, self.pieces, self.order_BS.to(device, non_blocking=True))
 
 
 def split_rows(rows: Sequence[Sequence[int]], size: int, rank: int) -> ContextSplit:
@@ -115,7 +143,8 @@ def split_rows(rows: Sequence[Sequence[int]], size: int, rank: int) -> ContextSp
     order = [
         torch.cat([torch.arange(first, stop) for share in row for first, stop in share]) for row in shares
     ]
-    return ContextSplit(size, rank, tuple(row[rank] for row in shares), torch.stack(order))
+    own = tuple(pieces(row, share[rank]) for row, share in zip(rows, shares, strict=True))
+    return ContextSplit(size, rank, own, torch.stack(order))
 
 
 def slice_batch(batch: Mapping[str, Tensor], split: ContextSplit) -> dict[str, Tensor]:

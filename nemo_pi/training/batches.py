@@ -1,22 +1,61 @@
 """Cuts a rank's share of a global batch into micro-batches on the device.
 
-Shape legend: B micro-batch rows, S sequence.
+Shape legend: B micro-batch rows, S sequence, L what this context-parallel rank holds of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nemo_pi.model.core_attention import DocumentBoundaries
+from nemo_pi.parallel.context import slice_batch, split_rows
 
 
-def micro_batches(batch: dict[str, Tensor], size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Yields consecutive micro-batches of `size` rows, moved to `device`."""
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass of one rank reads."""
+
+    tokens: Tensor
+    """int64 [B, L]."""
+    labels: Tensor
+    """int64 [B, L]: the token that follows each in its row, be it on another rank."""
+    loss_mask: Tensor
+    """[B, L]: 1 where the label is scored."""
+    position_ids: Tensor
+    """int64 [B, L]."""
+    documents: DocumentBoundaries | None
+    """Boundaries within the whole rows; None where every row is one document (plain causal attention)."""
+    seq_len: int
+    """Largest position of the whole rows plus one: what frequencies depend on that depend on a length."""
+
+
+def micro_batches(
+    batch: dict[str, Tensor], size: int, device: torch.device, context_size: int = 1, context_rank: int = 0
+) -> Iterator[MicroBatch]:
+    """Yields consecutive micro-batches of `size` rows on `device`, and of each this rank's tokens.
+
+    Args:
+        batch: this data-parallel rank's samples, tensors [samples, S]; see data.samples.
+        size: rows of a micro-batch.
+        device: where to.
+        context_size: ranks that every row is split over.
+        context_rank: this one among them.
+    """
     for start in range(0, batch["tokens"].size(0), size):
-        yield {key: value[start : start + size].to(device, non_blocking=True) for key, value in batch.items()}
+        rows = {key: value[start : start + size] for key, value in batch.items()}
+        documents, seq_len = document_boundaries(rows), int(rows["position_ids"].max()) + 1
+        if context_size > 1:
+            starts = [(0, rows["tokens"].size(1))] * rows["tokens"].size(0)
+            split = split_rows(starts if documents is None else documents.starts, context_size, context_rank)
+            rows = slice_batch(rows, split)
+            documents = documents and DocumentBoundaries(documents.starts, split=split.to(device))
+        names = ("tokens", "labels", "loss_mask", "position_ids")
+        own = {name: rows[name].to(device, non_blocking=True) for name in names}
+        yield MicroBatch(**own, documents=documents, seq_len=seq_len)
 
 
 def document_boundaries(batch: dict[str, Tensor]) -> DocumentBoundaries | None:

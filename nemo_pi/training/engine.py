@@ -29,7 +29,7 @@ from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
-from nemo_pi.training.batches import document_boundaries, micro_batches
+from nemo_pi.training.batches import MicroBatch, micro_batches
 from nemo_pi.training.optimizer import AdamSettings, build_optimizer
 
 Batch = dict[str, Tensor]
@@ -115,14 +115,15 @@ class MegatronEngine:
         check_token_ids(batch["tokens"], batch["labels"], self.settings.shape.vocab_size)
         size = self.settings.micro_batch_size
         samples, sequence = batch["tokens"].shape
-        iterators = [micro_batches(batch, size, groups.device()) for _ in self.modules]
+        context = (groups.context_size(), groups.context_rank())
+        iterators = [micro_batches(batch, size, groups.device(), *context) for _ in self.modules]
         with cpu_shim():
             outputs = get_forward_backward_func()(
                 forward_step_func=_forward_step,
                 data_iterator=iterators if len(iterators) > 1 else iterators[0],
                 model=self.modules if len(self.modules) > 1 else self.modules[0],
                 num_microbatches=samples // size,
-                seq_length=sequence,
+                seq_length=sequence,  # of whole rows: the schedule divides it by the context-parallel size
                 micro_batch_size=size,
                 forward_only=forward_only,
             )
@@ -138,14 +139,15 @@ class MegatronEngine:
         return loss_sum / max(tokens, 1.0)
 
 
-def _forward_step(data_iterator: Iterator[Batch], model: nn.Module) -> tuple[Tensor, Any]:
+def _forward_step(data_iterator: Iterator[MicroBatch], model: nn.Module) -> tuple[Tensor, Any]:
     """One micro-batch through one model chunk, as Megatron's schedules call it."""
     batch = next(data_iterator)
     loss_BS = model(
-        input_ids=batch["tokens"],
-        position_ids=batch["position_ids"],
+        input_ids=batch.tokens,
+        position_ids=batch.position_ids,
         attention_mask=None,
-        labels=batch["labels"],
-        packed_seq_params=document_boundaries(batch),
+        labels=batch.labels,
+        packed_seq_params=batch.documents,
+        seq_len=batch.seq_len,
     )
-    return loss_BS, partial(masked_loss_sum, batch["loss_mask"])
+    return loss_BS, partial(masked_loss_sum, batch.loss_mask)

@@ -8,6 +8,8 @@ TP2 = ("model.tensor_model_parallel_size=2",)
 SP = ("model.sequence_parallel=true",)
 PP2 = ("model.pipeline_model_parallel_size=2",)
 VPP2 = ("model.virtual_pipeline_model_parallel_size=2",)
+CP2 = ("model.context_parallel_size=2",)
+CP4 = ("model.context_parallel_size=4",)
 PLAIN_OPTIMIZER = ("model.use_distributed_optimizer=false",)
 # Samples of several documents, each seeing only itself; the token after a document's end is not scored, so
 # micro-batches and replicas hold different numbers of scored tokens.
@@ -92,6 +94,7 @@ ROWS = (
         both=BF16,
         tolerance=Tolerance(loss=1e-3, grad_norm=2e-2, update=0.3),
     ),
+    Row("cp2", "sequences split over ranks: keys gathered, their gradients scattered, losses summed", CP2, 2),
     Row("tp2-pp2", "tensor and pipeline parallelism together", TP2 + PP2, 4),
     Row(
         "tp2-pp2-all",

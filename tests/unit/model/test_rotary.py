@@ -33,6 +33,16 @@ def test_equals_transformers_tables(method: str) -> None:
     torch.testing.assert_close(tables[1, :, :, 0].transpose(0, 1), sin_BSF, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["dynamic", "longrope"])
+def test_a_part_of_a_sequence_has_the_whole_ones_frequencies(method: str) -> None:
+    """The first tokens of a sequence of 201, which alone would be below the original window."""
+    spec = make_spec(method, original_window=64, target_window=256, head_dim=16)
+    positions_BS = torch.arange(201)[None]
+    whole, tables = RotaryTables(spec)(positions_BS), RotaryTables(spec)
+    assert torch.equal(tables(positions_BS[:, :50], seq_len=201), whole[:, :50])
+    assert not torch.equal(tables(positions_BS[:, :50]), whole[:, :50])
+
+
 def test_has_nothing_to_save() -> None:
     tables = RotaryTables(ContextExtension.unscaled(64, 16))
     tables(torch.arange(8)[None])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nemo_pi.data.collate import collate
+from nemo_pi.errors import DataError
 from nemo_pi.training.batches import document_boundaries, micro_batches
 from tests.unit.training.loops import random_batch
 
@@ -17,9 +18,31 @@ def test_micro_batches_are_consecutive_and_complete(size: int) -> None:
     batch = random_batch(rows=6)
     parts = list(micro_batches(batch, size, CPU))
     assert len(parts) == 6 // size
-    assert all(part["tokens"].size(0) == size for part in parts)
-    for key, value in batch.items():
-        assert torch.equal(torch.cat([part[key] for part in parts]), value)
+    assert all(part.tokens.size(0) == size for part in parts)
+    for key in ("tokens", "labels", "loss_mask", "position_ids"):
+        assert torch.equal(torch.cat([getattr(part, key) for part in parts]), batch[key])
+
+
+def test_context_ranks_hold_each_token_once_with_all_that_belongs_to_it() -> None:
+    """Rows of several documents; positions that skip; the length is that of the whole micro-batch."""
+    batch = random_batch(rows=2, length=16)
+    batch["cu_seqlens"][1, :3] = torch.tensor([0, 5, 16])
+    batch["position_ids"][0, 7:] += 100
+    ranks = [next(micro_batches(batch, 2, CPU, 2, rank)) for rank in range(2)]
+    share = torch.tensor([[0, 1, 2, 3, 12, 13, 14, 15], [4, 5, 6, 7, 8, 9, 10, 11]])
+    for rank, part in enumerate(ranks):
+        for key in ("tokens", "labels", "loss_mask", "position_ids"):
+            assert torch.equal(getattr(part, key), batch[key][:, share[rank]]), key
+        assert part.seq_len == 116
+        assert part.documents is not None and part.documents.starts == ((0, 16), (0, 5, 16))
+        assert part.documents.split is not None and part.documents.split.rank == rank
+    del batch["cu_seqlens"]
+    assert next(micro_batches(batch, 2, CPU, 2, 0)).documents is None
+
+
+def test_rows_that_context_ranks_cannot_share_are_refused() -> None:
+    with pytest.raises(DataError, match="multiple of 2 × context_parallel_size = 6"):
+        next(micro_batches(random_batch(length=16), 2, CPU, 3, 0))
 
 
 def boundaries_of(*rows: list[int], length: int = 6) -> object:
