@@ -31,6 +31,12 @@ def replaced_folder(folder: Path) -> Path:
     return folder.parent / f".{folder.name}{REPLACED_SUFFIX}"
 
 
+def real_folder(path: str | Path) -> Path:
+    """The folder itself where `path` is a link to it: links cannot be renamed or removed as folders can."""
+    folder = Path(path).expanduser()
+    return folder.resolve() if folder.is_symlink() else folder
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nemo_pi.arch.shape import ModelShape
-from nemo_pi.checkpoint.collective import Group, on_first, together
-from nemo_pi.checkpoint.files import finish_folder, partial_folder, start_folder
+from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, together
+from nemo_pi.checkpoint.files import finish_folder, partial_folder, real_folder, start_folder
 from nemo_pi.checkpoint.hf_config_write import check_exportable
+from nemo_pi.checkpoint.hf_folder import DTYPES
 from nemo_pi.checkpoint.hf_gather import Key, ModelGroups, gathered_tensors, local_parameters
 from nemo_pi.checkpoint.hf_names import expected_tensors
 from nemo_pi.checkpoint.hf_shards import ShardWriter
@@ -24,8 +25,6 @@ from nemo_pi.rope.layout import halves_from_interleaved
 from nemo_pi.rope.spec import ContextExtension
 
 DEFAULT_SHARD_BYTES = 5 * 1024**3
-
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def export_huggingface(
@@ -55,8 +54,8 @@ def export_huggingface(
         source_config: what the model came from, as nemo_pi.checkpoint.summary.read_source_config returns
             it; its other fields and storage dtypes are kept.
         tokenizer_path: folder with tokenizer files.
-        dtype: to store all weights in, one of DTYPES; None keeps the source's dtypes, tensor by tensor,
-            and without a source the model's.
+        dtype: to store all weights in: float32, bfloat16, float16 or float64; None keeps the source's,
+            tensor by tensor, and without a source the model's.
         groups: this replica's process groups; None where one rank holds the whole model.
         replica_rank: which replica this rank is part of (its rank over data and context parallel ranks
             together); replica 0 writes.
@@ -70,7 +69,7 @@ def export_huggingface(
     Raises:
         CheckpointError: on every rank, if any rank failed; nothing is left under `folder`'s name.
     """
-    folder, groups = Path(folder), groups or ModelGroups()
+    folder, groups = real_folder(folder), groups or ModelGroups()
     source = None if source_config is None else HuggingFaceSource.from_dict(source_config)
 
     def prepare() -> dict[Key, Tensor]:
@@ -78,6 +77,7 @@ def export_huggingface(
         return local_parameters(model_chunks, shape)
 
     local = together(str(folder), prepare, world)
+    _check_one_writer(replica_rank == 0 and groups.is_writer, world)
     if dtype is None and source is None:
         dtype = str(next(iter(local.values())).dtype).removeprefix("torch.")
     dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source), world)
@@ -97,15 +97,26 @@ def export_huggingface(
     return folder
 
 
+def _check_one_writer(writes: bool, world: Group) -> None:
+    writers = sum(gather_objects(writes, world))
+    if writers != 1:
+        raise CheckpointError(
+            "replica_rank",
+            required="one replica 0, counted over data and context parallel ranks together",
+            given=f"{writers} of them",
+            mend="pass this rank's place in the data-parallel group with context parallel ranks in it",
+        )
+
+
 def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Callable[[str], torch.dtype]:
     """The storage dtype of each tensor by name."""
     if dtype is None:
         assert source is not None, "the caller falls back on the model's dtype"
         return lambda name: getattr(torch, source.dtype_of(name))
     name = dtype.removeprefix("torch.")
-    if name not in DTYPES:
+    if name not in DTYPES.values():
         raise CheckpointError(
-            "dtype", required="one of " + ", ".join(DTYPES), given=dtype, mend="choose one of them"
+            "dtype", required="one of " + ", ".join(DTYPES.values()), given=dtype, mend="choose one of them"
         )
     return lambda _: getattr(torch, name)
 

@@ -20,7 +20,8 @@ INDEX = "model.safetensors.index.json"
 # Tables that old Llama exports store although they follow from the configuration.
 _DERIVED = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Storage dtypes by their safetensors names."""
 
 
 class HuggingFaceWeights:
@@ -129,14 +130,14 @@ def opened(file: Path) -> Iterator[Any]:
 
 
 def _dtype_name(stored: str, name: str, file: Path) -> str:
-    if stored not in _DTYPES:
+    if stored not in DTYPES:
         raise CheckpointError(
             f"{file.name}: {name}",
-            required=f"one of the dtypes {', '.join(_DTYPES.values())}",
+            required=f"one of the dtypes {', '.join(DTYPES.values())}",
             given=stored,
             mend="dequantise the checkpoint first",
         )
-    return _DTYPES[stored]
+    return DTYPES[stored]
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -72,7 +72,8 @@ def gathered_tensors(
     Raises:
         CheckpointError: a parameter that no stage holds, on every rank.
     """
-    held = [set(local)] if groups.pipeline is None else gather_objects(set(local), groups.pipeline)
+    mine = {key: tensor.dtype for key, tensor in local.items()}
+    held = [mine] if groups.pipeline is None else gather_objects(mine, groups.pipeline)
     for rule, layer in export_order(shape):
         key = (rule.megatron, layer)
         owners = [stage for stage, keys in enumerate(held) if key in keys]
@@ -87,9 +88,11 @@ def gathered_tensors(
         if owners[0] == groups.pipeline_rank:
             parts = _over_tensor_ranks(local[key], rule, shape, groups, order)
         sizes = rule.sizes(shape)
+        device = next(iter(local.values())).device
         for number, name in enumerate(rule.names(layer)):
             whole = None if parts is None else parts[number]
-            yield name, _to_first_stage(whole, sizes[number], local, owners[0], groups)
+            blank = torch.empty(sizes[number], dtype=held[owners[0]][key], device="meta")
+            yield name, _to_first_stage(whole, blank, device, owners[0], groups)
 
 
 def _over_tensor_ranks(
@@ -99,8 +102,8 @@ def _over_tensor_ranks(
     shards = [weight]
     if groups.tensor is not None and size_of(groups.tensor) > 1 and rule.split_dim is not None:
         shards = [torch.empty_like(weight) for _ in range(size_of(groups.tensor))]
-        target = shards if groups.tensor_rank == 0 else None
-        dist.gather(weight.contiguous(), target, group=groups.tensor, group_dst=0)
+        target = [_bytes_of(shard) for shard in shards] if groups.tensor_rank == 0 else None
+        dist.gather(_bytes_of(weight.contiguous()), target, group=groups.tensor, group_dst=0)
     if groups.tensor_rank != 0:
         return None
     split = [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards]
@@ -110,22 +113,23 @@ def _over_tensor_ranks(
 
 
 def _to_first_stage(
-    whole: Tensor | None,
-    sizes: tuple[int, ...],
-    local: dict[Key, Tensor],
-    owner: int,
-    groups: ModelGroups,
+    whole: Tensor | None, blank: Tensor, device: torch.device, owner: int, groups: ModelGroups
 ) -> Tensor | None:
+    """`whole` on the first rank of the first stage; `blank` has its shape and dtype, without storage."""
     if groups.tensor_rank != 0:
         return None
     if groups.pipeline is None or owner == 0:
         return None if whole is None else whole.to("cpu", copy=True).contiguous()
     if whole is not None:
-        dist.send(whole.contiguous(), group=groups.pipeline, group_dst=0)
+        dist.send(_bytes_of(whole.contiguous()), group=groups.pipeline, group_dst=0)
         return None
     if groups.pipeline_rank != 0:
         return None
-    some = next(iter(local.values()))
-    received = torch.empty(sizes, dtype=some.dtype, device=some.device)
-    dist.recv(received, group=groups.pipeline, group_src=owner)
+    received = torch.empty_like(blank, device=device)
+    dist.recv(_bytes_of(received), group=groups.pipeline, group_src=owner)
     return received.cpu()
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """The same storage as bytes: not every backend moves every dtype."""
+    return tensor.view(torch.uint8)

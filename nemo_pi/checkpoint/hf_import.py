@@ -56,6 +56,13 @@ def load_huggingface(
     """
     weights = HuggingFaceWeights(Path(folder))
     check_weights(weights, shape)
+    if shape.num_query_groups % tp_size:
+        raise CheckpointError(
+            "model.tensor_model_parallel_size",
+            required=f"a divisor of the {shape.num_query_groups} key/value heads",
+            given=tp_size,
+            mend="choose a smaller one",
+        )
     order = None
     if extension is not None and extension.interleaved:
         order = interleaved_from_halves(extension.head_dim, extension.rotary_dim)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.checkpoint.files import read_json
-from nemo_pi.checkpoint.hf_folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf_folder import DTYPES, HuggingFaceWeights
 from nemo_pi.checkpoint.hf_tokenizer import GENERATION_CONFIG
 from nemo_pi.errors import CheckpointError
 
@@ -43,14 +43,18 @@ class HuggingFaceSource:
             CheckpointError: values are not such a copy.
         """
         try:
-            return cls(**values)
-        except TypeError as error:
+            source = cls(**values)
+            unknown = {source.dtype, *source.other_dtypes.values()} - set(DTYPES.values())
+            if unknown or not isinstance(source.config, dict):
+                raise TypeError(f"dtypes {sorted(unknown)}" if unknown else "a config that is not an object")
+        except (TypeError, AttributeError) as error:
             raise CheckpointError(
                 "source_config",
                 required="what read_source_config returned",
                 given=error,
                 mend="pass it on unchanged",
             ) from error
+        return source
 
     @classmethod
     def read(cls, folder: Path) -> HuggingFaceSource:

@@ -14,6 +14,7 @@ from nemo_pi.checkpoint.hf_tokenizer import (
     GENERATION_CONFIG,
     copy_tokenizer,
     extended_generation_config,
+    special_token_ids,
     tokenizer_folder,
 )
 from nemo_pi.errors import CheckpointError
@@ -21,6 +22,9 @@ from nemo_pi.rope.spec import ContextExtension
 
 MARKER = "nemo_pi_export.json"
 """Lists what an export wrote, so that a later export may replace the folder and nothing else in it."""
+
+
+NO_SPECIAL_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
@@ -67,7 +71,10 @@ def write_side_files(
         folder: where the weights have been written already.
         dtype: of the weights; None where each tensor keeps the source's.
     """
-    write_json(folder / "config.json", build_config(shape, extension, source, dtype))
+    config = build_config(shape, extension, source, dtype)
+    if source is None:
+        config |= special_token_ids(tokenizer_folder(tokenizer_path)) if tokenizer_path else NO_SPECIAL_TOKENS
+    write_json(folder / "config.json", config)
     extended = source is None or extension_from_config(source.config, shape) != extension
     if tokenizer_path is not None:
         max_length = extension.target_window if extended else None

@@ -67,6 +67,33 @@ def copy_tokenizer(source: Path, target: Path, *, max_length: int | None = None)
         write_json(path, {**values, "model_max_length": max_length})
 
 
+def special_token_ids(folder: Path) -> dict[str, int | None]:
+    """bos_token_id, eos_token_id and pad_token_id of a tokenizer.json; None where it has no such token.
+
+    Written out even then: where config.json is silent, transformers takes 1 and 2 for bos and eos.
+    """
+    vocabulary = _vocabulary(folder)
+    declared: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
+        if (folder / name).is_file():
+            declared |= read_json(folder / name)
+    ids: dict[str, int | None] = {}
+    for kind in ("bos", "eos", "pad"):
+        token = declared.get(f"{kind}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        ids[f"{kind}_token_id"] = None if token is None else vocabulary.get(str(token))
+    return ids
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    if not (folder / "tokenizer.json").is_file():
+        return {}
+    values = read_json(folder / "tokenizer.json")
+    vocabulary = (values.get("model") or {}).get("vocab")
+    known = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    return known | {token["content"]: token["id"] for token in values.get("added_tokens") or []}
+
+
 def extended_generation_config(
     source: dict[str, Any], old_window: int | None, new_window: int
 ) -> dict[str, Any]:

@@ -5,6 +5,7 @@ It is written last, so a folder that has it was saved completely.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,10 @@ from nemo_pi.checkpoint.files import read_json, sha256_of
 from nemo_pi.errors import CheckpointError
 
 MANIFEST = "nemo_pi.json"
+METADATA_FILE = ".metadata"
+COMMON_FILE = "common.pt"
+CENTRAL_FILES = (METADATA_FILE, COMMON_FILE, "metadata.json")
+"""Files of Megatron's format that the first rank writes and every rank reads."""
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT = "nemo_pi-distributed"
 FORMAT_VERSION = 1
@@ -54,7 +59,7 @@ def build_manifest(meta: Mapping[str, Any], files: Mapping[str, Any]) -> dict[st
         files: entries as `file_entries` makes them.
 
     Raises:
-        CheckpointError: meta lacks one of the four.
+        CheckpointError: meta lacks one of the four, or JSON cannot hold it.
     """
     manifest = {
         **meta,
@@ -64,6 +69,12 @@ def build_manifest(meta: Mapping[str, Any], files: Mapping[str, Any]) -> dict[st
         "files": dict(sorted(files.items())),
     }
     _check_fields("meta", manifest)
+    try:
+        json.dumps(manifest)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            "meta", required="values that JSON can hold", given=error, mend="convert them first"
+        ) from error
     return manifest
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,18 @@ from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf_gather import ModelGroups
 from nemo_pi.checkpoint.hf_import import load_huggingface
 from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.parallel.cpu_shim import cpu_shim
 
-HEAVY_PACKAGES = ["megatron.core.models.gpt", "megatron.core.optimizer", "megatron.core.dist_checkpointing"]
+# What the ranks of these tests import; done once, before they are forked.
+HEAVY_PACKAGES = [
+    "megatron.core.dist_checkpointing",
+    "nemo_pi.model.build",
+    "transformers.models.auto.modeling_auto",
+    "tests.unit.checkpoint.optimizers",
+]
+
+TIMEOUT = timedelta(minutes=2)
+"""A rank that waits for another longer than this fails: a hang is a failed test, not a stuck suite."""
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -86,20 +97,25 @@ def build_chunks(shape: ModelShape, *, virtual: int | None = None) -> list[GPTMo
         gradient_accumulation_fusion=False,
     )
     stages: list[int | None] = list(range(virtual)) if virtual else [None]
-    return [
-        GPTModel(
-            config=config,
-            transformer_layer_spec=get_gpt_layer_local_spec(normalization="RMSNorm"),
-            vocab_size=shape.vocab_size,
-            max_sequence_length=64,
-            position_embedding_type="none",
-            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=stage is None, vp_stage=stage),
-            post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=stage is None, vp_stage=stage),
-            share_embeddings_and_output_weights=shape.tied_embeddings,
-            vp_stage=stage,
-        )
-        for stage in stages
-    ]
+    with cpu_shim():
+        return [
+            GPTModel(
+                config=config,
+                transformer_layer_spec=get_gpt_layer_local_spec(normalization="RMSNorm"),
+                vocab_size=shape.vocab_size,
+                max_sequence_length=64,
+                position_embedding_type="none",
+                pre_process=parallel_state.is_pipeline_first_stage(
+                    ignore_virtual=stage is None, vp_stage=stage
+                ),
+                post_process=parallel_state.is_pipeline_last_stage(
+                    ignore_virtual=stage is None, vp_stage=stage
+                ),
+                share_embeddings_and_output_weights=shape.tied_embeddings,
+                vp_stage=stage,
+            )
+            for stage in stages
+        ]
 
 
 def start_rank(
@@ -114,7 +130,8 @@ def start_rank(
     if world == 1:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     else:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+        address = f"file://{store}"
+        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=TIMEOUT)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,

@@ -10,6 +10,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
 from nemo_pi.parallel.cpu_shim import cpu_shim
+from nemo_pi.training.optimizer import load_states, prepare_to_load
 from tests.unit.checkpoint.models import model_state
 
 RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
@@ -40,6 +41,8 @@ class Adam:
         """Sharded state of model and optimizer."""
         model = model_state(self.chunks)
         with cpu_shim():
+            if loading:
+                prepare_to_load(self.optimizer)
             optimizer = self.optimizer.sharded_state_dict(model, is_loading=loading, metadata=RESHARDABLE)
         return {**model, "optimizer": optimizer}
 
@@ -48,4 +51,4 @@ class Adam:
         for number, chunk in enumerate(self.chunks):
             chunk.load_state_dict(state[f"model{number}"])
         with cpu_shim():
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_states(self.optimizer, state["optimizer"])

@@ -11,6 +11,7 @@ from nemo_pi.checkpoint.files import (
     finish_folder,
     partial_folder,
     read_json,
+    real_folder,
     remove_folder,
     start_folder,
     write_json,
@@ -76,6 +77,13 @@ def test_other_hidden_folders_stay(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     clean_leftovers(tmp_path)
     assert names(tmp_path) == [".git", ".partial_notes", "a.partial"]
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert real_folder(tmp_path / "link") == (tmp_path / "real").resolve()
+    assert real_folder(tmp_path / "new") == tmp_path / "new"
 
 
 def test_json(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
             16,
             "nemo_pi_extension.original_window",
         ),
+        ({"nemo_pi_extension": {"method": "unheard of"}}, 128, "max_position_embeddings"),
+        ({"nemo_pi_extension": "not even an object"}, 128, "max_position_embeddings"),
     ],
 )
 def test_the_original_window_and_where_it_was_read(change: dict, window: int, source: str) -> None:

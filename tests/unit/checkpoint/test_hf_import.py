@@ -138,6 +138,13 @@ def test_a_difference_in_the_last_row_of_a_tied_layer(copy: Path, monkeypatch: p
         read_summary(copy)
 
 
+def test_too_many_tensor_parallel_ranks(llama: Path) -> None:
+    """8 ranks divide every matrix, but would cut key/value heads in two."""
+    summary = read_summary(llama)
+    with pytest.raises(CheckpointError, match="divisor of the 4 key/value heads; given 8"):
+        load_huggingface(build_chunks(summary.shape), llama, summary.shape, tp_size=8)
+
+
 def test_a_model_of_another_size(llama: Path) -> None:
     summary = read_summary(llama)
     chunks = build_chunks(replace(summary.shape, ffn_hidden_size=40))

@@ -36,6 +36,16 @@ def test_it_survives_json(folder: Path) -> None:
     assert HuggingFaceSource.from_dict(json.loads(json.dumps(source.to_dict()))) == source
 
 
-def test_something_else_is_refused() -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "llama"},
+        {"config": []},
+        {"config": {}, "dtype": "load"},
+        {"config": {}, "other_dtypes": {"a": "save"}},
+        {"config": {}, "other_dtypes": []},
+    ],
+)
+def test_something_else_is_refused(values: dict) -> None:
     with pytest.raises(CheckpointError, match="read_source_config"):
-        HuggingFaceSource.from_dict({"model_type": "llama"})
+        HuggingFaceSource.from_dict(values)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.hf_config_write import build_config
@@ -62,6 +63,18 @@ def test_an_unextended_model_keeps_its_files(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "tokenizer_config.json").read_text() == '{"model_max_length":   7}'
     assert values(tmp_path / "out" / "generation_config.json") == SOURCE.generation_config
     assert values(tmp_path / "out" / "config.json") == SOURCE.config
+
+
+def test_a_model_of_our_own_making_names_its_special_tokens(tmp_path: Path) -> None:
+    """Where config.json is silent, transformers stops generating at token 2, whatever that is."""
+    vocabulary = {"model": {"vocab": {"<|endoftext|>": 0}}, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<|endoftext|>"}')
+    (tmp_path / "out").mkdir()
+    for tokenizer, eos in ((tmp_path, 0), (None, None)):
+        write_side_files(tmp_path / "out", SHAPE, SHORT, None, tokenizer, "float32")
+        theirs = AutoConfig.from_pretrained(tmp_path / "out")
+        assert (theirs.bos_token_id, theirs.eos_token_id) == (None, eos)
 
 
 def test_a_folder_of_ours_may_be_replaced(written: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from nemo_pi.checkpoint.hf_tokenizer import (
     copy_tokenizer,
     extended_generation_config,
     has_tokenizer,
+    special_token_ids,
     tokenizer_folder,
 )
 from nemo_pi.errors import CheckpointError
@@ -57,6 +58,15 @@ def test_a_tokenizer_is_found_by_folder_or_file(source: Path, tmp_path: Path) ->
     assert not has_tokenizer(tmp_path)
     with pytest.raises(CheckpointError, match=r"tokenizer_path.*tokenizer\.json"):
         tokenizer_folder(tmp_path)
+
+
+def test_special_tokens_are_found_by_their_names(source: Path) -> None:
+    vocabulary = {"model": {"vocab": {"a": 0, "</s>": 7}}, "added_tokens": [{"id": 9, "content": "<s>"}]}
+    (source / "tokenizer.json").write_text(json.dumps(vocabulary))
+    (source / "special_tokens_map.json").write_text('{"eos_token": {"content": "</s>"}}')
+    assert special_token_ids(source) == {"bos_token_id": 9, "eos_token_id": 7, "pad_token_id": None}
+    (source / "tokenizer.json").unlink()
+    assert set(special_token_ids(source).values()) == {None}
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ def test_what_does_not_fit_is_refused(change: dict, message: str, folder: Path) 
         read_manifest(folder)
 
 
+def test_what_json_cannot_hold_is_refused_before_the_save() -> None:
+    with pytest.raises(CheckpointError, match="values that JSON can hold"):
+        build_manifest({**META, "path": Path("a")}, {})
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "\xff"])
 def test_a_broken_one(content: str, folder: Path) -> None:
     (folder / "nemo_pi.json").write_bytes(content.encode("latin-1"))

@@ -28,6 +28,14 @@ def test_files_of_a_folder_in_order(folder: Path) -> None:
     assert names == ["a.json", "b.jsonl", "deep/c.jsonl.gz", "deep/d.jsonl.xz"]
 
 
+def test_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
+    names = [f"{i * 37 % 64:02d}.jsonl" for i in range(64)]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in find_files(tmp_path)] == sorted(names)
+    assert [path.name for path in find_files(f"{tmp_path}/*")] == sorted(names)
+
+
 def test_file_and_glob(folder: Path) -> None:
     assert find_files(folder / "notes.txt") == [folder / "notes.txt"]
     assert find_files(f"{folder}/*.json*") == [folder / "a.json", folder / "b.jsonl"]
