@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.distributed.checkpoint import CheckpointException
 
-from nemo_pi.errors import CheckpointError
+from nemo_pi.errors import CheckpointError, NemoPiError
 
 T = TypeVar("T")
 Group = dist.ProcessGroup | None
@@ -49,7 +51,7 @@ def together(what: str, work: Callable[[], T], group: Group) -> T:
         result = work()
     except Exception as caught:  # it is raised again below, once every rank knows
         error = caught
-    messages = gather_objects(None if error is None else f"{type(error).__name__}: {error}", group)
+    messages = gather_objects(None if error is None else _named(error), group)
     if error is not None:
         raise error
     for rank, message in enumerate(messages):
@@ -63,3 +65,27 @@ def together(what: str, work: Callable[[], T], group: Group) -> T:
 def on_first(what: str, work: Callable[[], Any], group: Group) -> None:
     """Runs `work` on rank 0 of the group only; every rank waits and fails with it."""
     together(what, work if rank_in(group) == 0 else lambda: None, group)
+
+
+@contextmanager
+def as_checkpoint_error(what: str, *, required: str, mend: str) -> Iterator[None]:
+    """Turns whatever goes wrong inside into a CheckpointError; one of this project's own passes through.
+
+    Args:
+        what: the file or folder that is worked on.
+        required: what should have come about.
+        mend: what the user can do.
+    """
+    try:
+        yield
+    except NemoPiError:
+        raise
+    except CheckpointException as error:  # torch's, not an Exception: holds every failed rank's own error
+        given = "; ".join(f"rank {rank}: {_named(cause)}" for rank, (cause, _) in error.failures.items())
+        raise CheckpointError(what, required=required, given=given, mend=mend) from error
+    except Exception as error:
+        raise CheckpointError(what, required=required, given=_named(error), mend=mend) from error
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

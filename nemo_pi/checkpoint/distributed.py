@@ -12,23 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.core import CheckpointingException
-from torch.distributed.checkpoint import CheckpointException
 
-from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, rank_in, size_of, together
-from nemo_pi.checkpoint.dcp import InProcessSave, SafeLoad, SafeLoadCommon
+from nemo_pi.checkpoint.collective import (
+    Group,
+    as_checkpoint_error,
+    gather_objects,
+    on_first,
+    rank_in,
+    size_of,
+    together,
+)
+from nemo_pi.checkpoint.dcp_load import read_state
+from nemo_pi.checkpoint.dcp_save import write_state
 from nemo_pi.checkpoint.files import (
     clean_leftovers,
     finish_folder,
     partial_folder,
+    real_folder,
     start_folder,
     sync_path,
     write_json,
 )
 from nemo_pi.checkpoint.hf_tokenizer import copy_tokenizer, tokenizer_folder
-from nemo_pi.checkpoint.integrity import CENTRAL_FILES, check_checkpoint, check_pickles
+from nemo_pi.checkpoint.integrity import check_checkpoint, check_pickles
 from nemo_pi.checkpoint.manifest import (
+    CENTRAL_FILES,
     MANIFEST,
     TOKENIZER_FOLDER,
     all_files,
@@ -72,12 +80,17 @@ def save_distributed(
     Raises:
         CheckpointError: on every rank, if any rank failed; earlier checkpoints are as they were.
     """
-    folder = Path(folder)
-    on_first(str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite), group)
+    folder = real_folder(folder)
     partial = partial_folder(folder)
-    together(str(folder), lambda: _write(sharded_state_dict, partial), group)
-    _seal(partial, meta, group)
-    on_first(str(folder), lambda: finish_folder(folder), group)
+    with as_checkpoint_error(
+        str(folder),
+        required="a complete save",
+        mend="check free space and permissions; the previous checkpoint is untouched",
+    ):
+        on_first(str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite), group)
+        write_state(sharded_state_dict, partial, group)
+        _seal(partial, meta, group)
+        on_first(str(folder), lambda: finish_folder(folder), group)
     return folder
 
 
@@ -110,18 +123,6 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     raise CheckpointError(
         str(folder), required="a folder that does not exist yet", given=given, mend="save under another name"
     )
-
-
-def _write(sharded_state_dict: dict[str, Any], partial: Path) -> None:
-    try:
-        dist_checkpointing.save(sharded_state_dict, str(partial), sharded_strategy=InProcessSave())
-    except (CheckpointingException, CheckpointException, OSError) as error:
-        raise CheckpointError(
-            str(partial),
-            required="a complete save",
-            given=error,
-            mend="check free space and permissions; the previous checkpoint is untouched",
-        ) from error
 
 
 def _seal(partial: Path, meta: Mapping[str, Any], group: Group) -> None:
@@ -174,18 +175,9 @@ def load_distributed(
     folder = Path(folder)
     share = (rank_in(group), size_of(group)) if check_contents else None
     together(str(folder), lambda: check_checkpoint(folder, share), group)
-    try:
-        return dist_checkpointing.load(
-            sharded_state_dict,
-            str(folder),
-            sharded_strategy=SafeLoad(),
-            common_strategy=SafeLoadCommon(),
-            strict=dist_checkpointing.validation.StrictHandling.RAISE_UNEXPECTED,
-        )
-    except (CheckpointingException, CheckpointException, KeyError) as error:
-        raise CheckpointError(
-            str(folder),
-            required="every tensor of this model, in its shape",
-            given=error,
-            mend="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
-        ) from error
+    with as_checkpoint_error(
+        str(folder),
+        required="every tensor of this model, in its shape",
+        mend="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
+    ):
+        return read_state(sharded_state_dict, folder, group)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.checkpoint.dcp import COMMON_FILE, METADATA_FILE
-from nemo_pi.checkpoint.manifest import check_hashes, check_sizes, read_manifest
+from nemo_pi.checkpoint.manifest import (
+    CENTRAL_FILES,
+    COMMON_FILE,
+    METADATA_FILE,
+    check_hashes,
+    check_sizes,
+    read_manifest,
+)
 from nemo_pi.checkpoint.safe_pickle import load_archive, read_metadata
-
-CENTRAL_FILES = (METADATA_FILE, COMMON_FILE, "metadata.json")
-"""Files that the first rank writes and every rank reads."""
 
 
 def verify(folder: str | Path) -> dict[str, Any]:

@@ -9,14 +9,19 @@ from torch.distributed.checkpoint import TensorStorageMetadata
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.arch.summary import CheckpointSummary
-from nemo_pi.checkpoint.dcp import METADATA_FILE
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf_config import extension_from_config, shape_from_config, window_source
 from nemo_pi.checkpoint.hf_folder import HuggingFaceWeights
 from nemo_pi.checkpoint.hf_import import check_weights
 from nemo_pi.checkpoint.hf_source import HuggingFaceSource
 from nemo_pi.checkpoint.hf_tokenizer import has_tokenizer
-from nemo_pi.checkpoint.manifest import MANIFEST, TOKENIZER_FOLDER, check_sizes, read_manifest
+from nemo_pi.checkpoint.manifest import (
+    MANIFEST,
+    METADATA_FILE,
+    TOKENIZER_FOLDER,
+    check_sizes,
+    read_manifest,
+)
 from nemo_pi.checkpoint.safe_pickle import read_metadata
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.rope.spec import ContextExtension
