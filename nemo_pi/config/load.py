@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
+from nemo_pi.config.loss import resolve_loss
 from nemo_pi.config.merge import convert, from_mapping, refuse_targets
 from nemo_pi.config.recipe import (
     check_initialization,
@@ -125,6 +126,7 @@ def resolve(
         init_method_std=model.init_method_std,
         transformer_engine=engine,
         rotary_kernel=kernel,
+        loss=resolve_loss(model, shape),
         recompute=resolve_recompute(model, shape, layout),
         trainer=_trainer_arguments(trainer, precision, max_steps),
         exp_manager=config.exp_manager,

@@ -27,7 +27,7 @@ class MemoryEstimate:
     activations: int
     """What the forward passes in flight keep for their backward passes."""
     logits: int
-    """Logits and softmax of one micro-batch; 0 except on the last pipeline stage."""
+    """What the loss holds on top of the activations; 0 except on the last pipeline stage."""
 
     @property
     def total(self) -> int:
@@ -122,8 +122,20 @@ def _chunks_in_flight(run: ResolvedRun, stage: int) -> int:
 
 
 def _logits(run: ResolvedRun) -> int:
-    """The fp32 softmax, computed in place of fp32 logits; 16-bit logits exist beside it."""
-    width = run.compute_dtype.itemsize
-    tokens = run.micro_batch_size * run.training_length // run.parallel.cp
-    per_token = run.shape.vocab_size // run.parallel.tp * (_FP32 + (width if width < _FP32 else 0))
-    return tokens * per_token
+    """The loss at its fullest.
+
+    Chunked: the 16-bit or fp32 logits and the fp32 softmax of one chunk, its 16-bit copy in place of 16-bit
+    logits, and the gradients that the forward pass leaves: of the output weights in fp32, with one chunk's
+    product beside it under 16 bits, and of the hidden states. Full: the fp32 softmax, computed in place of
+    fp32 logits; 16-bit logits exist beside it.
+    """
+    width, shape, layout = run.compute_dtype.itemsize, run.shape, run.parallel
+    tokens = run.micro_batch_size * run.training_length // layout.cp
+    rows = shape.vocab_size // layout.tp
+    beside = width if width < _FP32 else 0
+    if run.loss.chunk_tokens is None:
+        return tokens * rows * (_FP32 + beside)
+    chunk = min(run.loss.chunk_tokens, tokens)
+    gathered = 2 if layout.sequence_parallel else 1
+    hidden = gathered * tokens * shape.hidden_size * width
+    return chunk * rows * (_FP32 + width) + rows * shape.hidden_size * (_FP32 + beside) + hidden

@@ -111,6 +111,7 @@ def _training_rows(run: ResolvedRun) -> Rows:
         ),
         ("learning rate", f"{optim.lr:g}: {warmup}{after}"),
         ("gradient clipping", clip),
+        ("loss", _loss(run)),
         ("recomputation", _recomputation(run)),
         ("seed", str(run.seed)),
     ]
@@ -158,6 +159,13 @@ def _data(run: ResolvedRun) -> str:
 
 def _listed(prefix: object) -> str:
     return " ".join(map(str, prefix)) if isinstance(prefix, list) else str(prefix)
+
+
+def _loss(run: ResolvedRun) -> str:
+    chunk = run.loss.chunk_tokens
+    if chunk is None:
+        return "from whole logits"
+    return f"from hidden states, {plural(chunk, 'token')} at a time"
 
 
 def _recomputation(run: ResolvedRun) -> str:

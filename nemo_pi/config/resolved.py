@@ -28,6 +28,14 @@ class Recompute:
 
 
 @dataclass(frozen=True)
+class LossPath:
+    """How the training loss is computed."""
+
+    chunk_tokens: int | None
+    """Tokens whose logits exist at once; None computes whole logits."""
+
+
+@dataclass(frozen=True)
 class ResolvedRun:
     """What a run does, after every value was checked against the others and against the checkpoint."""
 
@@ -81,6 +89,8 @@ class ResolvedRun:
     """True demands Transformer Engine's layers, False forbids them, None takes them where they are."""
     rotary_kernel: str
     """The requested rotary kernel, for the registry to select."""
+    loss: LossPath
+    """How the training loss is computed."""
     recompute: Recompute
     """Activation recomputation."""
     trainer: dict[str, Any]

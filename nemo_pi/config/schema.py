@@ -116,6 +116,14 @@ class ModelConfig:
     apply_rope_fusion: bool | None = None
     """NeMo's spelling: true asks for a fused rotary kernel, false for torch. null: rotary_kernel decides."""
 
+    # --- loss ---
+    loss: str = "auto"
+    """chunked (logits of some tokens at a time), full (whole logits) or auto, which is chunked."""
+    loss_chunk_size: int | None = None
+    """Tokens whose logits exist at once. null: half the hidden size, within 512 and 2048."""
+    cross_entropy_loss_fusion: bool | None = None
+    """NeMo's spelling: true asks for the chunked loss, false for the full one. null: loss decides."""
+
     # --- activation recomputation: less memory, about a third more compute ---
     activations_checkpoint_granularity: str | None = None
     """selective (core attention only) or full (whole layers). null: keep all activations."""

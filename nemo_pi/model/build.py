@@ -30,6 +30,8 @@ class BuildOptions:
     """model.rotary_kernel."""
     transformer_engine: bool = False
     """Whether layers are Transformer Engine's."""
+    loss_chunk_tokens: int | None = 512
+    """Tokens whose logits exist at once in the training loss; None: all of them."""
     recompute_granularity: str | None = None
     """full, selective or None: which activations are recomputed in the backward pass."""
     recompute_method: str | None = None
@@ -129,6 +131,7 @@ def build_model_chunks(
             vocab_size=shape.vocab_size,
             max_sequence_length=extension.target_window,
             extension=extension,
+            loss_chunk_tokens=options.loss_chunk_tokens,
             pre_process=groups.is_first_stage(stage),
             post_process=groups.is_last_stage(stage),
             share_embeddings_and_output_weights=shape.tied_embeddings,

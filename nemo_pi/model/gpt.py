@@ -1,27 +1,45 @@
-"""GPTModel whose rotary embeddings follow position_ids."""
+"""GPTModel whose rotary embeddings follow position_ids, and whose loss needs no whole logits.
+
+Shape legend: B batch, S sequence (S/tp under sequence parallelism where noted), N = S·B, H hidden size,
+V rows of the vocabulary on this rank.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
 from torch import Tensor
 
+from nemo_pi.model.chunked_loss import weighted_loss_sum
+from nemo_pi.model.loss import masked_sum
 from nemo_pi.model.rotary import RotaryTables
 from nemo_pi.rope.spec import ContextExtension
 
 
 class RotaryGPTModel(GPTModel):
-    """Megatron's GPTModel with nemo_pi's rotary tables in place of its own.
+    """Megatron's GPTModel with nemo_pi's rotary tables and loss in place of its own.
+
+    Called with labels and a loss_mask, the last pipeline stage returns the loss summed over scored tokens;
+    with labels alone Megatron's per-token losses [B, S], and with neither its logits [B, S, V].
 
     Args:
         extension: how positions become angles.
+        loss_chunk_tokens: tokens whose logits exist at once in the summed loss; None: all of them.
         args, kwargs: as GPTModel's; its own position embedding is switched off.
     """
 
-    def __init__(self, *args: Any, extension: ContextExtension, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, extension: ContextExtension, loss_chunk_tokens: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, position_embedding_type="none", **kwargs)
         self.rotary_tables = RotaryTables(extension)
+        self.loss_chunk_tokens = loss_chunk_tokens
         self._seq_len: int | None = None
 
     def forward(self, *args: Any, seq_len: int | None = None, **kwargs: Any) -> Any:
@@ -31,6 +49,30 @@ class RotaryGPTModel(GPTModel):
             return super().forward(*args, **kwargs)
         finally:
             self._seq_len = None
+
+    @property
+    def vocab_group(self) -> dist.ProcessGroup | None:
+        """The ranks that share the vocabulary; None where this rank holds it all."""
+        group: dist.ProcessGroup = self.pg_collection.tp
+        return group if group.size() > 1 else None
+
+    def output_inputs(self, hidden_SBH: Tensor) -> tuple[Tensor, Tensor]:
+        """What the output projection multiplies: whole hidden states [N, H] and this rank's rows [V, H].
+
+        Args:
+            hidden_SBH: the last layer's output, [S/tp, B, H] under sequence parallelism: gathered here, once.
+                Gradients of the tensor-parallel ranks add up on the way back.
+        """
+        shared = self.share_embeddings_and_output_weights
+        weight_VH = self.shared_embedding_or_output_weight() if shared else self.output_layer.weight
+        if self.vocab_group is not None:
+            collect = (
+                gather_from_sequence_parallel_region
+                if self.config.sequence_parallel
+                else copy_to_tensor_model_parallel_region
+            )
+            hidden_SBH = collect(hidden_SBH, group=self.vocab_group)
+        return hidden_SBH.flatten(0, 1), weight_VH
 
     def _preprocess(
         self,
@@ -45,3 +87,27 @@ class RotaryGPTModel(GPTModel):
         if decoder_input is None and self.pre_process:
             decoder_input = self.embedding(input_ids=input_ids, position_ids=position_ids)
         return decoder_input, self.rotary_tables(position_ids, self._seq_len), None, None, None, padding_mask
+
+    def _postprocess(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        labels: Tensor | None = None,
+        loss_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Hidden states of an inner stage, else the summed loss where a mask comes with the labels."""
+        if not self.post_process or labels is None or loss_mask is None:
+            return super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+        if self.loss_chunk_tokens is None:
+            loss_BS = super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+            return masked_sum(loss_BS, loss_mask)
+        hidden_NH, weight_VH = self.output_inputs(hidden_states)
+        return weighted_loss_sum(
+            hidden_NH,
+            weight_VH,
+            labels.t().flatten(),
+            loss_mask.t().flatten(),
+            chunk_tokens=self.loss_chunk_tokens,
+            group=self.vocab_group,
+        )

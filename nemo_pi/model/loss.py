@@ -5,13 +5,23 @@ Shape legend: B batch, S sequence.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from nemo_pi.errors import DataError
+from nemo_pi.model.vocab_parallel import check_labels
 
 
-def masked_loss_sum(loss_mask_BS: Tensor, loss_BS: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def masked_sum(loss_BS: Tensor, loss_mask_BS: Tensor) -> Tensor:
+    """The loss of scored tokens, summed in fp32.
+
+    Args:
+        loss_BS: per-token cross-entropy in nats.
+        loss_mask_BS: 1 where a token is scored, 0 where not.
+    """
+    return (loss_BS.float() * loss_mask_BS.float()).sum()
+
+
+def loss_report(loss_mask_BS: Tensor, loss_sum: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Megatron's three-part loss for calculate_per_token_loss.
 
     The schedule divides the gradient once, by the tokens of all micro-batches and ranks; a mean per
@@ -19,30 +29,30 @@ def masked_loss_sum(loss_mask_BS: Tensor, loss_BS: Tensor) -> tuple[Tensor, Tens
 
     Args:
         loss_mask_BS: 1 where a token is scored, 0 where not.
-        loss_BS: per-token cross-entropy in nats, fp32.
+        loss_sum: summed over scored tokens, a scalar in fp32.
 
     Returns:
         The sum, the number of scored tokens (int), and copies of both for logging.
     """
-    mask = loss_mask_BS.float()
-    total = (loss_BS.float() * mask).sum()
-    tokens = mask.sum().to(torch.int)
+    tokens = loss_mask_BS.float().sum().int()
     # Cloned: the schedule rescales the first in place, and a view would log the rescaled value.
-    return total, tokens, {"loss_sum": total.detach().clone(), "tokens": tokens.detach().clone()}
+    return loss_sum, tokens, {"loss_sum": loss_sum.detach().clone(), "tokens": tokens.clone()}
 
 
-def check_token_ids(tokens_BS: Tensor, labels_BS: Tensor, vocab_size: int) -> None:
-    """Refuses ids that vocabulary-parallel layers would silently mask.
+def check_batch(tokens_BS: Tensor, labels_BS: Tensor, loss_mask_BS: Tensor, vocab_size: int) -> None:
+    """Refuses what would otherwise give a finite, wrong loss.
+
+    Labels are checked where they are not scored, too: what leaves a position out is the mask, never a label.
 
     Raises:
-        DataError: an id below 0 or at or above vocab_size.
+        DataError: an id below 0 or at or above vocab_size, or a mask of anything but 0 and 1.
     """
-    for name, ids in (("tokens", tokens_BS), ("labels", labels_BS)):
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= vocab_size:
-            raise DataError(
-                f"data {name}",
-                required=f"token ids from 0 to {vocab_size - 1} (the model's vocabulary)",
-                given=f"ids from {low} to {high}",
-                mend="tokenize the data with the checkpoint's own tokenizer; exclude positions by loss_mask",
-            )
+    check_labels(tokens_BS, vocab_size, "tokens")
+    check_labels(labels_BS, vocab_size, "labels")
+    if not ((loss_mask_BS == 0) | (loss_mask_BS == 1)).all():
+        raise DataError(
+            "data loss_mask",
+            required="1 where a token is scored and 0 where it is not",
+            given=f"values from {loss_mask_BS.min():g} to {loss_mask_BS.max():g}",
+            mend="make it of zeros and ones",
+        )

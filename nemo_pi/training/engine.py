@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.model.build import BuildOptions, build_model_chunks
 from nemo_pi.model.gpt import RotaryGPTModel
-from nemo_pi.model.loss import check_token_ids, masked_loss_sum
+from nemo_pi.model.loss import check_batch, loss_report
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
@@ -112,7 +112,7 @@ class MegatronEngine:
             group["lr"] = lr * group.get("lr_mult", 1.0)
 
     def _run(self, batch: Batch, forward_only: bool) -> float:
-        check_token_ids(batch["tokens"], batch["labels"], self.settings.shape.vocab_size)
+        check_batch(batch["tokens"], batch["labels"], batch["loss_mask"], self.settings.shape.vocab_size)
         size = self.settings.micro_batch_size
         samples, sequence = batch["tokens"].shape
         context = (groups.context_size(), groups.context_rank())
@@ -142,12 +142,13 @@ class MegatronEngine:
 def _forward_step(data_iterator: Iterator[MicroBatch], model: nn.Module) -> tuple[Tensor, Any]:
     """One micro-batch through one model chunk, as Megatron's schedules call it."""
     batch = next(data_iterator)
-    loss_BS = model(
+    loss_sum = model(
         input_ids=batch.tokens,
         position_ids=batch.position_ids,
         attention_mask=None,
         labels=batch.labels,
+        loss_mask=batch.loss_mask,
         packed_seq_params=batch.documents,
         seq_len=batch.seq_len,
     )
-    return loss_BS, partial(masked_loss_sum, batch.loss_mask)
+    return loss_sum, partial(loss_report, batch.loss_mask)

@@ -24,6 +24,7 @@ def engine_settings(run: ResolvedRun) -> EngineSettings:
         init_method_std=run.init_method_std,
         rotary_kernel=run.rotary_kernel,
         transformer_engine=resolve_transformer_engine(wanted),
+        loss_chunk_tokens=run.loss.chunk_tokens,
         recompute_granularity=run.recompute.granularity,
         recompute_method=run.recompute.method,
         recompute_num_layers=run.recompute.num_layers,

@@ -19,6 +19,9 @@ DOCUMENTS = (
     "model.data.eod_mask_loss=true",
 )
 YARN = ("model.pos_scaling_type=yarn",)
+WHOLE_LOGITS = ("model.loss=full",)
+# Rows of 256 tokens: the last chunk is a part of one.
+ODD_CHUNKS = ("model.loss_chunk_size=100",)
 RECOMPUTE = ("model.activations_checkpoint_granularity=full",)
 # A larger learning rate: at 1e-3, a norm's weight of 1 does not move by one step of bfloat16.
 BF16 = ("trainer.precision=bf16-mixed", "model.optim.lr=1.0e-2")
@@ -63,6 +66,21 @@ ROWS = (
         "micro-batches with unequal numbers of scored tokens are weighed by tokens",
         ("model.micro_batch_size=4",),
         both=DOCUMENTS,
+    ),
+    Row("whole-logits", "the chunked loss and its gradients are those of whole logits", WHOLE_LOGITS),
+    Row(
+        "tp2-sp-chunks",
+        "chunks of a split vocabulary, hidden states gathered from sequence parts, tokens left out",
+        TP2 + SP + ODD_CHUNKS,
+        2,
+        both=DOCUMENTS,
+        model="tied",
+    ),
+    Row(
+        "tp2-whole-logits",
+        "whole logits of a split vocabulary, too",
+        TP2 + WHOLE_LOGITS,
+        2,
     ),
     Row("recompute", "recomputed activations, rotary tables included", RECOMPUTE),
     Row("tp2", "matrices, vocabulary and grouped heads split in two", TP2, 2),

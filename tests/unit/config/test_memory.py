@@ -12,7 +12,7 @@ from nemo_pi.config.memory import (
     layer_bytes_per_token,
     stage_parameters,
 )
-from nemo_pi.config.resolved import Recompute
+from nemo_pi.config.resolved import LossPath, Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.config.builders import SHAPE, run_of
 
@@ -61,10 +61,25 @@ def test_bytes_per_parameter(
     assert estimate.total == sum(parts)
 
 
-def test_logits() -> None:
-    assert estimate_memory(run_with()).logits == 4096 * VOCAB * 4
-    assert estimate_memory(run_with("bf16")).logits == 4096 * VOCAB * 6
+def test_chunked_loss() -> None:
+    """Two fp32 buffers of a chunk's logits (bf16: one of each), and the gradients it leaves."""
+    hidden, weights = 4096 * HIDDEN, VOCAB * HIDDEN
+    assert estimate_memory(run_with()).logits == 512 * VOCAB * 8 + weights * 4 + hidden * 4
+    assert estimate_memory(run_with("bf16")).logits == 512 * VOCAB * 6 + weights * 6 + hidden * 2
+    one_chunk = run_with(loss=LossPath(10**6))
+    assert estimate_memory(one_chunk).logits == 4096 * VOCAB * 8 + weights * 4 + hidden * 4
     split = run_with(parallel=ParallelLayout(tp=2, pp=2, cp=2), micro_batch_size=3)
+    assert estimate_stage(split, 1).logits == 512 * 1024 * 8 + weights * 2 + 3 * hidden * 2
+    assert estimate_stage(split, 0).logits == 0
+    gathered = run_with(parallel=ParallelLayout(tp=2, sequence_parallel=True))
+    assert estimate_memory(gathered).logits == 512 * 1024 * 8 + weights * 2 + 2 * hidden * 4
+
+
+def test_whole_logits() -> None:
+    whole = LossPath(None)
+    assert estimate_memory(run_with(loss=whole)).logits == 4096 * VOCAB * 4
+    assert estimate_memory(run_with("bf16", loss=whole)).logits == 4096 * VOCAB * 6
+    split = run_with(parallel=ParallelLayout(tp=2, pp=2, cp=2), micro_batch_size=3, loss=whole)
     assert estimate_stage(split, 1).logits == 3 * 2048 * 1024 * 4
     assert estimate_stage(split, 0).logits == 0
 

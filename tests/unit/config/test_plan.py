@@ -59,6 +59,8 @@ def test_the_numbers_of_a_run() -> None:
         ({"max_position_embeddings": None}, "factor", "1 (nothing is scaled)"),
         ({"pos_scaling_type": "yarn", "pos_scaling_extra_args": {"beta_fast": 16}}, "beta_fast", "16.0"),
         ({"activations_checkpoint_granularity": "full"}, "recomputation", "whole layers, uniform, 1 layer"),
+        ({}, "loss", "from hidden states, 512 tokens at a time"),
+        ({"loss": "full"}, "loss", "from whole logits"),
         ({"transformer_engine": False}, "attention", "PyTorch SDPA"),
         ({"export": {"hf_path": "/hf"}}, "export", "/hf (Hugging Face, float32)"),
         ({"optim": {"sched": {"name": "cosine", "min_lr": 1e-6, "warmup_steps": 0}}}, "learning rate",

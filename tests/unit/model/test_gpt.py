@@ -250,3 +250,27 @@ def test_bf16_stays_near_fp32(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in low.parameters()} == {torch.bfloat16}
     error = (logits_BSV.float() - theirs_BSV).pow(2).mean().sqrt() / theirs_BSV.std()
     assert error < 0.03
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_chunked_loss_equals_whole_logits(tied: bool) -> None:
+    """Sum and gradients of every parameter; chunks that divide neither the row nor the batch."""
+    shape = replace(SHAPE, tied_embeddings=tied)
+    tokens_BS, labels_BS = random_tokens(), random_tokens(seed=1)
+    mask_BS = (torch.arange(tokens_BS.numel()) % 3 > 0).float().view_as(tokens_BS)
+    losses, gradients = [], []
+    for chunk_tokens in (None, 7):
+        options = BuildOptions(init_method_std=0.15, loss_chunk_tokens=chunk_tokens)
+        torch.manual_seed(2)
+        model = build(shape, options=options)
+        positions_BS = torch.arange(tokens_BS.size(1)).expand_as(tokens_BS)
+        with cpu_shim():
+            loss = model(tokens_BS, positions_BS, None, labels=labels_BS, loss_mask=mask_BS)
+            loss.backward()
+        losses.append(loss.detach())
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    per_token_BS = forward(model, tokens_BS, labels_BS=labels_BS).detach()
+    torch.testing.assert_close(losses[0], (per_token_BS * mask_BS).sum())
+    torch.testing.assert_close(losses[1], losses[0])
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradient, gradients[0][name], rtol=1e-4, atol=1e-5, msg=name)

@@ -23,6 +23,7 @@ EVERYTHING = {
     "init_method_std": 0.007,
     "micro_batch_size": 2,
     "global_batch_size": 8,
+    "loss_chunk_size": 77,
     "activations_checkpoint_granularity": "full",
     "activations_checkpoint_method": "block",
     "activations_checkpoint_num_layers": 3,
@@ -56,6 +57,8 @@ def test_every_field_arrives() -> None:
         0.007,
         "torch",
     )
+    assert build.loss_chunk_tokens == 77
+    assert engine_settings(run_of({"loss": "full"})).build.loss_chunk_tokens is None
     assert (build.recompute_granularity, build.recompute_method, build.recompute_num_layers) == (
         "full",
         "block",

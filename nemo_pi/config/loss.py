@@ -1,0 +1,50 @@
+"""How the training loss is computed: from a chunk of tokens' logits at a time, or from whole logits."""
+
+from __future__ import annotations
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.config.resolved import LossPath
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.config.shapes import check_choice
+from nemo_pi.errors import ConfigError
+
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 512, 2048
+
+
+def resolve_loss(model: ModelConfig, shape: ModelShape) -> LossPath:
+    """The loss as asked for by model.loss or by NeMo's cross_entropy_loss_fusion; chunked where neither does.
+
+    Raises:
+        ConfigError: an unknown name, a contradiction, or a chunk size that is impossible or without use.
+    """
+    check_choice("model.loss", model.loss, ("auto", "chunked", "full"))
+    path, fused, size = model.loss, model.cross_entropy_loss_fusion, model.loss_chunk_size
+    if fused is not None:
+        asked = "chunked" if fused else "full"
+        if path not in ("auto", asked):
+            raise ConfigError(
+                "model.cross_entropy_loss_fusion",
+                required=f"null, or in agreement with loss={path}",
+                given=fused,
+                mend="null lets loss decide",
+            )
+        path = asked
+    if size is not None and (size < 1 or path == "full"):
+        raise ConfigError(
+            "model.loss_chunk_size",
+            required="null for whole logits" if path == "full" else "at least 1 token",
+            given=size,
+            mend="null takes a size by the model's width",
+        )
+    if path == "full":
+        return LossPath(None)
+    return LossPath(chunk_size(shape.hidden_size) if size is None else size)
+
+
+def chunk_size(hidden_size: int) -> int:
+    """Tokens of a chunk: enough for efficient matrix products, few enough to be small beside the weights.
+
+    The products' efficiency grows with the smallest of their sizes; each chunk also reads and writes the
+    gradient of the output weights once, which half the hidden size makes a small part of its work.
+    """
+    return min(max(hidden_size // 2, _SMALLEST_CHUNK), _LARGEST_CHUNK)
