@@ -8,7 +8,8 @@ import torch
 
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.units import grouped, short
-from nemo_pi.kernels.registry import RotaryNeeds, select_rotary_kernel
+from nemo_pi.kernels.capability import rotary_needs
+from nemo_pi.kernels.registry import select_rotary_kernel
 
 Rows = list[tuple[str, str]]
 """Labels and values of one section of the plan."""
@@ -59,12 +60,6 @@ def _attention(run: ResolvedRun) -> str:
 
 
 def _rotary_kernel(run: ResolvedRun) -> str:
-    needs = RotaryNeeds(
-        head_dim=run.extension.head_dim,
-        rotary_dim=run.extension.rotary_dim,
-        interleaved=run.extension.interleaved,
-        device_type="cuda" if torch.cuda.is_available() else "cpu",
-        dtype=run.compute_dtype,
-    )
+    needs = rotary_needs(run.extension, run.compute_dtype)
     chosen = select_rotary_kernel(run.rotary_kernel, needs).name
     return f"{chosen} (auto)" if run.rotary_kernel == "auto" else chosen

@@ -1,7 +1,7 @@
 """Rotary kernels by name: what each can do, and which one a request gets.
 
 A request by name gets that kernel or an error with the reason, never another one. Only `auto` chooses: the
-first, in the order of KERNELS, that can do the job; it logs which and why, once.
+first, in the order of KERNELS, that can do the job. Which one it is, and why, is logged once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.kernels.reference import rotate_query_key
+from nemo_pi.kernels import torch_rotary
+from nemo_pi.kernels.adapters import rotate_with_apex, rotate_with_transformer_engine
+from nemo_pi.kernels.autograd import rotate_query_key
+from nemo_pi.kernels.capability import RotaryCapability, RotaryNeeds
+from nemo_pi.kernels.rotation import Angles, Heads, Rotation
 
 FIELD = "model.rotary_kernel"
 _log = logging.getLogger(__name__)
-
-_FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
 class RotaryFunction(Protocol):
@@ -34,59 +36,6 @@ class RotaryFunction(Protocol):
 
 
 @dataclass(frozen=True)
-class RotaryNeeds:
-    """What a model asks of its rotary kernel."""
-
-    head_dim: int
-    """Channels of one head."""
-    rotary_dim: int | None = None
-    """Rotated channels of one head; None means all."""
-    interleaved: bool = False
-    """Whether rotated pairs are neighbouring channels."""
-    device_type: str = "cpu"
-    """Where q and k live: cpu or cuda."""
-    dtype: torch.dtype = torch.float32
-    """Dtype of q and k."""
-    per_token_positions: bool = True
-    """Whether tokens of one row may stand at arbitrary positions (always so in nemo_pi's models)."""
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether some channels pass through unrotated."""
-        return self.rotary_dim is not None and self.rotary_dim != self.head_dim
-
-
-@dataclass(frozen=True)
-class RotaryCapability:
-    """What a rotary kernel can do, stated by what it was written for."""
-
-    device_types: frozenset[str] | None
-    """Devices it runs on; None means any."""
-    dtypes: frozenset[torch.dtype] | None
-    """Dtypes of q and k it takes; None means any floating one."""
-    interleaved: bool
-    """Whether it knows the layout of neighbouring pairs."""
-    partial: bool
-    """Whether it can leave channels unrotated."""
-    per_token_positions: bool
-    """Whether each token of each row may stand anywhere."""
-
-    def lacks(self, needs: RotaryNeeds) -> str | None:
-        """Why it cannot meet `needs`, or None if it can."""
-        if needs.per_token_positions and not self.per_token_positions:
-            return "it takes one run of positions for all rows, not a position for every token"
-        if needs.interleaved and not self.interleaved:
-            return "it does not know the interleaved layout"
-        if needs.is_partial and not self.partial:
-            return "it rotates all channels of a head or none"
-        if self.device_types is not None and needs.device_type not in self.device_types:
-            return f"it runs on {' or '.join(sorted(self.device_types))}, not on {needs.device_type}"
-        if self.dtypes is not None and needs.dtype not in self.dtypes:
-            return f"it does not take {needs.dtype}"
-        return None
-
-
-@dataclass(frozen=True)
 class RotaryKernel:
     """A rotary kernel that nemo_pi knows by name; call it like `kernel(q, k, cos, sin, interleaved)`."""
 
@@ -94,46 +43,64 @@ class RotaryKernel:
     """As written in YAML."""
     capability: RotaryCapability
     """What it can do."""
-    function: RotaryFunction | None
-    """What does it; None while this version of nemo_pi has only the record."""
+    function: RotaryFunction
+    """What does it."""
     package: str | None = None
     """Module that must be importable for it; looked up, not imported."""
+    rotation: Rotation | None = None
+    """The same for heads wherever they lie, where there is such a thing: it serves fused projections."""
 
     def unusable(self, needs: RotaryNeeds) -> str | None:
         """Why it cannot be used here for `needs`, or None if it can."""
         lacking = self.capability.lacks(needs)
-        if lacking is not None:
-            return lacking
-        if self.package is not None and find_spec(self.package) is None:
+        if lacking is None and self.package is not None and find_spec(self.package) is None:
             return f"the module {self.package} is not installed"
-        return "this version of nemo_pi has no such kernel" if self.function is None else None
+        return lacking
 
     def __call__(
         self, q: Tensor, k: Tensor, cos_F: Tensor, sin_F: Tensor, interleaved: bool = False
     ) -> tuple[Tensor, Tensor]:
         """q and k rotated, in their own dtypes."""
-        assert self.function is not None, f"{self.name} was never selected"
         return self.function(q, k, cos_F, sin_F, interleaved)
 
 
+def _rotate_with_triton(source: Heads, target: Heads, angles: Angles) -> None:
+    """Imports Triton when a tensor is there to be rotated, not when kernels are looked up."""
+    from nemo_pi.kernels.triton_rotary import rotate_heads
+
+    rotate_heads(source, target, angles)
+
+
 _CUDA = frozenset({"cuda"})
+_FP32 = frozenset({torch.float32})
+_FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
 KERNELS: tuple[RotaryKernel, ...] = (
-    RotaryKernel("triton", RotaryCapability(_CUDA, _FLOATS, True, True, True), None, package="triton"),
-    # Both rotate row b, token s by s plus at most one offset per row, so PoSE and packing are beyond them.
+    RotaryKernel(
+        "triton",
+        RotaryCapability(_CUDA, _FLOATS, interleaved=True, tempered=True, max_head_dim=256),
+        partial(rotate_query_key, _rotate_with_triton),
+        package="triton",
+        rotation=_rotate_with_triton,
+    ),
     RotaryKernel(
         "transformer_engine",
-        RotaryCapability(_CUDA, _FLOATS, True, True, False),
-        None,
+        RotaryCapability(_CUDA, _FLOATS, interleaved=True, tempered=False),
+        rotate_with_transformer_engine,
         package="transformer_engine_torch",
     ),
     # The compiled extension: a package called apex on public indexes is something else altogether.
     RotaryKernel(
         "apex",
-        RotaryCapability(_CUDA, _FLOATS, False, True, False),
-        None,
+        RotaryCapability(_CUDA, _FP32, interleaved=False, tempered=True),
+        rotate_with_apex,
         package="fused_rotary_positional_embedding",
     ),
-    RotaryKernel("torch", RotaryCapability(None, None, True, True, True), rotate_query_key),
+    RotaryKernel(
+        "torch",
+        RotaryCapability(None, None, interleaved=True, tempered=True),
+        partial(rotate_query_key, torch_rotary.rotate_heads),
+        rotation=torch_rotary.rotate_heads,
+    ),
 )
 """All that are known, the fastest first."""
 
@@ -167,6 +134,7 @@ def select_rotary_kernel(
         mend = f"write auto, or one that can do it here ({others})"
         required = f"a {request} kernel for {_describe(needs)}"
         raise BackendUnavailableError(FIELD, required=required, given=f"none: {reason}", mend=mend)
+    _log_once(_log.info, f"{FIELD}: {request}, as asked for, for {_describe(needs)}")
     return next(kernel for kernel in usable if kernel.name == request)
 
 

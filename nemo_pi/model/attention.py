@@ -13,31 +13,33 @@ import torch
 from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor
 
-from nemo_pi.kernels.registry import RotaryNeeds, select_rotary_kernel
-
-
-def rotary_needs(head_dim: int, rotary_dim: int | None, interleaved: bool, dtype: torch.dtype) -> RotaryNeeds:
-    """What a rotary kernel must be able to do for these heads on this machine."""
-    return RotaryNeeds(
-        head_dim=head_dim,
-        rotary_dim=rotary_dim,
-        interleaved=interleaved,
-        device_type="cuda" if torch.cuda.is_available() else "cpu",
-        dtype=dtype,
-    )
+from nemo_pi.kernels.autograd import rotate_fused_qkv
+from nemo_pi.kernels.capability import RotaryNeeds
+from nemo_pi.kernels.registry import select_rotary_kernel
 
 
 class RotarySelfAttention(SelfAttention):
     """SelfAttention whose query and key are rotated by nemo_pi's kernel."""
 
     def __init__(
-        self, *args: Any, rotary_kernel: str = "auto", rotary_dim: int | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        rotary_kernel: str = "auto",
+        rotary_dim: int | None = None,
+        rotary_tempered: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        needs = rotary_needs(
-            self.config.kv_channels, rotary_dim, self.config.rotary_interleaved, self.config.params_dtype
+        needs = RotaryNeeds(
+            head_dim=self.config.kv_channels,
+            rotary_dim=rotary_dim,
+            interleaved=self.config.rotary_interleaved,
+            device_type="cuda" if torch.cuda.is_available() else "cpu",
+            dtype=self.config.params_dtype,
+            tempered=rotary_tempered,
         )
         self._kernel = select_rotary_kernel(rotary_kernel, needs)
+        self._rotation = self._kernel.rotation if self._splits_evenly() else None
         self._tables: Tensor | None = None
 
     def forward(self, *args: Any, rotary_pos_emb: Tensor | None = None, **kwargs: Any) -> Any:
@@ -48,10 +50,35 @@ class RotarySelfAttention(SelfAttention):
         finally:
             self._tables = None
 
-    def get_query_key_value_tensors(self, *args: Any, **kwargs: Any) -> Any:
-        """Query, key and value [S, B, heads, head_dim], query and key already rotated."""
-        query, key, value = super().get_query_key_value_tensors(*args, **kwargs)
-        if self._tables is not None:
-            cos, sin = self._tables.unbind(0)
-            query, key = self._kernel(query, key, cos, sin, self.config.rotary_interleaved)
-        return query, key, value
+    def get_query_key_value_tensors(
+        self, hidden_states: Tensor, key_value_states: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """Query, key and value [S, B, heads, head_dim], query and key already rotated.
+
+        Where the kernel can, it reads them in the output of the fused projection. It works in place there
+        for as many key heads as query heads: the projection does not need its own output for the backward
+        pass. With fewer key heads, Megatron would copy the query to bring its heads onto one axis; here the
+        rotation itself writes them there, and the projection's output is freed.
+        """
+        if self._tables is None:
+            return super().get_query_key_value_tensors(hidden_states, key_value_states, **kwargs)
+        cos, sin = self._tables.unbind(0)
+        interleaved = self.config.rotary_interleaved
+        if self._rotation is None:
+            qkv = super().get_query_key_value_tensors(hidden_states, key_value_states, **kwargs)
+            query, key, value = qkv
+            return *self._kernel(query, key, cos, sin, interleaved), value
+        mixed, _ = super().get_query_key_value_tensors(hidden_states, split_qkv=False)
+        head_dim = self.hidden_size_per_attention_head
+        return rotate_fused_qkv(self._rotation, mixed, cos, sin, head_dim, interleaved, in_place=True)
+
+    def _splits_evenly(self) -> bool:
+        """Whether query, key and value are cut from the projection with nothing done to them in between."""
+        return (
+            self.q_layernorm is None
+            and self.k_layernorm is None
+            and not self.config.test_mode
+            and not self.config.attention_output_gate
+            # With fewer groups than ranks, Megatron gathers the projection and picks this rank's heads.
+            and (self.config.num_query_groups or 1) >= self.world_size
+        )

@@ -9,8 +9,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import silu
 
 from nemo_pi.arch.shape import ModelShape
+from nemo_pi.kernels.capability import rotary_needs
 from nemo_pi.kernels.registry import select_rotary_kernel
-from nemo_pi.model.attention import rotary_needs
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.parallel import groups
@@ -96,8 +96,7 @@ def check_backends(
     Raises:
         BackendUnavailableError: the rotary kernel cannot be had.
     """
-    needs = rotary_needs(shape.head_dim, extension.rotary_dim, extension.interleaved, options.params_dtype)
-    select_rotary_kernel(options.rotary_kernel, needs)
+    select_rotary_kernel(options.rotary_kernel, rotary_needs(extension, options.params_dtype))
 
 
 def build_model_chunks(
@@ -127,6 +126,7 @@ def build_model_chunks(
                 use_transformer_engine=options.transformer_engine,
                 rotary_kernel=options.rotary_kernel,
                 rotary_dim=extension.rotary_dim,
+                rotary_tempered=rotary_needs(extension, options.params_dtype).tempered,
             ),
             vocab_size=shape.vocab_size,
             max_sequence_length=extension.target_window,

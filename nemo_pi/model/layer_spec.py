@@ -50,6 +50,7 @@ def decoder_spec(
     use_transformer_engine: bool,
     rotary_kernel: str,
     rotary_dim: int,
+    rotary_tempered: bool = False,
 ) -> TransformerBlockSubmodules:
     """The layers of one model chunk: Megatron's own, their self-attention replaced by ours.
 
@@ -59,6 +60,7 @@ def decoder_spec(
         use_transformer_engine: from resolve_transformer_engine.
         rotary_kernel: model.rotary_kernel, resolved when the layers are built.
         rotary_dim: rotated channels of a head.
+        rotary_tempered: whether cosines and sines carry an attention temperature.
     """
     if use_transformer_engine:
         spec = get_gpt_layer_with_transformer_engine_spec()
@@ -73,6 +75,8 @@ def decoder_spec(
         spec.submodules.pre_mlp_layernorm = norm
         spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
     spec.submodules.self_attention.module = RotarySelfAttention
-    spec.submodules.self_attention.params.update(rotary_kernel=rotary_kernel, rotary_dim=rotary_dim)
+    spec.submodules.self_attention.params.update(
+        rotary_kernel=rotary_kernel, rotary_dim=rotary_dim, rotary_tempered=rotary_tempered
+    )
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)
