@@ -88,9 +88,7 @@ def transformer_config(
     )
 
 
-def check_backends(
-    shape: ModelShape, extension: ContextExtension, layout: ParallelLayout, options: BuildOptions
-) -> None:
+def check_backends(extension: ContextExtension, options: BuildOptions) -> None:
     """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
 
     Raises:
@@ -114,7 +112,7 @@ def build_model_chunks(
     """
     # From within a layer's constructor the error would not get out: Megatron re-raises every error as its own
     # type made of one string.
-    check_backends(shape, extension, layout, options)
+    check_backends(extension, options)
     config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
     return [

@@ -20,7 +20,8 @@ from nemo_pi.kernels.registry import (
 )
 
 NEEDS = RotaryNeeds(head_dim=64)
-ABLE = RotaryCapability(frozenset({"cpu"}), frozenset({torch.float32}), True, True, True)
+ABLE = RotaryCapability(frozenset({"cpu"}), frozenset({torch.float32}), interleaved=True, tempered=True)
+ON_GPU = RotaryNeeds(head_dim=64, device_type="cuda", dtype=torch.bfloat16)
 
 
 def test_torch_does_everything() -> None:
@@ -39,16 +40,26 @@ def test_torch_does_everything() -> None:
     ("name", "needs", "reason"),
     [
         ("triton", NEEDS, "it runs on cuda, not on cpu"),
-        ("triton", RotaryNeeds(64, device_type="cuda", dtype=torch.float64), "does not take torch.float64"),
-        ("transformer_engine", RotaryNeeds(64, device_type="cuda"), "not a position for every token"),
-        ("apex", RotaryNeeds(64, device_type="cuda"), "not a position for every token"),
+        ("triton", replace(ON_GPU, dtype=torch.float64), "does not take torch.float64"),
+        ("triton", replace(ON_GPU, head_dim=320), "up to 256 channels, not 320"),
+        (
+            "transformer_engine",
+            replace(ON_GPU, tempered=True),
+            "no room for this method's attention temperature",
+        ),
+        (
+            "apex",
+            replace(ON_GPU, dtype=torch.float32, interleaved=True),
+            "does not know the interleaved layout",
+        ),
+        ("apex", ON_GPU, "or not with fp32 cosines and sines"),
     ],
 )
 def test_explicit_request_is_refused_with_the_reason(name: str, needs: RotaryNeeds, reason: str) -> None:
     with pytest.raises(BackendUnavailableError) as caught:
         select_rotary_kernel(name, needs)
     assert caught.value.field == "model.rotary_kernel"
-    assert reason in str(caught.value) and "(torch)" in str(caught.value)
+    assert reason in str(caught.value) and "torch)" in str(caught.value)
 
 
 def test_request_for_what_cannot_be_is_refused_everywhere() -> None:
@@ -71,10 +82,11 @@ def test_unknown_name() -> None:
     ("change", "needs", "reason"),
     [
         ({"interleaved": False}, {"interleaved": True}, "interleaved"),
-        ({"partial": False}, {"rotary_dim": 32}, "all channels"),
-        ({"partial": False}, {"rotary_dim": 64}, None),
-        ({"per_token_positions": False}, {}, "every token"),
-        ({"per_token_positions": False}, {"per_token_positions": False}, None),
+        ({"tempered": False}, {"tempered": True}, "temperature"),
+        ({"tempered": False}, {}, None),
+        ({"max_head_dim": 63}, {}, "up to 63 channels, not 64"),
+        ({"max_head_dim": 64}, {}, None),
+        ({}, {"rotary_dim": 32}, None),
         ({}, {"device_type": "cuda"}, "not on cuda"),
         ({"device_types": None}, {"device_type": "cuda"}, None),
         ({}, {"dtype": torch.bfloat16}, "bfloat16"),
@@ -87,10 +99,10 @@ def test_capability(change: dict[str, Any], needs: dict[str, Any], reason: str |
     assert (lacks is None) if reason is None else reason in str(lacks)
 
 
-def test_missing_package_and_missing_kernel() -> None:
+def test_missing_package() -> None:
     absent = RotaryKernel("absent", ABLE, rotate_query_key, package="surely_not_a_module")
     assert absent.unusable(NEEDS) == "the module surely_not_a_module is not installed"
-    assert "no such kernel" in str(RotaryKernel("promised", ABLE, None, package="torch").unusable(NEEDS))
+    assert RotaryKernel("there", ABLE, rotate_query_key, package="torch").unusable(NEEDS) is None
 
 
 def test_auto_takes_the_first_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,6 +117,21 @@ def test_auto_takes_the_first_and_logs_once(caplog: pytest.LogCaptureFixture) ->
     assert (
         select_rotary_kernel("auto", replace(needs, device_type="cuda"), (fast, KERNELS[-1])).name == "torch"
     )
+
+
+def test_an_explicit_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="nemo_pi.kernels.registry"):
+        for _ in range(3):
+            select_rotary_kernel("torch", RotaryNeeds(head_dim=68, rotary_dim=34))
+    (record,) = caplog.records
+    assert "torch, as asked for, for 34 of 68 channels" in record.message
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_a_pass_through_needs_no_capability(kernel: RotaryKernel) -> None:
+    """Partial rotary and arbitrary positions are what all of them do."""
+    needs = RotaryNeeds(64, device_type="cuda")
+    assert kernel.capability.lacks(needs) == kernel.capability.lacks(replace(needs, rotary_dim=16)) is None
 
 
 def test_auto_with_nothing_to_choose() -> None:
