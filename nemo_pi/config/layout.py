@@ -6,11 +6,13 @@ import math
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.config.schema import ModelConfig
+from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
 from nemo_pi.parallel.layout import ParallelLayout
 
 _TP, _PP = "model.tensor_model_parallel_size", "model.pipeline_model_parallel_size"
 _VPP, _CP = "model.virtual_pipeline_model_parallel_size", "model.context_parallel_size"
+_EXCHANGE = "model.cp_comm_type"
 
 
 def resolve_layout(model: ModelConfig, shape: ModelShape, world_size: int) -> ParallelLayout:
@@ -33,12 +35,14 @@ def resolve_layout(model: ModelConfig, shape: ModelShape, world_size: int) -> Pa
             given=f"true with {_TP}=1",
             mend="model.sequence_parallel=false, or raise the tensor-parallel size",
         )
+    _check_exchange(model, shape)
     dp = _data_parallel(tp, pp, cp, world_size)
     return ParallelLayout(
         tp=tp,
         pp=pp,
         vpp=vpp if vpp and vpp > 1 else None,
         cp=cp,
+        cp_comm_type=model.cp_comm_type,
         dp=dp,
         sequence_parallel=model.sequence_parallel,
     )
@@ -126,6 +130,28 @@ def _check_pipeline(pp: int, vpp: int, num_layers: int) -> None:
             required=f"stages that divide num_layers={num_layers} evenly",
             given=f"{size} stages",
             mend=f"choose a size whose number of stages is one of {_divisors(num_layers)}",
+        )
+
+
+def _check_exchange(model: ModelConfig, shape: ModelShape) -> None:
+    kind, tp, cp = model.cp_comm_type, model.tensor_model_parallel_size, model.context_parallel_size
+    if kind is None:
+        return
+    check_choice(_EXCHANGE, kind, ("all_gather", "p2p", "a2a"))
+    if cp == 1:
+        raise ConfigError(
+            _EXCHANGE,
+            required=f"null while {_CP}=1: it says how the context-parallel ranks exchange keys and values",
+            given=kind,
+            mend=f"{_EXCHANGE}=null, or raise the context-parallel size",
+        )
+    heads = shape.num_query_groups // tp
+    if kind == "a2a" and heads % cp:
+        raise ConfigError(
+            _EXCHANGE,
+            required=f"another than a2a, which deals a rank's key/value heads over {_CP}={cp} ranks",
+            given=f"a2a with {heads} key/value heads a rank",
+            mend=f"{_EXCHANGE}=p2p, or a context-parallel size that divides {heads}",
         )
 
 

@@ -103,6 +103,9 @@ class ModelConfig:
     """Chunks of layers per pipeline rank (interleaved schedule). null or 1: not interleaved."""
     context_parallel_size: int = 1
     """Ranks that share each sequence; 1 splits nothing."""
+    cp_comm_type: str | None = None
+    """How those ranks exchange keys and values: all_gather, or with Transformer Engine also p2p (a ring) and
+    a2a. null: all_gather without Transformer Engine, p2p with it."""
     sequence_parallel: bool = False
     """Split norms and residuals along the sequence over the tensor-parallel ranks."""
     use_distributed_optimizer: bool = True

@@ -9,6 +9,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import silu
 
 from nemo_pi.arch.shape import ModelShape
+from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.kernels.capability import rotary_needs
 from nemo_pi.kernels.registry import select_rotary_kernel
 from nemo_pi.model.gpt import RotaryGPTModel
@@ -74,6 +75,7 @@ def transformer_config(
         pipeline_model_parallel_size=layout.pp,
         virtual_pipeline_model_parallel_size=layout.vpp,
         context_parallel_size=layout.cp,
+        cp_comm_type=_exchange(shape, layout, options),
         sequence_parallel=layout.sequence_parallel,
         calculate_per_token_loss=True,
         use_cpu_initialization=not on_gpu,
@@ -88,13 +90,29 @@ def transformer_config(
     )
 
 
-def check_backends(extension: ContextExtension, options: BuildOptions) -> None:
+def _exchange(shape: ModelShape, layout: ParallelLayout, options: BuildOptions) -> str | None:
+    """How context-parallel ranks exchange keys and values; None where there is one."""
+    if layout.cp == 1 or layout.cp_comm_type is not None:
+        return layout.cp_comm_type
+    # Transformer Engine's ring knows no sliding window.
+    return "p2p" if options.transformer_engine and shape.sliding_window is None else "all_gather"
+
+
+def check_backends(extension: ContextExtension, layout: ParallelLayout, options: BuildOptions) -> None:
     """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
 
     Raises:
-        BackendUnavailableError: the rotary kernel cannot be had.
+        BackendUnavailableError: the rotary kernel, or the exchange between context-parallel ranks, cannot be
+            had.
     """
     select_rotary_kernel(options.rotary_kernel, rotary_needs(extension, options.params_dtype))
+    if not options.transformer_engine and layout.cp_comm_type not in (None, "all_gather"):
+        raise BackendUnavailableError(
+            "model.cp_comm_type",
+            required="all_gather or null: PyTorch's attention gathers keys and values",
+            given=layout.cp_comm_type,
+            mend="set it to null, or train with Transformer Engine (transformer_engine: true)",
+        )
 
 
 def build_model_chunks(
@@ -112,7 +130,7 @@ def build_model_chunks(
     """
     # From within a layer's constructor the error would not get out: Megatron re-raises every error as its own
     # type made of one string.
-    check_backends(extension, options)
+    check_backends(extension, layout, options)
     config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
     return [

@@ -17,6 +17,8 @@ class ParallelLayout:
     """Model chunks a pipeline rank holds (interleaved 1F1B); None means one, the plain 1F1B schedule."""
     cp: int = 1
     """Ranks that share each sequence (CP)."""
+    cp_comm_type: str | None = None
+    """How those exchange keys and values: all_gather, p2p or a2a; None: as the attention in use likes it."""
     dp: int = 1
     """Replicas that see different samples (DP)."""
     sequence_parallel: bool = False

@@ -23,7 +23,7 @@ def check_before_training(run: ResolvedRun) -> None:
         BackendUnavailableError, CheckpointError, DataError: what training would stop at later.
     """
     settings = engine_settings(run)
-    check_backends(settings.extension, settings.build)
+    check_backends(settings.extension, settings.layout, settings.build)
     if run.export.hf_path is not None:
         check_target(Path(run.export.hf_path))
     check_data(run)

@@ -11,7 +11,7 @@ import pytest
 
 from nemo_pi.training.cli import USER_ERROR
 from tests.integration.launch import Finished, launch
-from tests.integration.rows import PP2, SP, TP2, VPP2
+from tests.integration.rows import CP2, PP2, SP, TP2, VPP2
 from tests.integration.world import World
 
 
@@ -37,7 +37,8 @@ MISTAKES = (
     Mistake("sp-without-tp", SP, ("model.sequence_parallel", "model.tensor_model_parallel_size")),
     Mistake("sp-and-length", (*TP2, *SP, "model.encoder_seq_length=255"), ("encoder_seq_length", "254"), 2),
     Mistake("global-batch", ("model.global_batch_size=3",), ("global_batch_size", "1 × 2 = 2", "given 3"), 2),
-    Mistake("cp-on-a-cpu", ("model.context_parallel_size=2",), ("context_parallel_size",), 2),
+    Mistake("cp-and-length", (*CP2, "model.encoder_seq_length=254"), ("encoder_seq_length", "252"), 2),
+    Mistake("ring-on-a-cpu", (*CP2, "model.cp_comm_type=p2p"), ("model.cp_comm_type", "all_gather"), 2),
     # --- windows ---
     Mistake(
         "factor-and-windows", ("model.pos_scaling_factor=3.0",), ("pos_scaling_factor", "64", "256", "3")

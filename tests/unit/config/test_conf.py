@@ -140,7 +140,8 @@ def test_parallel_groups(parallel: str) -> None:
     cfg = composed(f"parallel={parallel}", "model=llama-3-8b", "dry_run=true")
     run = resolve(cfg, world_size=8, summary=None)
     sizes = [int(size) for size in re.findall(r"\d+", parallel)]
-    assert run.parallel.tp * run.parallel.pp == (sizes[0] if len(sizes) == 1 else 4 if sizes else 1)
+    expected = 8 if parallel == "tp8" else 2 ** len(sizes)
+    assert run.parallel.model_ranks == expected
     assert run.parallel.sequence_parallel == (run.parallel.tp > 1)
 
 

@@ -17,6 +17,7 @@ _SHORT = {
     "pp": "pipeline_model_parallel_size",
     "vpp": "virtual_pipeline_model_parallel_size",
     "cp": "context_parallel_size",
+    "exchange": "cp_comm_type",
     "sp": "sequence_parallel",
     "micro": "micro_batch_size",
     "total": "global_batch_size",
@@ -36,6 +37,8 @@ def config(**short: Any) -> ModelConfig:
         ({"pp": 4, "vpp": 3}, 8, ParallelLayout(pp=4, vpp=3, dp=2)),
         ({"pp": 4, "vpp": 1}, 4, ParallelLayout(pp=4)),
         ({"tp": 4, "cp": 2}, 16, ParallelLayout(tp=4, cp=2, dp=2)),
+        ({"cp": 2, "exchange": "p2p"}, 2, ParallelLayout(cp=2, cp_comm_type="p2p")),
+        ({"tp": 2, "cp": 4, "exchange": "a2a"}, 8, ParallelLayout(tp=2, cp=4, cp_comm_type="a2a")),
     ],
 )
 def test_data_parallel_size_is_what_remains(
@@ -57,6 +60,9 @@ def test_data_parallel_size_is_what_remains(
         ({"vpp": 2}, 1, "virtual_pipeline_model_parallel_size", "pipeline_model_parallel_size=1"),
         ({"vpp": 0, "pp": 2}, 2, "virtual_pipeline_model_parallel_size", "at least 1"),
         ({"cp": -1}, 1, "context_parallel_size", "at least 1"),
+        ({"cp": 2, "exchange": "ring"}, 2, "cp_comm_type", "all_gather, p2p, a2a"),
+        ({"exchange": "p2p"}, 1, "cp_comm_type", "context_parallel_size=1"),
+        ({"tp": 4, "cp": 4, "exchange": "a2a"}, 16, "cp_comm_type", "2 key/value heads a rank"),
         ({"sp": True}, 1, "sequence_parallel", "2 or more"),
         ({"tp": 2, "pp": 2}, 6, "tensor_model_parallel_size × pipeline × context", "world size 6"),
         ({"tp": 2}, 1, "tensor_model_parallel_size × pipeline × context", "launch 2 ranks"),

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from nemo_pi.arch.shape import ModelShape
-from nemo_pi.model.build import BuildOptions, transformer_config
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.model.build import BuildOptions, check_backends, transformer_config
 from nemo_pi.model.core_attention import DocumentBoundaries
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
-from tests.unit.model.models import SHAPE, build, forward, random_tokens
+from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
 
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -59,6 +60,32 @@ def test_megatron_is_told_of_layout_and_shape() -> None:
     assert config.window_size == (8, 0)  # beside the query's own token
     assert config.rotary_interleaved and config.calculate_per_token_loss
     assert config.hidden_dropout == config.attention_dropout == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "window", "expected"),
+    [
+        (None, False, None, "all_gather"),
+        ("all_gather", False, None, "all_gather"),
+        (None, True, None, "p2p"),
+        (None, True, 9, "all_gather"),
+        ("a2a", True, 9, "a2a"),
+    ],
+)
+def test_megatron_is_told_how_context_ranks_exchange_keys(
+    asked: str | None, engine: bool, window: int | None, expected: str
+) -> None:
+    layout = ParallelLayout(cp=2, cp_comm_type=asked)
+    options = BuildOptions(transformer_engine=engine)
+    config = transformer_config(replace(SHAPE, sliding_window=window), layout, options)
+    assert (config.context_parallel_size, config.cp_comm_type) == (2, expected)
+
+
+def test_a_ring_needs_transformer_engine() -> None:
+    layout = ParallelLayout(cp=2, cp_comm_type="p2p")
+    with pytest.raises(BackendUnavailableError, match="cp_comm_type"):
+        check_backends(plain(), layout, BuildOptions())
+    check_backends(plain(), layout, BuildOptions(transformer_engine=True))
 
 
 def losses_and_gradients(
