@@ -1,0 +1,129 @@
+"""Time and memory per token as the window grows: samples as long as the window, and PoSE's, which stay short.
+
+    python -m benchmarks.growth                    on this CPU: full length to 16k tokens, PoSE to 1M
+    python -m benchmarks.growth --device cuda      Llama-7B's shape in bf16 on one GPU: full length to 64k
+    python -m benchmarks.growth --quick            a few seconds, to see that it runs
+
+Both are nemo_pi's engine under the same YAML; PoSE (arXiv 2309.10400) is the key model.data.pose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import RESULTS, hardware, write_results
+from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds, steps_seconds
+from benchmarks.training.growth_report import FULL, POSE, draw, table, verdict
+from benchmarks.training.job import Job
+from benchmarks.training.material import make_material
+from benchmarks.training.race import Outcome, race
+from benchmarks.training.sizes import SIZES
+
+K = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    size: str
+    """Its window is the length of PoSE's samples."""
+    full: tuple[int, ...]
+    """Windows trained at full length."""
+    pose: tuple[int, ...]
+    """Target windows of PoSE."""
+    rounds: int
+    """Measured steps of PoSE; at full length, fewer where samples are long."""
+
+
+QUICK = Plan("2x64", (32, 64), (64, 1 * K), 2)
+ON_CPU = Plan("4x256", (1 * K, 2 * K, 4 * K, 8 * K, 16 * K), tuple(K * 4**n for n in range(1, 6)), 9)
+ON_GPU = Plan("llama-7b", tuple(K * 2**n for n in range(1, 7)), tuple(K * 4**n for n in range(1, 6)), 2)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a toy model and two rounds")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--full", nargs="+", type=int, help="windows trained at full length")
+    parser.add_argument("--rounds", type=int, help="measured steps of PoSE (default 9)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write")
+    return parser.parse_args(arguments)
+
+
+def plan(args: argparse.Namespace) -> Plan:
+    """What the command line asks for."""
+    base = QUICK if args.quick else ON_GPU if args.device == "cuda" else ON_CPU
+    return Plan(base.size, tuple(args.full or base.full), base.pose, args.rounds or base.rounds)
+
+
+def measure(wanted: Plan, folder: Path, device: str) -> dict[str, dict[int, Outcome]]:
+    """Races all targets of PoSE with each other, and each full length by itself."""
+    window = SIZES[wanted.size].window
+    on_gpu = device == "cuda"
+    job = partial(
+        Job, "engine", folder=str(folder), size=wanted.size, device=device, recompute=on_gpu, pose=False
+    )
+    jobs = {f"{target}": job(length=window, target_window=target, pose=True) for target in wanted.pose}
+    raced = race(jobs, wanted.rounds, 2, in_turn=on_gpu)
+    found = {FULL: {}, POSE: {int(name): outcome for name, outcome in raced.items()}}
+    for length in wanted.full:
+        alone = {f"{length}": job(length=length, target_window=max(window, length))}
+        rounds = rounds_at(length, wanted.rounds)
+        found[FULL][length] = race(alone, rounds, 2 if rounds > 2 else 1, in_turn=on_gpu)[f"{length}"]
+        print(f"{length:,} tokens at full length: measured.", flush=True)
+    return found
+
+
+def rounds_at(length: int, most: int) -> int:
+    """Measured steps at full length."""
+    return min(most, 5 if length <= 4 * K else 2)
+
+
+def estimate(wanted: Plan, device: str) -> float:
+    """Seconds for all of it."""
+    size = SIZES[wanted.size]
+    speed = gemm_flops_per_second() if device == "cpu" else 4e14
+    turns = 5 if device == "cuda" else 1
+    pose = len(wanted.pose) * steps_seconds(size, size.window, turns * wanted.rounds + 2, speed)
+    full = sum(
+        steps_seconds(size, length, turns * rounds_at(length, wanted.rounds) + 2, speed) + loading_seconds(1)
+        for length in wanted.full
+    )
+    return pose + full + loading_seconds(len(wanted.pose)) + loading_seconds(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Measures and writes the results."""
+    args = parse(arguments)
+    wanted = plan(args)
+    window = SIZES[wanted.size].window
+    machine = hardware(args.device)
+    announce("growth", estimate(wanted, args.device))
+    with tempfile.TemporaryDirectory() as scratch:
+        make_material(wanted.size, Path(scratch), [window, *wanted.full])
+        found = measure(wanted, Path(scratch), args.device)
+    return write_results(
+        "growth-quick" if args.quick else "growth",
+        machine,
+        table(found, window),
+        verdict(found, window),
+        notes=[
+            f"{wanted.size}, a batch of one sample, {'bf16 mixed' if args.device == 'cuda' else 'fp32'}; "
+            "times are medians with quartiles, peaks are of whole processes.",
+            f"Full length was measured to {max(wanted.full):,} tokens, which is what fits into minutes here.",
+        ],
+        raw={way: {str(n): vars(one) for n, one in outcomes.items()} for way, outcomes in found.items()},
+        plot=partial(draw, found, window),
+        folder=args.results,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file per contestant: `run(job, pacer)`, and `make_step(job)` where nobody else owns the loop."""

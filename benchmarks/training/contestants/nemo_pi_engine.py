@@ -1,0 +1,43 @@
+"""nemo_pi's engine alone, fed by its own loader: what a step costs without Lightning's loop around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.training.contestants.nemo_pi_yaml import resolved_run
+from benchmarks.training.job import Job
+from benchmarks.training.pacer import Pacer
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.cpu_memory import keep_freed_memory
+from nemo_pi.training.engine import MegatronEngine
+from nemo_pi.training.loaders import training_loader
+from nemo_pi.training.settings import engine_settings, schedule
+from nemo_pi.training.weights import load_initial_weights
+
+
+def make_step(job: Job) -> Callable[[], float]:
+    """A training step as ContextExtensionModel.training_step takes it."""
+    run = resolved_run(job)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    groups.ensure_process_group()
+    groups.initialize(run.parallel, run.seed)
+    engine = MegatronEngine(engine_settings(run))
+    load_initial_weights(engine, run)
+    engine.start_training()
+    batches = iter(training_loader(run, consumed_samples=0))
+    engine.set_lr(schedule(run).at(0))
+
+    def step() -> float:
+        loss = engine.forward_backward(next(batches))
+        engine.step()
+        return loss
+
+    return step
+
+
+def run(job: Job, pacer: Pacer) -> None:
+    """Races."""
+    pacer.run(make_step(job))

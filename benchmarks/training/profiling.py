@@ -1,0 +1,100 @@
+"""Where a step spends its time: python -m benchmarks.training.profiling JOB, in a process of its own.
+
+Operators are sorted by what they are for; those that read or write something as wide as the vocabulary and
+are no matrix products belong to the loss. What the profiler sees of no operator is Python and dispatch.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.harness import timed
+from benchmarks.training.estimate import gemm_flops_per_second
+from benchmarks.training.job import Job
+from benchmarks.training.sizes import SIZES
+
+GEMM, LOSS, OTHER = "matrix products", "loss", "other operators"
+OUTSIDE = "outside operators"
+_KINDS = (
+    (GEMM, r"aten::(mm|addmm|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$"),
+    ("attention", r"scaled_dot_product|flash_attn|flash_attention|efficient_attention"),
+    ("optimizer", r"_fused_adam|_foreach_|clip_grad|linalg_vector_norm|adamw?_"),
+    (LOSS, r"softmax|nll_loss|cross_entropy|logsumexp"),
+    ("norms", r"rms_norm|layer_norm|rsqrt"),
+    ("copies", r"aten::(copy_|cat|clone|contiguous|fill_|zero_|stack|index_put_|_foreach_copy_)$"),
+    ("activation", r"silu|gelu|sigmoid"),
+    ("embedding", r"embedding|index_select"),
+)
+KINDS = (*dict.fromkeys(kind for kind, _ in _KINDS), OTHER, OUTSIDE)
+"""All kinds, in the order of a report."""
+_STEPS = 5
+
+
+def kind_of(name: str, shapes: Iterable[Any], vocab_size: int) -> str:
+    """What an operator is for.
+
+    Args:
+        name: as the profiler has it, e.g. aten::mm.
+        shapes: of its inputs; a list of numbers is a shape.
+        vocab_size: tells the loss by.
+    """
+    found = next((kind for kind, pattern in _KINDS if re.search(pattern, name)), OTHER)
+    if found in (GEMM, "attention", "optimizer", "embedding"):
+        return found
+    wide = any(isinstance(shape, list) and vocab_size in shape[1:] for shape in shapes)
+    return LOSS if wide else found
+
+
+def profile_step(step: Any, vocab_size: int, on_gpu: bool) -> dict[str, Any]:
+    """Times some steps without and some with the profiler.
+
+    Returns:
+        Seconds of an unprofiled step, seconds of a profiled one by kind, and the ten longest operators as
+        [name, kind, seconds, calls].
+    """
+    step()
+    plain = statistics.median(timed(step) for _ in range(_STEPS))
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    with profile(activities=activities, record_shapes=True) as profiler:
+        profiled = sum(timed(step) for _ in range(_STEPS)) / _STEPS
+    kinds = dict.fromkeys(KINDS, 0.0)
+    operators: dict[str, list[Any]] = {}
+    for event in profiler.key_averages(group_by_input_shape=True):
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        seconds = microseconds / 1e6 / _STEPS
+        kind = kind_of(event.key, event.input_shapes, vocab_size)
+        kinds[kind] += seconds
+        entry = operators.setdefault(event.key, [event.key, kind, 0.0, 0])
+        entry[2] += seconds
+        entry[3] += event.count // _STEPS
+    kinds[OUTSIDE] = max(0.0, profiled - sum(kinds.values()))
+    longest = sorted(operators.values(), key=lambda entry: -entry[2])[:10]
+    return {"seconds": plain, "profiled": profiled, "kinds": kinds, "longest": longest}
+
+
+def main() -> None:
+    """Profiles one contestant and sends what was found."""
+    from benchmarks.training.pacer import Pacer
+    from benchmarks.training.worker import contestant, own_channel
+
+    channel = own_channel()
+    job = Job.from_json(sys.argv[1])
+    pacer = Pacer(channel)
+    step = contestant(job).make_step(job)
+    if not pacer.ready():
+        return
+    found = profile_step(step, SIZES[job.size].shape.vocab_size, job.on_gpu)
+    dtype = torch.bfloat16 if job.on_gpu else torch.float32
+    found["gemm_peak"] = gemm_flops_per_second(job.device, dtype, 8192 if job.on_gpu else 2048)
+    pacer.send({"event": "profile", **found})
+
+
+if __name__ == "__main__":
+    main()
