@@ -23,7 +23,11 @@ from nemo_pi.rope.spec import ContextExtension
 
 RECORD = "nemo_pi_extension"
 """Top-level config.json key with the whole spec: what Hugging Face has no words for (a static NTK base, the
-window before direct fine-tuning). It counts only where it agrees with what Hugging Face itself reads."""
+window before direct fine-tuning). It counts only where it agrees with what Hugging Face itself reads.
+
+transformers keeps it when it saves a model again. A tool that drops it leaves the positions as they are, but
+a static NTK model then looks like one that was trained with its larger base at the whole window: it counts
+as unscaled, and extending it starts from there. For NTK that is exact (bases multiply)."""
 
 _ENTRIES = {
     "model.rotary_base": "rope_theta",

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from nemo_pi.checkpoint.files import write_json
+from nemo_pi.checkpoint.files import read_json, write_json
 from nemo_pi.checkpoint.hf_config import extension_from_config, shape_from_config
 from nemo_pi.checkpoint.hf_config_write import build_config, check_exportable
 from nemo_pi.checkpoint.hf_source import HuggingFaceSource
@@ -105,6 +105,40 @@ def test_transformers_reads_what_we_mean(method: str, spelling: dict, tmp_path) 
         factor = attention_factor(extension, length)
         torch.testing.assert_close(cos[0, :, :8], angles.cos() * factor, rtol=0, atol=2e-6 * length)
         torch.testing.assert_close(sin[0, :, :8], angles.sin() * factor, rtol=0, atol=2e-6 * length)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_folder_that_transformers_saved_again_is_read_alike(method: str, tmp_path) -> None:
+    """save_pretrained keeps keys it does not know, and spells the rope entries in its own way."""
+    shape, extension = shape_from_config(BASE), extension_for(method)
+    write_json(tmp_path / "config.json", build_config(shape, extension, HuggingFaceSource(BASE), None))
+    config = AutoConfig.from_pretrained(tmp_path)
+    config.some_setting_of_the_user = 1
+    config.save_pretrained(tmp_path / "again")
+    again = read_json(tmp_path / "again" / "config.json")
+    assert again["some_setting_of_the_user"] == 1
+    assert shape_from_config(again) == shape
+    assert extension_from_config(again, shape) == extension
+
+
+def test_a_static_ntk_model_whose_record_was_lost_is_one_of_a_larger_base() -> None:
+    """Its positions are the same, and NTK on top of it is what NTK by both factors at once would be."""
+    shape, extension = shape_from_config(BASE), extension_for("ntk")
+    config = build_config(shape, extension, HuggingFaceSource(BASE), None)
+    del config["nemo_pi_extension"]
+    read = extension_from_config(config, shape)
+    assert not read.is_scaled
+    assert (read.original_window, read.target_window) == (256, 256)
+    assert torch.equal(inverse_frequencies(read, 256), inverse_frequencies(extension, 256))
+    twice = ContextExtension.build(
+        original_window=256, target_window=1024, method="ntk", head_dim=16, base=read.base
+    )
+    at_once = ContextExtension.build(
+        original_window=32, target_window=1024, method="ntk", head_dim=16, base=12345.0
+    )
+    torch.testing.assert_close(
+        inverse_frequencies(twice, 1024), inverse_frequencies(at_once, 1024), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
