@@ -1,0 +1,78 @@
+"""A distributed checkpoint to a Hugging Face folder, or back: which way follows from what `source` is.
+
+    python examples/convert_checkpoint.py results/run/checkpoints/step_00000200 exported/
+    torchrun --nproc-per-node 4 examples/convert_checkpoint.py llama-7b/ checkpoint/ \\
+        --tensor-model-parallel-size 2 --pipeline-model-parallel-size 2
+
+Several ranks divide the model between them, so that none has to hold it whole. The layout is that of the
+conversion only: a distributed checkpoint opens at any. Nothing that exists is overwritten unasked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.hf_folder import DTYPES
+from nemo_pi.parallel import groups
+from nemo_pi.training.cli import reports_errors
+from nemo_pi.training.convert import convert
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("source", type=Path, help="distributed checkpoint or Hugging Face folder")
+    parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument(
+        "--tensor-model-parallel-size", type=int, default=1, help="ranks that share each matrix (default 1)"
+    )
+    parser.add_argument(
+        "--pipeline-model-parallel-size", type=int, default=1, help="ranks that share the layers (default 1)"
+    )
+    parser.add_argument(
+        "--dtype", choices=sorted(DTYPES.values()), help="of Hugging Face weights (default: as stored)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint or export at `target`")
+    return parser.parse_args()
+
+
+def describe(found: CheckpointSummary) -> str:
+    """What was found, in a few lines."""
+    shape, extension = found.shape, found.extension
+    positions = f"{extension.target_window} tokens, not scaled"
+    if extension.is_scaled:
+        windows = f"{extension.original_window} to {extension.target_window} tokens"
+        positions = f"{windows}, {extension.method} by {extension.factor:g}"
+    return "\n".join(
+        [
+            f"Found {found.path} ({found.kind})",
+            f"  model      {shape.family}, {shape.num_parameters:,} parameters in {found.dtype}, "
+            f"{shape.num_layers} layers × {shape.hidden_size}",
+            f"  window     {positions} ({found.window_source})",
+            f"  trained    {found.global_step} steps, {found.consumed_samples} samples",
+            f"  tokenizer  {found.tokenizer_path or 'none'}",
+        ]
+    )
+
+
+@reports_errors
+def main() -> None:
+    """Converts and says what it found and wrote."""
+    args = parse()
+    found, kind = convert(
+        args.source,
+        args.target,
+        tp=args.tensor_model_parallel_size,
+        pp=args.pipeline_model_parallel_size,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+    )
+    if groups.is_global_zero():
+        print(f"{describe(found)}\nWrote {args.target} ({kind})")
+    groups.destroy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""One checkpoint format into the other: Hugging Face folders and distributed checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
+from nemo_pi.checkpoint.hf_export import export_huggingface
+from nemo_pi.checkpoint.hf_gather import ModelGroups
+from nemo_pi.checkpoint.hf_import import load_huggingface
+from nemo_pi.checkpoint.summary import read_source_config, read_summary
+from nemo_pi.config.layout import resolve_layout
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.model.build import BuildOptions, build_model_chunks
+from nemo_pi.model.gpt import RotaryGPTModel
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.cpu_shim import cpu_shim
+
+
+def convert(
+    source: Path, target: Path, *, tp: int, pp: int, dtype: str | None, overwrite: bool
+) -> tuple[CheckpointSummary, str]:
+    """Writes `source` to `target` in the other format; all ranks of the launch call it together.
+
+    Args:
+        source: a Hugging Face folder or a distributed checkpoint, at whatever layout it was saved.
+        target: folder to write; it appears only once it is complete.
+        tp: ranks that share each matrix while converting.
+        pp: ranks that the layers are dealt over while converting.
+        dtype: to store Hugging Face weights in; None keeps what they were stored in.
+        overwrite: whether an existing checkpoint or export at `target` is replaced.
+
+    Returns:
+        What `source` was, and the kind that was written: `huggingface` or `distributed`.
+
+    Raises:
+        CheckpointError: `source` cannot be read, or `target` exists.
+        ConfigError: a layout that does not fit the model or the number of ranks, or a useless `dtype`.
+    """
+    summary = read_summary(source)
+    kind = "distributed" if summary.kind == "huggingface" else "huggingface"
+    _check_target(target, overwrite)
+    if kind == "distributed" and dtype is not None:
+        raise ConfigError(
+            "--dtype",
+            required="no dtype for a distributed checkpoint: it keeps the weights as they are stored",
+            given=dtype,
+            mend="leave it out; model.export.dtype or a conversion back can change it",
+        )
+    groups.ensure_process_group()
+    sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+    layout = resolve_layout(sizes, summary.shape, dist.get_world_size())
+    groups.initialize(layout, seed=0)
+    options = BuildOptions(params_dtype=_compute_dtype(summary))
+    with cpu_shim():
+        chunks = build_model_chunks(summary.shape, summary.extension, layout, options)
+        if kind == "distributed":
+            _to_distributed(chunks, summary, target, overwrite)
+        else:
+            _to_huggingface(chunks, summary, target, dtype, overwrite)
+    return summary, kind
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise CheckpointError(
+            str(target),
+            required="a folder that does not exist yet",
+            given="an existing one" if target.is_dir() else "a file",
+            mend="choose another name, or --overwrite to replace a checkpoint or an export",
+        )
+
+
+def _compute_dtype(summary: CheckpointSummary) -> torch.dtype:
+    """That of the weights; where a Hugging Face folder mixes several, fp32 holds them all without loss."""
+    source = read_source_config(summary.path) if summary.kind == "huggingface" else None
+    mixed = source is not None and source["other_dtypes"]
+    dtype: torch.dtype = torch.float32 if mixed else getattr(torch, summary.dtype)
+    return dtype
+
+
+def _state(chunks: list[RotaryGPTModel]) -> dict[str, Any]:
+    return {f"model{number}": chunk.sharded_state_dict() for number, chunk in enumerate(chunks)}
+
+
+def _to_huggingface(
+    chunks: list[RotaryGPTModel],
+    summary: CheckpointSummary,
+    target: Path,
+    dtype: str | None,
+    overwrite: bool,
+) -> None:
+    loaded = load_distributed(summary.path, _state(chunks))
+    for number, chunk in enumerate(chunks):
+        chunk.load_state_dict(loaded[f"model{number}"])
+    export_huggingface(
+        chunks,
+        summary.shape,
+        summary.extension,
+        target,
+        source_config=read_source_config(summary.path),
+        tokenizer_path=summary.tokenizer_path,
+        dtype=dtype,
+        groups=ModelGroups(tensor=groups.tensor_group(), pipeline=groups.pipeline_group()),
+        replica_rank=groups.replica_rank(),
+        overwrite=overwrite,
+    )
+
+
+def _to_distributed(
+    chunks: list[RotaryGPTModel], summary: CheckpointSummary, target: Path, overwrite: bool
+) -> None:
+    load_huggingface(
+        chunks,
+        summary.path,
+        summary.shape,
+        tp_rank=groups.tensor_rank(),
+        tp_size=groups.tensor_size(),
+        extension=summary.extension,
+    )
+    meta = {
+        "shape": summary.shape.to_dict(),
+        "extension": summary.extension.to_dict(),
+        "window_source": summary.window_source,
+        "global_step": 0,
+        "consumed_samples": 0,
+        "source_config": read_source_config(summary.path),
+    }
+    save_distributed(target, _state(chunks), meta, tokenizer_path=summary.tokenizer_path, overwrite=overwrite)
