@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare test test-fast lint types format check clean
+.PHONY: help venv demo compare bench bench-packages test test-fast lint types format check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -48,6 +48,17 @@ demo: $(STAMP) ## extend the bundled model from 512 to 4,096 tokens and show the
 
 compare: $(STAMP) ## the demo beside direct fine-tuning, NTK-aware and YaRN (about 30 minutes)
 	$(PY) examples/demo.py --compare
+
+# Peers that nemo_pi does not need; litgpt's lightning must not replace the environment's.
+bench-packages: $(STAMP) ## install what the benchmarks compare with
+	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) -c constraints.txt -e ".[bench]"
+	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) --no-deps --upgrade \
+		--target .bench/litgpt -r benchmarks/litgpt-packages.txt
+
+bench: $(STAMP) ## training steps beside other libraries', growth with the window, a profile (about 15 minutes)
+	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.profile_step
 
 # One worker takes tests/integration (they start ranks of their own), the other the unit tests.
 test: $(STAMP) ## all tests that this machine can run; skipped ones are printed with their reason

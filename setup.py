@@ -31,6 +31,8 @@ EXTRAS = {
     "te": ["transformer-engine[pytorch]>=2.0,<3"],
     "triton": ["triton>=3.0"],
     "eval": ["matplotlib>=3.8"],
+    # transformers' Trainer needs it. litgpt wants another lightning: `make bench-packages` puts it aside.
+    "bench": ["accelerate>=1.1", "matplotlib>=3.8"],
     "dev": [
         "pytest>=8.0",
         "pytest-xdist>=3.6",

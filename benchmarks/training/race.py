@@ -11,8 +11,14 @@ from benchmarks.harness import alternate
 from benchmarks.training.job import Job
 from benchmarks.training.session import OWN_PACKAGES, ContestantError, Session
 
-NEEDS = {"trainer": "accelerate", "litgpt": "litgpt", "litgpt-compiled": "litgpt", "liger": "liger_kernel"}
-"""Package that a contestant needs beside nemo_pi's own."""
+NEEDS = {
+    "nemo_pi": ("nemo", "megatron"),
+    "engine": ("megatron",),
+    "trainer": ("accelerate",),
+    "litgpt": ("litgpt",),
+    "liger": ("liger_kernel",),
+}
+"""Packages that not every machine with torch and transformers has, by contestant."""
 # Steps that are measured of a contestant before the next one's turn, where they cannot all be loaded at once.
 _STEPS_PER_TURN = 3
 
@@ -45,13 +51,13 @@ class Outcome:
 
 
 def missing_package(contestant: str) -> str | None:
-    """The package that this contestant lacks, if it lacks one."""
-    package = NEEDS.get(contestant)
-    if package is None:
-        return None
-    own = str(OWN_PACKAGES / contestant.removesuffix("-compiled"))
-    found = PathFinder.find_spec(package, [own]) or PathFinder.find_spec(package)
-    return None if found else package
+    """The first package that this contestant lacks, if it lacks one."""
+    plain = contestant.removesuffix("-compiled")
+    own = str(OWN_PACKAGES / plain)
+    for package in NEEDS.get(plain, ()):
+        if not (PathFinder.find_spec(package, [own]) or PathFinder.find_spec(package)):
+            return package
+    return None
 
 
 def race(jobs: Mapping[str, Job], rounds: int, warmup: int, *, in_turn: bool = False) -> dict[str, Outcome]:
