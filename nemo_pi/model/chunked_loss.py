@@ -16,7 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.model.vocab_parallel import accumulator_dtype, across_ranks, local_softmax, logit_gradient
+from nemo_pi.model.vocab_parallel import (
+    ChunkBuffers,
+    accumulator_dtype,
+    across_ranks,
+    local_softmax,
+    logit_gradient,
+)
 
 
 def weighted_loss_sum(
@@ -89,17 +95,19 @@ class _Tokens:
     def loss_sum(self, grad_hidden_NH: Tensor | None, grad_weight_VH: Tensor | None) -> Tensor:
         """The weighted sum; fills `grad_hidden_NH` and adds to `grad_weight_VH` where they are given."""
         losses = []
+        buffers = ChunkBuffers(min(self.chunk_tokens, self.hidden_NH.size(0)), self.weight_VH)
         for start in range(0, self.hidden_NH.size(0), self.chunk_tokens):
             chunk = slice(start, start + self.chunk_tokens)
             hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]
-            softmax = local_softmax(hidden_nH @ self.weight_VH.t(), labels_n, self.group)
+            logits_nV = buffers.logits(hidden_nH, self.weight_VH)
+            softmax = local_softmax(logits_nV, buffers.logprob(logits_nV), labels_n, self.group)
             loss_n, shift_n = across_ranks(softmax, self.group)
             losses.append(loss_n)
             if grad_hidden_NH is None and grad_weight_VH is None:
                 continue
             # Weighing tokens on the narrow side spares a pass over the chunk's logits.
             weight_n1 = self.weight_N[chunk, None].to(hidden_nH.dtype)
-            grad_nV = logit_gradient(softmax, shift_n).to(hidden_nH.dtype)
+            grad_nV = buffers.as_factor(logit_gradient(softmax, shift_n))
             if grad_hidden_NH is not None:
                 torch.mul(grad_nV @ self.weight_VH, weight_n1, out=grad_hidden_NH[chunk])
             if grad_weight_VH is not None:

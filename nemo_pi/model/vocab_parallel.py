@@ -17,6 +17,37 @@ from torch import Tensor
 from nemo_pi.errors import DataError
 
 
+class ChunkBuffers:
+    """Logits and log-softmax of one chunk, written anew by every chunk.
+
+    Made once: allocators seldom fit a large tensor into the hole that another of its size left (glibc's
+    aligned allocation never does), so that memory would grow with every chunk.
+
+    Args:
+        tokens: of the largest chunk.
+        weight_VH: this rank's rows of the output projection.
+    """
+
+    def __init__(self, tokens: int, weight_VH: Tensor) -> None:
+        rows = weight_VH.size(0)
+        self._logits_cV = weight_VH.new_empty(tokens, rows)
+        self._logprob_cV = weight_VH.new_empty(tokens, rows, dtype=accumulator_dtype(weight_VH))
+
+    def logits(self, hidden_nH: Tensor, weight_VH: Tensor) -> Tensor:
+        """hidden · weightᵀ [n, V] in their dtype."""
+        return torch.mm(hidden_nH, weight_VH.t(), out=self._logits_cV[: hidden_nH.size(0)])
+
+    def logprob(self, logits_nV: Tensor) -> Tensor:
+        """The log-softmax [n, V] over this rank's rows, fp32 (fp64 of fp64 logits)."""
+        out_nV = self._logprob_cV[: logits_nV.size(0)]
+        return torch.log_softmax(logits_nV, dim=-1, dtype=out_nV.dtype, out=out_nV)
+
+    def as_factor(self, wide_nV: Tensor) -> Tensor:
+        """`wide_nV` in the dtype of the weights, over the logits unless that is its own."""
+        logits_nV = self._logits_cV[: wide_nV.size(0)]
+        return wide_nV if wide_nV.dtype == logits_nV.dtype else logits_nV.copy_(wide_nV)
+
+
 @dataclass(frozen=True)
 class LocalSoftmax:
     """A chunk's log-softmax over this rank's rows, and how to make it one over the whole vocabulary."""
@@ -58,11 +89,12 @@ def token_log_probs(
     check_labels(labels_N, weight_VH.size(0) * (1 if group is None else dist.get_world_size(group)))
     parts = []
     with torch.no_grad():
+        buffers = ChunkBuffers(min(chunk_tokens, labels_N.numel()), weight_VH)
         for hidden_nH, labels_n in zip(
             hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
         ):
-            logits_nV = hidden_nH @ weight_VH.t()
-            softmax = local_softmax(logits_nV, labels_n, group)
+            logits_nV = buffers.logits(hidden_nH, weight_VH)
+            softmax = local_softmax(logits_nV, buffers.logprob(logits_nV), labels_n, group)
             loss_n, _ = across_ranks(softmax, group)
             parts.append((-loss_n.float(), _is_greedy(logits_nV, labels_n, group)))
     return torch.cat([logprob for logprob, _ in parts]), torch.cat([greedy for _, greedy in parts])
@@ -93,9 +125,10 @@ def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
     )
 
 
-def local_softmax(logits_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None) -> LocalSoftmax:
-    """The log-softmax of a chunk's logits over this rank's rows, and where each label [n] is in it."""
-    logprob_nV = torch.log_softmax(logits_nV, dim=-1, dtype=accumulator_dtype(logits_nV))
+def local_softmax(
+    logits_nV: Tensor, logprob_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None
+) -> LocalSoftmax:
+    """Where each label [n] is in a chunk's log-softmax over this rank's rows."""
     if group is None:
         return LocalSoftmax(logprob_nV, labels_n, None, None)
     rows = logits_nV.size(1)
