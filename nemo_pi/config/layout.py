@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
@@ -79,14 +77,10 @@ def resolve_batches(model: ModelConfig, layout: ParallelLayout) -> int:
 
 def check_sequence(length: int, layout: ParallelLayout) -> None:
     """Refuse a training length that cannot be split over context- and tensor-parallel ranks."""
-    unit, reasons = 1, []
+    unit, reasons = layout.sequence_multiple, []
     if layout.cp > 1:
-        # Causal work is balanced by giving each rank one chunk from the front and one from the back.
-        unit = 2 * layout.cp
         reasons.append(f"2 × {_CP}={layout.cp}")
     if layout.sequence_parallel:
-        # Each context-parallel rank's part is split again.
-        unit = math.lcm(unit, layout.cp * layout.tp)
         reasons.append(f"{_TP}={layout.tp} under sequence_parallel")
     if length % unit:
         raise ConfigError(

@@ -41,6 +41,7 @@ class RotaryGPTModel(GPTModel):
         self.rotary_tables = RotaryTables(extension)
         self.loss_chunk_tokens = loss_chunk_tokens
         self._seq_len: int | None = None
+        self._stops_at_hidden_states = False
 
     def forward(self, *args: Any, seq_len: int | None = None, **kwargs: Any) -> Any:
         """As Megatron's, with `seq_len` as RotaryTables takes it."""
@@ -49,6 +50,17 @@ class RotaryGPTModel(GPTModel):
             return super().forward(*args, **kwargs)
         finally:
             self._seq_len = None
+
+    def hidden_states(self, **inputs: Any) -> Tensor:
+        """What forward hands to the output layer, [S, B, H], for those that need no logits of a whole row.
+
+        Under sequence parallelism this rank's part of S; on other than the last stage, as forward.
+        """
+        self._stops_at_hidden_states = True
+        try:
+            return self(**inputs)
+        finally:
+            self._stops_at_hidden_states = False
 
     @property
     def vocab_group(self) -> dist.ProcessGroup | None:
@@ -96,7 +108,9 @@ class RotaryGPTModel(GPTModel):
         loss_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Hidden states of an inner stage, else the summed loss where a mask comes with the labels."""
+        """Hidden states of an inner stage or if asked for, else the summed loss where labels have a mask."""
+        if self._stops_at_hidden_states:
+            return hidden_states
         if not self.post_process or labels is None or loss_mask is None:
             return super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
         if self.loss_chunk_tokens is None:

@@ -156,6 +156,22 @@ def broadcast_from_last_stage(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def gather_over_data(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The tensors (same shape everywhere) of all data-parallel replicas, put one behind the other."""
+    return _gathered(tensor, dim, data_group(with_context=False))
+
+
+def gather_over_context(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The tensors (same shape everywhere) of all context-parallel ranks, put one behind the other."""
+    return _gathered(tensor, dim, context_group())
+
+
+def _gathered(tensor: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, tensor.contiguous(), group=group)
+    return torch.cat(parts, dim=dim)
+
+
 def is_global_zero() -> bool:
     """Whether this rank prints and writes shared files."""
     return not dist.is_initialized() or dist.get_rank() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -33,6 +34,14 @@ class ParallelLayout:
     def world_size(self) -> int:
         """Ranks of the run."""
         return self.model_ranks * self.dp
+
+    @property
+    def sequence_multiple(self) -> int:
+        """What the tokens of a row must be a multiple of, so that its ranks can share them evenly."""
+        # Causal work is balanced by giving each context rank one chunk from the front and one from the back.
+        chunks = 2 * self.cp if self.cp > 1 else 1
+        # Each context-parallel rank's part is split again.
+        return math.lcm(chunks, self.cp * self.tp if self.sequence_parallel else 1)
 
     def layers_per_chunk(self, num_layers: int) -> int:
         """Layers of one model chunk on one rank."""

@@ -5,7 +5,7 @@ Shape legend: B micro-batch rows, S sequence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from nemo_pi.training.batches import MicroBatch, micro_batches
 from nemo_pi.training.optimizer import AdamSettings, build_optimizer
 
 Batch = dict[str, Tensor]
+ForwardStep = Callable[[Iterator[MicroBatch], Any], tuple[Tensor, Any]]
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,23 @@ class MegatronEngine:
             module.eval()
         return self._run(batch, forward_only=True)
 
+    @torch.no_grad()
+    def collect(self, batch: Batch, forward_step: ForwardStep, micro_batch_size: int) -> list[Any]:
+        """Forward passes alone; returns what came out of each micro-batch, on ranks of the last stage only.
+
+        Args:
+            batch: tensors [samples, S]; samples is a multiple of `micro_batch_size` and, under interleaved
+                pipelining, makes a multiple of the stages' number of micro-batches.
+            forward_step: takes the iterator of micro-batches and a model chunk without wrappers; returns the
+                chunk's output and a function of (output, non_loss_data=True), called on the last stage.
+            micro_batch_size: samples per micro-batch.
+        """
+        for chunk in self.chunks:
+            chunk.eval()
+        return _schedule(
+            self.chunks, batch, forward_step, micro_batch_size, forward_only=True, collect_non_loss_data=True
+        )
+
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate of the next step."""
         for group in self.optimizer.param_groups:
@@ -113,20 +131,9 @@ class MegatronEngine:
 
     def _run(self, batch: Batch, forward_only: bool) -> float:
         check_batch(batch["tokens"], batch["labels"], batch["loss_mask"], self.settings.shape.vocab_size)
-        size = self.settings.micro_batch_size
-        samples, sequence = batch["tokens"].shape
-        context = (groups.context_size(), groups.context_rank())
-        iterators = [micro_batches(batch, size, groups.device(), *context) for _ in self.modules]
-        with cpu_shim():
-            outputs = get_forward_backward_func()(
-                forward_step_func=_forward_step,
-                data_iterator=iterators if len(iterators) > 1 else iterators[0],
-                model=self.modules if len(self.modules) > 1 else self.modules[0],
-                num_microbatches=samples // size,
-                seq_length=sequence,  # of whole rows: the schedule divides it by the context-parallel size
-                micro_batch_size=size,
-                forward_only=forward_only,
-            )
+        outputs = _schedule(
+            self.modules, batch, _forward_step, self.settings.micro_batch_size, forward_only=forward_only
+        )
         return self._mean_loss(outputs)
 
     def _mean_loss(self, outputs: list[dict[str, Tensor]]) -> float:
@@ -137,6 +144,25 @@ class MegatronEngine:
             dist.all_reduce(totals, group=groups.data_group())
         loss_sum, tokens = groups.broadcast_from_last_stage(totals).tolist()
         return loss_sum / max(tokens, 1.0)
+
+
+def _schedule(
+    modules: Sequence[nn.Module], batch: Batch, forward_step: ForwardStep, size: int, **how: bool
+) -> list[Any]:
+    """Megatron's schedule over a rank's chunks, in micro-batches of `size` samples."""
+    samples, sequence = batch["tokens"].shape
+    context = (groups.context_size(), groups.context_rank())
+    iterators = [micro_batches(batch, size, groups.device(), *context) for _ in modules]
+    with cpu_shim():
+        return get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iterators if len(iterators) > 1 else iterators[0],
+            model=list(modules) if len(modules) > 1 else modules[0],
+            num_microbatches=samples // size,
+            seq_length=sequence,  # of whole rows: the schedule divides it by the context-parallel size
+            micro_batch_size=size,
+            **how,
+        )
 
 
 def _forward_step(data_iterator: Iterator[MicroBatch], model: nn.Module) -> tuple[Tensor, Any]:

@@ -1,7 +1,8 @@
-"""The weights a run starts from."""
+"""The weights a run starts from, or that are evaluated."""
 
 from __future__ import annotations
 
+from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf_import import load_huggingface
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.parallel import groups
@@ -11,17 +12,20 @@ from nemo_pi.training.state import load_weights
 
 def load_initial_weights(engine: MegatronEngine, run: ResolvedRun) -> None:
     """Fills the engine from the run's checkpoint, of either kind; keeps random weights without one."""
-    checkpoint = run.checkpoint
-    if checkpoint is None:
-        return
+    if run.checkpoint is not None:
+        load_checkpoint_weights(engine, run.checkpoint)
+
+
+def load_checkpoint_weights(engine: MegatronEngine, checkpoint: CheckpointSummary) -> None:
+    """Fills the engine, at whatever layout it has, from a checkpoint of either kind; all ranks call it."""
     if checkpoint.kind == "huggingface":
         load_huggingface(
             engine.chunks,
             checkpoint.path,
-            run.shape,
+            engine.settings.shape,
             tp_rank=groups.tensor_rank(),
             tp_size=groups.tensor_size(),
-            extension=run.extension,
+            extension=engine.settings.extension,
         )
     else:
         load_weights(engine, checkpoint.path)

@@ -24,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "examples" / "extend_context.py"
+EVALUATE = ROOT / "examples" / "evaluate.py"
 PREPROCESS = ROOT / "examples" / "preprocess_data.py"
 TIMEOUT_SECONDS = 300
 _START_METHOD = "forkserver"
@@ -35,6 +36,7 @@ _PRELOAD = [
     "nemo_pi.training.run",
     "nemo_pi.data.preprocess_cli",
     "nemo_pi.data.writer",
+    "nemo_pi.training.evaluate_cli",
     "torch.utils.tensorboard",
     "transformers.models.llama.modeling_llama",
 ]
@@ -99,10 +101,10 @@ def launch(
     return Finished((done.returncode,), done.stdout, done.stderr)
 
 
-def call(function: Callable[..., Any], *arguments: Any, folder: Path) -> Finished:
-    """Calls a function of an importable module in one process with everything imported."""
+def call(function: Callable[..., Any], *arguments: Any, folder: Path, ranks: int = 1) -> Finished:
+    """Calls a function of an importable module in processes with everything imported."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _warm(function, arguments, folder, 1)
+    return _warm(function, arguments, folder, ranks)
 
 
 def free_port() -> int:

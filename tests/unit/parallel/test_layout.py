@@ -23,6 +23,19 @@ def test_layers_are_dealt_out(pp: int, vpp: int | None, layers: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("layout", "multiple"),
+    [
+        (ParallelLayout(tp=2, pp=2, dp=3), 1),
+        (ParallelLayout(cp=3), 6),
+        (ParallelLayout(tp=2, sequence_parallel=True), 2),
+        (ParallelLayout(tp=3, cp=2, sequence_parallel=True), 12),
+    ],
+)
+def test_rows_that_ranks_can_share(layout: ParallelLayout, multiple: int) -> None:
+    assert layout.sequence_multiple == multiple
+
+
+@pytest.mark.parametrize(
     ("layout", "line"),
     [
         (ParallelLayout(), "TP 1 · PP 1 · CP 1 · DP 1 (1 rank)"),

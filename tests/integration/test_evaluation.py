@@ -1,0 +1,122 @@
+"""Evaluation over several ranks against one rank of transformers: same scores, same report."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.row import EvaluationRow, read_results
+from tests.integration.launch import EVALUATE, ROOT, call, launch
+from tests.integration.scores import score, windows
+from tests.integration.world import World
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "dp2": {"dp": 2},
+    "tp2": {"tp": 2},
+    "pp2": {"pp": 2},
+    "pp2-vpp2-tied": {"pp": 2, "vpp": 2},
+    "cp2": {"cp": 2},
+    "tp2-pp2-tied": {"tp": 2, "pp": 2},
+    "tp2-sp-cp2": {"tp": 2, "sequence_parallel": True, "cp": 2},
+    "dp2-cp2": {"dp": 2, "cp": 2},
+}
+
+
+def ranks_of(layout: dict[str, Any]) -> int:
+    """Ranks that a layout takes."""
+    return int(layout.get("tp", 1) * layout.get("pp", 1) * layout.get("cp", 1) * layout.get("dp", 1))
+
+
+@pytest.fixture(scope="session")
+def inputs(world: World) -> dict[str, tuple[Tensor, ...]]:
+    """Windows for each start model; every second label is transformers' greedy choice."""
+    made = {}
+    for name, folder in world.models.items():
+        tokens, labels, positions = windows()
+        model = HuggingFaceScorer(folder, device="cpu").model
+        with torch.no_grad():
+            mask = torch.ones_like(tokens)
+            greedy = model(tokens, attention_mask=mask, position_ids=positions).logits.argmax(-1)
+        labels[:, ::2] = greedy[:, ::2]
+        made[name] = (tokens, labels, positions)
+    return made
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_as_one_rank_does(layout: str, world: World, inputs: dict[str, tuple[Tensor, ...]]) -> None:
+    model = "tied" if layout.endswith("tied") else "untied"
+    expected = HuggingFaceScorer(world.models[model], device="cpu").score(*inputs[model])
+    ranks = ranks_of(LAYOUTS[layout])
+    folder = world.folder / f"scores-{layout}"
+    arguments = (world.models[model], LAYOUTS[layout], inputs[model], folder)
+    call(score, *arguments, folder=folder, ranks=ranks).check()
+    for rank in range(ranks):
+        logprob, greedy = torch.load(folder / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(logprob, expected.logprob_BS, rtol=1e-5, atol=2e-5)
+        assert torch.equal(greedy, expected.is_greedy_BS)
+    assert 0.4 < expected.is_greedy_BS.float().mean() < 0.6
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two held-out texts of some 1,000 tokens."""
+    path = tmp_path_factory.mktemp("heldout") / "heldout.jsonl"
+    with lzma.open(ROOT / "demo" / "text" / "valid.jsonl.xz", "rt") as lines, path.open("w") as out:
+        for line in list(lines)[:2]:
+            out.write(json.dumps({"text": json.loads(line)["text"][:3000]}) + "\n")
+    return path
+
+
+REPORT = "--max-tokens 520 --stride 128 --passkey-trials 2 --passkey-lengths 2"
+
+
+def evaluate(model: Path, documents: Path, folder: Path, *more: str, ranks: int = 1) -> EvaluationRow:
+    """The row that examples/evaluate.py reports."""
+    windows = ["--original-window", "128", "--target-window", "256"]
+    arguments = [str(model), "--documents", str(documents), *windows, *REPORT.split(), *more]
+    finished = launch(
+        [*arguments, "--results", str(folder / "results")], folder=folder, ranks=ranks, script=EVALUATE
+    )
+    finished.check()
+    assert finished.out.count("Results:") == 1, "one rank reports"
+    return read_results(folder / "results" / "results.json")[0]
+
+
+def assert_same_row(row: EvaluationRow, expected: EvaluationRow) -> None:
+    """Perplexities to rounding, pass keys exactly."""
+    assert row.perplexity == pytest.approx(expected.perplexity, rel=1e-5)
+    assert (row.passkey, row.k_max, row.protocol) == (expected.passkey, expected.k_max, expected.protocol)
+
+
+def test_replicas_report_what_transformers_does(documents: Path, tmp_path: Path) -> None:
+    """The bundled model, which retrieves some pass keys."""
+    bundled = ROOT / "demo" / "model"
+    expected = evaluate(bundled, documents, tmp_path / "one")
+    assert 0 < sum(map(sum, expected.passkey.successes)) < 5 * 2 * 2
+    assert_same_row(evaluate(bundled, documents, tmp_path / "two", ranks=2), expected)
+
+
+def test_a_split_checkpoint_reports_what_transformers_does(
+    world: World, documents: Path, tmp_path: Path
+) -> None:
+    """A trained run's distributed checkpoint on two ranks against its exported folder on one."""
+    run = world.reference()
+    checkpoint = run.logs / "checkpoints" / f"step_{run.checkpoints[-1]:08d}"
+    expected = evaluate(run.exported, documents, tmp_path / "one")
+    flags = ("--tensor-model-parallel-size", "2")
+    assert_same_row(evaluate(checkpoint, documents, tmp_path / "two", *flags, ranks=2), expected)
+
+
+def test_what_transformers_cannot_do_is_refused(world: World, documents: Path, tmp_path: Path) -> None:
+    arguments = [str(world.models["tied"]), "--documents", str(documents), "--backend", "transformers"]
+    windows = ["--original-window", "64", "--target-window", "256"]
+    finished = launch([*arguments, *windows], folder=tmp_path / "run", ranks=2, script=EVALUATE)
+    assert finished.statuses == (2, 2)
+    assert "ConfigError: --backend: required megatron" in finished.err
