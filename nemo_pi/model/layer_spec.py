@@ -16,6 +16,7 @@ from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.norm import RMSNorm
+from nemo_pi.model.te_documents import with_documents
 
 
 def transformer_engine_available() -> bool:
@@ -68,6 +69,8 @@ def decoder_spec(
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
         norm = TESpecProvider().layer_norm(rms_norm=True)
+        attention = spec.submodules.self_attention.submodules
+        attention.core_attention = with_documents(attention.core_attention)
     else:
         spec = get_gpt_layer_local_spec(normalization="RMSNorm")
         norm = RMSNorm
