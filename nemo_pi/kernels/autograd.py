@@ -134,7 +134,8 @@ class _RotateFusedQKV(torch.autograd.Function):
         target = _split(mixed, ctx.head_dim)
         groups = ctx.shape[-2]
         source = Heads(*(grad.unflatten(2, (groups, -1)) for grad in grads))
-        angles = _fused_angles(mixed, *ctx.saved_tensors, ctx.head_dim, ctx.interleaved, inverse=True)
+        cos, sin = ctx.saved_tensors
+        angles = _fused_angles(mixed, cos, sin, ctx.head_dim, ctx.interleaved, inverse=True)
         ctx.rotation(source, target, angles)
         return None, mixed, None, None, None, None, None
 
