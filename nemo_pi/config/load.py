@@ -13,6 +13,7 @@ from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.loss import resolve_loss
 from nemo_pi.config.merge import convert, from_mapping, refuse_targets
+from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
     check_initialization,
     resolve_export,
@@ -94,6 +95,7 @@ def resolve(
     shape = resolve_shape(model, summary)
     extension, source = resolve_extension(model, shape, summary)
     length = resolve_training_length(model, extension)
+    pose = resolve_pose(model.data, training_length=length, target_window=extension.target_window)
     layout = resolve_layout(model, shape, world_size)
     check_sequence(length, layout)
     check_initialization(model)
@@ -110,6 +112,7 @@ def resolve(
         extension=extension,
         window_source=source,
         training_length=length,
+        pose=pose,
         parallel=layout,
         micro_batch_size=model.micro_batch_size,
         global_batch_size=model.global_batch_size,

@@ -10,6 +10,7 @@ from nemo_pi.config.memory import MemoryEstimate, estimate_memory
 from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.units import grouped, plural, short, size_of
+from nemo_pi.rope.pose import PoseSpec
 
 _LABEL_WIDTH = 18
 
@@ -53,6 +54,7 @@ def _window_rows(run: ResolvedRun) -> Rows:
         ("original", f"{grouped(extension.original_window)} tokens, from {run.window_source}"),
         ("target", f"{grouped(extension.target_window)} tokens"),
         ("training length", _length(run)),
+        *([] if run.pose is None else [("PoSE", _pose(run.pose))]),
         ("method", how),
         ("factor", f"{extension.factor:g}" + ("" if extension.is_scaled else " (nothing is scaled)")),
     ]
@@ -66,9 +68,22 @@ def _window_rows(run: ResolvedRun) -> Rows:
 
 
 def _length(run: ResolvedRun) -> str:
-    length, extension = run.training_length, run.extension
-    text = f"{grouped(length)} tokens"
-    return text if length == extension.target_window else f"{text}, shorter than the target window"
+    text = f"{grouped(run.training_length)} tokens"
+    if run.pose is not None:
+        return f"{text}, positions skipping through the target window"
+    shorter = run.training_length < run.extension.target_window
+    return f"{text}, shorter than the target window" if shorter else text
+
+
+def _pose(pose: PoseSpec) -> str:
+    if pose.sampler == "random":
+        return f"random: positions sampled from {grouped(pose.target_window)}"
+    text = {
+        "uniform": "text from anywhere on in the document",
+        "zero": "unbroken text",
+        "aligned": "text from where the positions say",
+    }[pose.content_offset]
+    return f"{pose.sampler}: {plural(pose.num_chunks, 'chunk')} a sample, {text}"
 
 
 def _batch_rows(run: ResolvedRun) -> Rows:
@@ -86,6 +101,7 @@ def _batch_rows(run: ResolvedRun) -> Rows:
             f"{grouped(per_step)} a step, {short(per_step * run.max_steps)} in all",
         ),
         ("data", _data(run)),
+        ("documents", _documents(run)),
     ]
 
 
@@ -155,6 +171,15 @@ def _data(run: ResolvedRun) -> str:
     if isinstance(prefix, dict):
         return "; ".join(f"{split}: {_listed(part)}" for split, part in prefix.items())
     return f"{_listed(prefix)}, split {run.data.splits_string}"
+
+
+def _documents(run: ResolvedRun) -> str:
+    data = run.data
+    if data.pack_documents:
+        return "packed whole, each seeing only itself; padding is not scored"
+    attention = "each seeing only itself" if data.reset_attention_mask else "seen across"
+    positions = "positions starting again with each" if data.reset_position_ids else "positions running on"
+    return f"laid end to end, {attention}, {positions}"
 
 
 def _listed(prefix: object) -> str:

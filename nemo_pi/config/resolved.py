@@ -12,6 +12,7 @@ from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, TokenizerConfig
 from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.pose import PoseSpec
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -57,6 +58,8 @@ class ResolvedRun:
     """Where the original window was read."""
     training_length: int
     """Tokens of one training sample."""
+    pose: PoseSpec | None
+    """How positions skip through the target window; None: they run on."""
     parallel: ParallelLayout
     """Layout over ranks."""
     micro_batch_size: int

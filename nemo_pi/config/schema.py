@@ -9,13 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
+from nemo_pi.config.sections import (
+    DataConfig,
+    ExportConfig,
+    OptimConfig,
+    PoseConfig,
+    SchedConfig,
+    TokenizerConfig,
+)
 
 __all__ = [
     "DataConfig",
     "ExportConfig",
     "ModelConfig",
     "OptimConfig",
+    "PoseConfig",
     "RunConfig",
     "SchedConfig",
     "TokenizerConfig",
@@ -40,7 +48,8 @@ class ModelConfig:
     original_max_position_embeddings: int | None = None
     """Window of the pretrained model, in tokens. null: what the checkpoint says."""
     encoder_seq_length: int | None = None
-    """Training length in tokens, at most the target window. null: the target window."""
+    """Training length in tokens, at most the target window. null: the target window; with data.pose, the
+    original window."""
     allow_rescaling: bool = False
     """Replace the scaling of a checkpoint that has been extended before (never multiplied on top)."""
 

@@ -19,6 +19,20 @@ class TokenizerConfig:
 
 
 @dataclass
+class PoseConfig:
+    """Positional skip-wise training, arXiv 2309.10400 (`model.data.pose`)."""
+
+    sampler: str = "paper"
+    """paper (as its text says), released (as its code draws), contiguous (equal chunks, unbroken text) or
+    random (randomised positions, arXiv 2305.16843, for comparison)."""
+    chunks: int = 2
+    """Chunks of a sample, at least 2; more see more distances and resemble pretraining less."""
+    content_offset: str | None = None
+    """Where chunks after the first are read (paper): uniform, zero or aligned. null: uniform for paper and
+    released, zero for the others."""
+
+
+@dataclass
 class DataConfig:
     """Which tokens are read, and in what order (`model.data`)."""
 
@@ -30,6 +44,11 @@ class DataConfig:
     """Seed of the order of samples; null takes model.seed."""
     num_workers: int = 0
     """Loader processes per rank; 0 loads in the training process."""
+    pose: PoseConfig | None = None
+    """Train a long window by short samples whose positions skip through it. null: positions run on."""
+    pack_documents: bool = False
+    """Pack whole documents into rows, each seeing only itself with positions from 0; padding is not scored.
+    false: documents are laid end to end and cut where a sample is full."""
     reset_position_ids: bool = False
     """Start positions anew after every end-of-document token; false counts through the sample."""
     reset_attention_mask: bool = False

@@ -48,16 +48,17 @@ def resolve_extension(
 
 
 def resolve_training_length(model: ModelConfig, extension: ContextExtension) -> int:
-    """Tokens of one training sample: encoder_seq_length, or the target window."""
+    """Tokens of one training sample: encoder_seq_length, or the target window, or PoSE's original one."""
     length, target = model.encoder_seq_length, extension.target_window
     if length is None:
-        return target
+        return target if model.data.pose is None else extension.original_window
     if not 1 <= length <= target:
         raise ConfigError(
             "model.encoder_seq_length",
             required=f"1 to {target}, the target window (max_position_embeddings)",
             given=length,
-            mend="null trains at the full target window; or raise max_position_embeddings",
+            mend="null trains at the full target window (with PoSE, at the original one); "
+            "or raise max_position_embeddings",
         )
     return length
 

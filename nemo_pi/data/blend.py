@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from nemo_pi.data.samples import Sample, SampleDataset
+from nemo_pi.data.samples import Sample, SampleStream
 
 
 def blend_indices(weights: Sequence[float], num_samples: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
@@ -40,7 +40,7 @@ class BlendedDataset(Dataset[Sample]):
         num_samples: how many samples the run may consume.
     """
 
-    def __init__(self, parts: Sequence[SampleDataset], weights: Sequence[float], num_samples: int) -> None:
+    def __init__(self, parts: Sequence[SampleStream], weights: Sequence[float], num_samples: int) -> None:
         self.parts, self.weights, self.num_samples = tuple(parts), tuple(weights), num_samples
         self._indices: tuple[NDArray[np.int16], NDArray[np.int64]] | None = None
         if len(self.parts) > 1:
@@ -51,7 +51,7 @@ class BlendedDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         corpus, number = self.locate(index)
-        return self.parts[corpus].sample(number, index)
+        return self.parts[corpus].sample(number)
 
     def locate(self, index: int) -> tuple[int, int]:
         """Corpus, and sample number within it, of sample `index`."""

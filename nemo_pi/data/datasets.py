@@ -9,10 +9,12 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 from nemo_pi.data.blend import BlendedDataset
 from nemo_pi.data.indexed import open_indexed
-from nemo_pi.data.positions import PlainPositions
-from nemo_pi.data.samples import SampleDataset, SampleRules
+from nemo_pi.data.packing import PackedDataset
+from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.samples import SampleDataset, SampleRules, SampleStream
 from nemo_pi.data.splits import SPLITS, Blend, parse_data_prefix, parse_splits, split_documents
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.rope.pose import PoseSpec
 
 Datasets = tuple[BlendedDataset | None, BlendedDataset | None, BlendedDataset | None]
 """Train, validation and test; None where no sample is asked for, or where the YAML gives validation or test
@@ -27,25 +29,29 @@ def build_datasets(
     seed: int,
     num_samples: tuple[int, int, int],
     eod_id: int | None = None,
+    pose: PoseSpec | None = None,
 ) -> Datasets:
     """Open, check and lay out the corpora that ``model.data`` names.
 
     Args:
-        data_cfg: keys data_prefix, splits_string, seed, reset_position_ids, reset_attention_mask,
-            eod_mask_loss, check_token_ids; all but data_prefix may be missing. Others are ignored.
+        data_cfg: keys data_prefix, splits_string, seed, pack_documents, reset_position_ids,
+            reset_attention_mask, eod_mask_loss, check_token_ids; all but data_prefix may be missing. Others
+            are ignored.
         seq_length: S, tokens per sample (S + 1 are read).
         vocab_size: token ids must be smaller; None, or ``check_token_ids: false``, leaves that unchecked.
         seed: decides the order; ``data.seed`` goes before it.
         num_samples: samples that the run may consume of train, validation and test. Sample i does not
             depend on it.
-        eod_id: end-of-document id, for eod_mask_loss.
+        eod_id: end-of-document id, for eod_mask_loss and to pad with.
+        pose: positions (and texts) that skip through a longer window, in every split; None: plain ones.
 
     Raises:
         ConfigError: a key of the wrong form, or training asked for and nothing to train on.
         DataError: missing, damaged or foreign files, ids outside the vocabulary, too few tokens.
     """
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
-    rules = _rules(data_cfg, eod_id)
+    packed = bool(data_cfg.get("pack_documents", False))
+    rules = _rules(data_cfg, eod_id, pose, packed)
     chosen_seed = _seed(data_cfg, seed)
     opener = _Opener(None if data_cfg.get("check_token_ids") is False else vocab_size)
     shares = parse_splits(data_cfg.get("splits_string"))
@@ -62,7 +68,7 @@ def build_datasets(
             indexed = opener.open(prefix)
             ranges = _ranges(indexed, prefixes, shares)
             key = (chosen_seed, split, corpus)
-            parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules))
+            parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules, packed))
         built.append(BlendedDataset(parts, blend.weights, wanted))
     return built[0], built[1], built[2]
 
@@ -100,7 +106,9 @@ def _seed(data_cfg: Mapping[str, Any], seed: int) -> int:
     return chosen
 
 
-def _rules(data_cfg: Mapping[str, Any], eod_id: int | None) -> SampleRules:
+def _rules(
+    data_cfg: Mapping[str, Any], eod_id: int | None, pose: PoseSpec | None, packed: bool
+) -> SampleRules:
     eod_mask_loss = bool(data_cfg.get("eod_mask_loss", False))
     if eod_mask_loss and eod_id is None:
         raise ConfigError(
@@ -109,8 +117,10 @@ def _rules(data_cfg: Mapping[str, Any], eod_id: int | None) -> SampleRules:
             given="a tokenizer without one",
             mend="set data.eod_mask_loss: false, or use a tokenizer with an end-of-sequence token",
         )
+    reset = packed or bool(data_cfg.get("reset_position_ids", False))
     return SampleRules(
-        positions=PlainPositions(reset=bool(data_cfg.get("reset_position_ids", False))),
+        positions=PlainPositions(reset) if pose is None else PosePositions(pose, reset),
+        moved_text=pose if pose is not None and pose.moves_text else None,
         reset_attention_mask=bool(data_cfg.get("reset_attention_mask", False)),
         eod_mask_loss=eod_mask_loss,
         eod_id=eod_id,
@@ -133,7 +143,8 @@ def _stream(
     seq_length: int,
     key: tuple[int, ...],
     rules: SampleRules,
-) -> SampleDataset:
+    packed: bool,
+) -> SampleStream:
     if documents[0] == documents[1]:
         raise DataError(
             "data.splits_string",
@@ -141,4 +152,5 @@ def _stream(
             given=f"none of its {len(indexed.document_indices) - 1} documents",
             mend="change data.splits_string, or name each split's files in data.data_prefix",
         )
-    return SampleDataset(indexed, documents, seq_length=seq_length, key=key, rules=rules)
+    kind = PackedDataset if packed else SampleDataset
+    return kind(indexed, documents, seq_length=seq_length, key=key, rules=rules)

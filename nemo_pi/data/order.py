@@ -1,28 +1,71 @@
-"""The order of an epoch as a pure function of (seed, stream, epoch).
+"""The order of an epoch, and whatever a sample draws, as a pure function of (seed, stream, epoch, sample).
 
 Nothing is kept on disk and nothing depends on the process: every rank, and every resumed run, computes
-the same permutations. `numpy.random.RandomState` is used because its streams are frozen: a resumed run
+the same numbers. `numpy.random.RandomState` is used because its streams are frozen: a resumed run
 reads the same samples under a newer numpy.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pi.errors import DataError
 
-_DOCUMENTS, _SAMPLES = 0, 1
+T = TypeVar("T")
+Key = tuple[int, ...]
+"""Non-negative integers that decide a stream of random numbers."""
+
+_DOCUMENTS, _SAMPLES, _DRAWS = 0, 1, 2
 
 
-def permutation(length: int, key: tuple[int, ...]) -> NDArray[np.int64]:
-    """A random permutation of range(length), decided by the non-negative integers of `key` alone."""
-    bits = np.random.MT19937(np.random.SeedSequence(key))
-    return np.random.RandomState(bits).permutation(length).astype(np.int64, copy=False)
+def generator(key: Key) -> np.random.RandomState:
+    """Random numbers decided by `key` alone."""
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(key)))
+
+
+def permutation(length: int, key: Key) -> NDArray[np.int64]:
+    """A random permutation of range(length), decided by `key` alone."""
+    return generator(key).permutation(length).astype(np.int64, copy=False)
+
+
+class PerEpoch(ABC, Generic[T]):
+    """Something made anew for each epoch of a stream of samples, from (key, epoch) alone.
+
+    Args:
+        key: names this stream (seed, split, corpus).
+        samples_per_epoch: the same in every epoch.
+    """
+
+    def __init__(self, key: Key, samples_per_epoch: int) -> None:
+        self.key, self.samples_per_epoch = key, samples_per_epoch
+        self._cache: OrderedDict[int, T] = OrderedDict()
+
+    @abstractmethod
+    def _make(self, number: int) -> T:
+        """What epoch `number` is given, from 0."""
+
+    def epoch(self, number: int) -> T:
+        """What epoch `number` is given; the last two asked for are kept in memory."""
+        if number not in self._cache:
+            self._cache[number] = self._make(number)
+            # Two, because data-parallel neighbours and workers straddle the end of an epoch.
+            while len(self._cache) > 2:
+                self._cache.popitem(last=False)
+        return self._cache[number]
+
+    def draw_key(self, index: int) -> Key:
+        """What decides the numbers that sample `index` draws for itself, others in every epoch."""
+        return (*self.key, *divmod(index, self.samples_per_epoch), _DRAWS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A data-loading process that is sent this object computes its own epochs.
+        return {**self.__dict__, "_cache": OrderedDict()}
 
 
 @dataclass(frozen=True)
@@ -37,7 +80,7 @@ class Epoch:
     """Window numbers in reading order."""
 
 
-class EpochOrder:
+class EpochOrder(PerEpoch[Epoch]):
     """Shuffled documents, laid end to end and cut into windows, and the windows shuffled; per epoch.
 
     Window w of an epoch holds its tokens [w·S, w·S + S + 1): the last token of a window is the first of the
@@ -47,16 +90,14 @@ class EpochOrder:
     Args:
         lengths: tokens of each document.
         seq_length: S, input tokens per sample.
-        key: non-negative integers that name this stream (seed, split, corpus).
+        key: names this stream (seed, split, corpus).
         name: the corpus, for messages.
     """
 
-    def __init__(
-        self, lengths: NDArray[np.int64], seq_length: int, key: tuple[int, ...], name: str = "corpus"
-    ) -> None:
-        self.lengths, self.seq_length, self.key = lengths.astype(np.int64), seq_length, key
+    def __init__(self, lengths: NDArray[np.int64], seq_length: int, key: Key, name: str = "corpus") -> None:
+        self.lengths, self.seq_length = lengths.astype(np.int64), seq_length
         total = int(self.lengths.sum())
-        self.samples_per_epoch = (total - 1) // seq_length
+        super().__init__(key, (total - 1) // seq_length)
         if self.samples_per_epoch < 1:
             raise DataError(
                 name,
@@ -64,26 +105,12 @@ class EpochOrder:
                 given=f"{total} tokens in {len(self.lengths)} documents",
                 mend="add text, change data.splits_string, or shorten model.encoder_seq_length",
             )
-        self._cache: OrderedDict[int, Epoch] = OrderedDict()
-
-    def epoch(self, number: int) -> Epoch:
-        """The order of epoch `number`, from 0; the last two asked for are kept in memory."""
-        if number not in self._cache:
-            self._cache[number] = self._make(number)
-            # Two, because data-parallel neighbours and workers straddle the end of an epoch.
-            while len(self._cache) > 2:
-                self._cache.popitem(last=False)
-        return self._cache[number]
 
     def locate(self, index: int) -> tuple[Epoch, int]:
         """The epoch and the first token (offset in that epoch) of sample `index`, for any index >= 0."""
         number, place = divmod(index, self.samples_per_epoch)
         epoch = self.epoch(number)
         return epoch, int(epoch.samples[place]) * self.seq_length
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A data-loading process that is sent this object computes its own epochs.
-        return {**self.__dict__, "_cache": OrderedDict()}
 
     def _make(self, number: int) -> Epoch:
         documents = permutation(len(self.lengths), (*self.key, number, _DOCUMENTS))

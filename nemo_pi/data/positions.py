@@ -1,8 +1,8 @@
 """How a sample's positions are made from its document boundaries.
 
 Positions are data: the model reads whatever stands in ``position_ids``. A maker of positions is a
-function of the boundaries and of the sample's index, so that random positions too are a pure function of
-the seed and of the number of consumed samples.
+function of the boundaries and of the sample's own key, so that random positions too are a pure function of
+(seed, epoch, sample): the same on every rank and in a resumed run.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nemo_pi.data.order import Key, generator
+from nemo_pi.data.pose import draw_chunks
+from nemo_pi.rope.pose import PoseSpec
 from nemo_pi.rope.positions import positions_within
 
 
 class PositionMaker(Protocol):
     """Makes the positions of one sample."""
 
-    def __call__(self, boundaries: NDArray[np.int64], index: int) -> NDArray[np.int64]:
-        """Positions [S] of the sample with number `index`.
+    def __call__(self, boundaries: NDArray[np.int64], key: Key) -> NDArray[np.int64]:
+        """Positions [S] of one sample.
 
         Args:
             boundaries: [num_docs + 1] offsets of the documents in the sample: first 0, last S, rising.
-            index: the sample's number in its dataset (what is consumed), from 0.
+            key: decides what is drawn; `nemo_pi.data.order.PerEpoch.draw_key` gives each sample its own.
         """
 
 
@@ -38,7 +41,26 @@ class PlainPositions:
     def __init__(self, reset: bool = False) -> None:
         self.reset = reset
 
-    def __call__(self, boundaries: NDArray[np.int64], index: int) -> NDArray[np.int64]:
-        """Positions [S]; `index` plays no part."""
+    def __call__(self, boundaries: NDArray[np.int64], key: Key) -> NDArray[np.int64]:
+        """Positions [S]; `key` plays no part."""
         stretches = boundaries if self.reset else boundaries[[0, -1]]
         return positions_within(torch.from_numpy(stretches)).numpy()
+
+
+class PosePositions:
+    """Positions that skip through the target window.
+
+    Args:
+        spec: how they are drawn.
+        reset: every document draws its own, beginning anew.
+    """
+
+    def __init__(self, spec: PoseSpec, reset: bool = False) -> None:
+        self.spec, self.reset = spec, reset
+
+    def __call__(self, boundaries: NDArray[np.int64], key: Key) -> NDArray[np.int64]:
+        """Positions [S], each below the target window."""
+        lengths = np.diff(boundaries) if self.reset else boundaries[-1:]
+        random = generator(key)
+        parts = [draw_chunks(self.spec, int(length), random).positions() for length in lengths]
+        return np.concatenate(parts)

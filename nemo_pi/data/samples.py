@@ -1,8 +1,12 @@
-"""Fixed-length samples from an indexed corpus, each with its positions and document boundaries."""
+"""Samples of fixed length, each with its positions and document boundaries, cut from a stream of documents.
+
+Shape legend: S tokens of a sample.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,19 +15,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nemo_pi.data.order import EpochOrder
+from nemo_pi.data.documents import DocumentReader
+from nemo_pi.data.order import Epoch, EpochOrder, Key, generator
+from nemo_pi.data.pose import draw_chunks
 from nemo_pi.data.positions import PlainPositions, PositionMaker
+from nemo_pi.errors import DataError
+from nemo_pi.rope.pose import PoseSpec
 
 Sample = dict[str, Tensor]
 """tokens, labels, position_ids int64[S]; loss_mask float32[S]; cu_seqlens int32[S+1], padded with S."""
 
+# The released code of PoSE reads a document as far as this many training lengths.
+_RELEASED_REACH = 5
+
+
+class SampleStream(Protocol):
+    """An endless stream of samples; sample i is a function of the stream's key and i alone."""
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples in one pass over the documents."""
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index`, for any index >= 0."""
+
 
 @dataclass(frozen=True)
 class SampleRules:
-    """How a window of S + 1 tokens becomes a sample."""
+    """How text becomes a sample."""
 
     positions: PositionMaker = field(default_factory=PlainPositions)
     """Makes ``position_ids``."""
+    moved_text: PoseSpec | None = None
+    """Chunks after the first are read from further on, as this draws them; the sample is one stretch then.
+    None: the text runs on."""
     reset_attention_mask: bool = False
     """Mark every document in ``cu_seqlens``, and mask the label that would cross into the next one.
     False: the sample is one stretch, as GPT training concatenates."""
@@ -42,7 +67,7 @@ class SampleDataset(Dataset[Sample]):
         indexed: corpus, opened and checked by `nemo_pi.data.indexed.open_indexed`.
         documents: [first, last) documents of the corpus to read.
         seq_length: S.
-        key: non-negative integers naming the stream: (seed, split, corpus).
+        key: names the stream: (seed, split, corpus).
         rules: how a window becomes a sample.
     """
 
@@ -52,14 +77,14 @@ class SampleDataset(Dataset[Sample]):
         documents: tuple[int, int],
         *,
         seq_length: int,
-        key: tuple[int, ...],
+        key: Key,
         rules: SampleRules,
     ) -> None:
-        self.indexed, self.seq_length, self.rules = indexed, seq_length, rules
-        token_starts = np.concatenate([[0], np.cumsum(indexed.sequence_lengths, dtype=np.int64)])
-        marks = token_starts[indexed.document_indices[documents[0] : documents[1] + 1]]
-        self._first_token = marks[:-1]
-        self.order = EpochOrder(np.diff(marks), seq_length, key, name=str(indexed.path_prefix))
+        self.seq_length, self.rules = seq_length, rules
+        self.reader = DocumentReader(indexed, documents)
+        self.order = EpochOrder(self.reader.lengths, seq_length, key, name=str(indexed.path_prefix))
+        if rules.moved_text is not None:
+            _check_source(str(indexed.path_prefix), int(self.reader.lengths.sum()), rules.moved_text)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -70,12 +95,18 @@ class SampleDataset(Dataset[Sample]):
         return self.samples_per_epoch
 
     def __getitem__(self, index: int) -> Sample:
-        return self.sample(index, index)
+        return self.sample(index)
 
-    def sample(self, index: int, global_index: int) -> Sample:
-        """Sample `index` of this corpus, which is sample `global_index` of the blend."""
-        window, boundaries = self.window(index)
-        return make_sample(window, boundaries, self.rules, global_index)
+    def sample(self, index: int) -> Sample:
+        """Sample `index`."""
+        key = self.order.draw_key(index)
+        if self.rules.moved_text is not None:
+            tokens, labels = self.moved(index, self.rules.moved_text)
+            boundaries = np.array([0, self.seq_length])
+        else:
+            window, boundaries = self.window(index)
+            tokens, labels = window[:-1], window[1:]
+        return make_sample(tokens, labels, boundaries, self.rules, key)
 
     def window(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The S + 1 tokens of sample `index`, and where its documents begin and end within the first S."""
@@ -83,47 +114,103 @@ class SampleDataset(Dataset[Sample]):
         end = start + self.seq_length + 1
         first = int(np.searchsorted(epoch.starts, start, side="right")) - 1
         last = int(np.searchsorted(epoch.starts, end, side="left"))
-        pieces = []
-        for place in range(first, last):
-            begin = max(start, int(epoch.starts[place]))
-            stop = min(end, int(epoch.starts[place + 1]))
-            offset = int(self._first_token[epoch.documents[place]]) + begin - int(epoch.starts[place])
-            pieces.append(self._read(offset, stop - begin))
         inner = epoch.starts[first : last + 1].clip(start, end - 1) - start
         # unique: empty documents have no extent, and a boundary after the S-th token is no boundary.
-        return np.concatenate(pieces), np.unique(inner)
+        return self._tokens(epoch, start, end), np.unique(inner)
 
-    def _read(self, offset: int, count: int) -> NDArray[np.int64]:
-        dtype = self.indexed.index.dtype
-        raw = self.indexed.bin_reader.read(dtype=dtype, count=count, offset=offset * np.dtype(dtype).itemsize)
-        return np.asarray(raw, dtype=np.int64)
+    def moved(self, index: int, spec: PoseSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens [S] and labels [S] of sample `index`, its chunks read where `spec` draws them.
+
+        The label of a chunk's last token is the token that follows it in the text.
+        """
+        epoch, start = self.order.locate(index)
+        reach = self._reach(epoch, start, spec)
+        chunks = draw_chunks(spec, self.seq_length, generator(self.order.draw_key(index)), reach)
+        begins = start + chunks.starts_N + chunks.offsets_N
+        pieces = [self._tokens(epoch, a, a + n + 1) for a, n in zip(begins, chunks.lengths_N, strict=True)]
+        tokens, labels = [piece[:-1] for piece in pieces], [piece[1:] for piece in pieces]
+        return np.concatenate(tokens), np.concatenate(labels)
+
+    def _reach(self, epoch: Epoch, start: int, spec: PoseSpec) -> int:
+        """Tokens from `start` on that a sample's chunks may be read from (L_x)."""
+        if spec.content_offset == "aligned":
+            return spec.target_window
+        end = int(epoch.starts[np.searchsorted(epoch.starts, start, side="right")])
+        most = _RELEASED_REACH * self.seq_length if spec.sampler == "released" else spec.target_window
+        # The last label, too, shall be of this document; a document that ends sooner leaves nothing to move.
+        return max(self.seq_length, min(most, end - 1 - start))
+
+    def _tokens(self, epoch: Epoch, start: int, end: int) -> NDArray[np.int64]:
+        """Tokens [start, end) of an epoch's stream, which begins again where it ends."""
+        total = int(epoch.starts[-1])
+        if start >= total:
+            return self._tokens(epoch, start - total, end - total)
+        if end > total:
+            parts = (self._tokens(epoch, start, total), self._tokens(epoch, 0, end - total))
+            return np.concatenate(parts)
+        first = int(np.searchsorted(epoch.starts, start, side="right")) - 1
+        last = int(np.searchsorted(epoch.starts, end, side="left"))
+        pieces = []
+        for place in range(first, last):
+            begin = int(epoch.starts[place])
+            skipped, stop = max(start - begin, 0), min(end, int(epoch.starts[place + 1])) - begin
+            pieces.append(self.reader.read(int(epoch.documents[place]), skipped, stop - skipped))
+        return np.concatenate(pieces)
+
+
+def _check_source(name: str, total: int, spec: PoseSpec) -> None:
+    if spec.content_offset == "aligned" and total <= spec.target_window:
+        raise DataError(
+            name,
+            required=f"more than {spec.target_window} tokens (the target window) in each split, for "
+            "model.data.pose.content_offset: aligned",
+            given=f"{total} tokens",
+            mend="add text, or set model.data.pose.content_offset: uniform",
+        )
 
 
 def make_sample(
-    window: NDArray[np.int64], boundaries: NDArray[np.int64], rules: SampleRules, index: int = 0
+    tokens: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    boundaries: NDArray[np.int64],
+    rules: SampleRules,
+    key: Key = (0,),
 ) -> Sample:
-    """Turn a window of S + 1 tokens into a sample.
+    """Turn text that runs through documents into a sample.
 
     Args:
-        window: [S + 1] token ids.
-        boundaries: [num_docs + 1] offsets within the first S tokens: first 0, last S.
+        tokens: [S] token ids.
+        labels: [S] the token that follows each.
+        boundaries: [num_docs + 1] offsets of documents within the tokens: first 0, last S.
         rules: see `SampleRules`.
-        index: the sample's number, for makers of random positions.
+        key: decides random positions.
     """
-    tokens, seq_length = window[:-1], len(window) - 1
-    loss_mask = np.ones(seq_length, dtype=np.float32)
-    attended = np.array([0, seq_length])
+    loss_mask = np.ones(len(tokens), dtype=np.float32)
+    attended = boundaries[[0, -1]]
     if rules.reset_attention_mask:
         attended = boundaries
         loss_mask[boundaries[1:-1] - 1] = 0.0
+    return as_sample(tokens, labels, loss_mask, rules.positions(boundaries, key), attended, rules)
+
+
+def as_sample(
+    tokens: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    loss_mask: NDArray[np.float32],
+    positions: NDArray[np.int64],
+    attended: NDArray[np.int64],
+    rules: SampleRules,
+) -> Sample:
+    """Tensors of a sample, from arrays [S] and the boundaries that attention is confined by."""
     if rules.eod_mask_loss:
-        loss_mask[tokens == rules.eod_id] = 0.0
+        loss_mask = np.where(tokens == rules.eod_id, np.float32(0.0), loss_mask)
+    seq_length = len(tokens)
     cu_seqlens = np.full(seq_length + 1, seq_length, dtype=np.int32)
     cu_seqlens[: len(attended)] = attended
     return {
         "tokens": torch.from_numpy(tokens.copy()),
-        "labels": torch.from_numpy(window[1:].copy()),
+        "labels": torch.from_numpy(labels.copy()),
         "loss_mask": torch.from_numpy(loss_mask),
-        "position_ids": torch.from_numpy(rules.positions(boundaries, index)),
+        "position_ids": torch.from_numpy(positions),
         "cu_seqlens": torch.from_numpy(cu_seqlens),
     }

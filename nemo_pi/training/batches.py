@@ -30,11 +30,18 @@ class MicroBatch:
     documents: DocumentBoundaries | None
     """Boundaries within the whole rows; None where every row is one document (plain causal attention)."""
     seq_len: int
-    """Largest position of the whole rows plus one: what frequencies depend on that depend on a length."""
+    """What frequencies depend on that depend on a length: the largest position of the whole rows plus one,
+    or a given length."""
 
 
 def micro_batches(
-    batch: dict[str, Tensor], size: int, device: torch.device, context_size: int = 1, context_rank: int = 0
+    batch: dict[str, Tensor],
+    size: int,
+    device: torch.device,
+    context_size: int = 1,
+    context_rank: int = 0,
+    *,
+    rotary_length: int | None = None,
 ) -> Iterator[MicroBatch]:
     """Yields consecutive micro-batches of `size` rows on `device`, and of each this rank's tokens.
 
@@ -44,10 +51,14 @@ def micro_batches(
         device: where to.
         context_size: ranks that every row is split over.
         context_rank: this one among them.
+        rotary_length: tokens that frequencies which depend on a length reckon with; None: those of each
+            micro-batch. Under PoSE its skips end anywhere in the target window, which is what is trained.
     """
     for start in range(0, batch["tokens"].size(0), size):
         rows = {key: value[start : start + size] for key, value in batch.items()}
-        documents, seq_len = document_boundaries(rows), int(rows["position_ids"].max()) + 1
+        documents, seq_len = document_boundaries(rows), rotary_length
+        if seq_len is None:
+            seq_len = int(rows["position_ids"].max()) + 1
         if context_size > 1:
             starts = [(0, rows["tokens"].size(1))] * rows["tokens"].size(0)
             split = split_rows(starts if documents is None else documents.starts, context_size, context_rank)

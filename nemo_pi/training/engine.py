@@ -46,6 +46,8 @@ class EngineSettings:
     micro_batch_size: int
     build: BuildOptions = field(default_factory=BuildOptions)
     optim: AdamSettings = field(default_factory=AdamSettings)
+    rotary_length: int | None = None
+    """Tokens that methods which depend on a length reckon with; None: those that a micro-batch reads."""
 
 
 class MegatronEngine:
@@ -132,7 +134,12 @@ class MegatronEngine:
     def _run(self, batch: Batch, forward_only: bool) -> float:
         check_batch(batch["tokens"], batch["labels"], batch["loss_mask"], self.settings.shape.vocab_size)
         outputs = _schedule(
-            self.modules, batch, _forward_step, self.settings.micro_batch_size, forward_only=forward_only
+            self.modules,
+            batch,
+            _forward_step,
+            self.settings.micro_batch_size,
+            self.settings.rotary_length,
+            forward_only=forward_only,
         )
         return self._mean_loss(outputs)
 
@@ -147,12 +154,19 @@ class MegatronEngine:
 
 
 def _schedule(
-    modules: Sequence[nn.Module], batch: Batch, forward_step: ForwardStep, size: int, **how: bool
+    modules: Sequence[nn.Module],
+    batch: Batch,
+    forward_step: ForwardStep,
+    size: int,
+    rotary_length: int | None = None,
+    **how: bool,
 ) -> list[Any]:
     """Megatron's schedule over a rank's chunks, in micro-batches of `size` samples."""
     samples, sequence = batch["tokens"].shape
     context = (groups.context_size(), groups.context_rank())
-    iterators = [micro_batches(batch, size, groups.device(), *context) for _ in modules]
+    iterators = [
+        micro_batches(batch, size, groups.device(), *context, rotary_length=rotary_length) for _ in modules
+    ]
     with cpu_shim():
         return get_forward_backward_func()(
             forward_step_func=forward_step,

@@ -59,6 +59,7 @@ def _datasets(
         seed=run.seed,
         num_samples=num_samples,
         eod_id=_end_of_document(run),
+        pose=run.pose,
     )
 
 

@@ -45,6 +45,7 @@ def engine_settings(run: ResolvedRun) -> EngineSettings:
         micro_batch_size=run.micro_batch_size,
         build=build,
         optim=optim,
+        rotary_length=None if run.pose is None else run.pose.target_window,
     )
 
 
@@ -102,6 +103,8 @@ def run_of_model_config(cfg: DictConfig) -> ResolvedRun:
     section = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(section, dict)
     model = {str(key): value for key, value in section.items() if key not in _NEMO_KEYS}
+    # It reads what it is given, at its own length; how it was trained no longer matters.
+    model["data"] = {**(model.get("data") or {}), "pose": None}
     # Nothing is trained: the number of steps must only leave room for any warm-up.
     values = {"model": model, "trainer": {"max_steps": 10**9}, "dry_run": True}
     return resolve(OmegaConf.create(values), world_size=1, summary=None)

@@ -17,6 +17,7 @@ from nemo_pi.config.load import checkpoint_path, resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.errors import ConfigError
+from nemo_pi.rope.pose import SAMPLERS
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import summary_of
 
@@ -126,6 +127,26 @@ def test_rope_groups(rope: str) -> None:
     assert run.extension.is_scaled == (rope != "none")
 
 
+@pytest.mark.parametrize("pose", sorted(path.stem for path in (CONF / "pose").glob("*.yaml")))
+def test_pose_groups(pose: str) -> None:
+    cfg = composed(f"pose={pose}", "model.data.data_prefix=[/data/x]")
+    run = resolve(cfg, world_size=1, summary=published("demo"))
+    assert run.pose is not None and run.pose.sampler == pose
+    assert (run.training_length, run.extension.target_window) == (512, 4096)
+
+
+def test_pose_groups_are_the_samplers() -> None:
+    assert {path.stem for path in (CONF / "pose").glob("*.yaml")} == set(SAMPLERS)
+
+
+def test_128k_tokens_by_steps_of_the_original_window() -> None:
+    window = ["model.max_position_embeddings=131072", "model.pos_scaling_factor=null"]
+    start = ["restore_from_path=/models/base", "model.data.data_prefix=[/data/x]"]
+    cfg = composed("model=llama-7b", "pose=paper", *window, *start)
+    run = resolve(cfg, world_size=1, summary=published("llama-7b"))
+    assert (run.training_length, run.extension.factor, run.tokens_per_step) == (2048, 64.0, 64 * 2048)
+
+
 def test_longrope_without_its_factors_is_refused() -> None:
     with pytest.raises(ConfigError, match="short_factor"):
         resolve(
@@ -153,6 +174,8 @@ def test_parallel_groups(parallel: str) -> None:
         ("++model.optim.lr=1e-3", "model.optim.lr", 1e-3),
         ("++trainer.max_time=00:00:05:00", "trainer.max_time", "00:00:05:00"),
         ("+model.pos_scaling_extra_args.beta_fast=16", "model.pos_scaling_extra_args.beta_fast", 16),
+        ("model.data.pose={chunks:3}", "model.data.pose.chunks", 3),
+        ("+model.data.pose.chunks=3", "model.data.pose.chunks", 3),
         ("model.pos_scaling_extra_args={beta_fast:16}", "model.pos_scaling_extra_args.beta_fast", 16),
     ],
 )

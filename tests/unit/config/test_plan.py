@@ -43,6 +43,8 @@ def test_the_numbers_of_a_run() -> None:
     assert plan["global batch"] == "16 samples = 4 micro-batches on each of 4 data-parallel ranks"
     assert plan["tokens"] == "32,768 a step, 6.55 million in all"
     assert plan["data"] == "/data/tokens, split 980,10,10"
+    assert plan["documents"] == "laid end to end, seen across, positions running on"
+    assert "PoSE" not in plan
     assert plan["precision"] == "bf16-mixed"
     assert plan["optimizer"] == "AdamW, betas 0.9 and 0.95, weight decay 0, states sharded"
     assert plan["learning rate"] == "2e-05: 20 warm-up steps from 2e-06, then constant"
@@ -68,6 +70,18 @@ def test_the_numbers_of_a_run() -> None:
         ({"data": {"data_prefix": [0.3, "/a", 0.7, "/b"]}}, "data", "0.3 /a 0.7 /b, split 980,10,10"),
         ({"data": {"data_prefix": {"train": ["/a"], "test": ["/b"]}}}, "data", "train: /a; test: /b"),
         ({"rotary_kernel": "torch"}, "rotary kernel", "torch"),
+        ({"data": {"data_prefix": "/a", "pose": {}}}, "training length",
+         "512 tokens, positions skipping through the target window"),
+        ({"data": {"data_prefix": "/a", "pose": {}}}, "PoSE",
+         "paper: 2 chunks a sample, text from anywhere on in the document"),
+        ({"data": {"data_prefix": "/a", "pose": {"sampler": "contiguous", "chunks": 3}}}, "PoSE",
+         "contiguous: 3 chunks a sample, unbroken text"),
+        ({"data": {"data_prefix": "/a", "pose": {"sampler": "random"}}}, "PoSE",
+         "random: positions sampled from 4,096"),
+        ({"data": {"data_prefix": "/a", "pack_documents": True}}, "documents",
+         "packed whole, each seeing only itself; padding is not scored"),
+        ({"data": {"data_prefix": "/a", "reset_attention_mask": True}}, "documents",
+         "laid end to end, each seeing only itself, positions running on"),
     ],
 )  # fmt: skip
 def test_choices_are_shown(model: dict[str, Any], label: str, value: str) -> None:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from nemo_pi.data.datasets import build_datasets
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.rope.pose import PoseSpec
 
 Numbered = Callable[[Sequence[int]], str]
 
@@ -147,3 +148,45 @@ def test_first_samples_never_change(prefix: str) -> None:
     # First tokens of the first samples, as they were when the order was first released.
     train = build({"data_prefix": [0.25, prefix, 0.75, prefix]}, seed=1234)[0]
     assert [int(train[i]["tokens"][0]) for i in range(8)] == [788, 200, 176, 524, 740, 124, 796, 100]
+
+
+def test_packed_documents_reach_the_samples(prefix: str) -> None:
+    train, validation, _ = build(
+        {"data_prefix": prefix, "splits_string": "75,25,0", "pack_documents": True}, seq_length=64, eod_id=3
+    )
+    assert len(train) == 50 and len(validation) == 20
+    for sample in train:
+        # Documents of 20 tokens have 19 predictions: three fill a row of 64, and 7 tokens are left.
+        assert sample["cu_seqlens"].unique().tolist() == [0, 19, 38, 57, 64]
+        assert sample["position_ids"].tolist() == [*list(range(19)) * 3, *range(7)]
+        assert sample["loss_mask"].tolist() == [1] * 57 + [0] * 7
+        assert sample["tokens"][57:].tolist() == [3] * 7
+
+
+@pytest.mark.parametrize("how", [("paper", "uniform"), ("paper", "aligned"), ("random", "zero")])
+def test_pose_reaches_the_samples_of_every_split(prefix: str, how: tuple[str, str]) -> None:
+    spec = PoseSpec(70, how[0], 2, how[1])
+    cfg = {"data_prefix": prefix, "splits_string": "60,20,20"}
+    for split in build(cfg, pose=spec):
+        samples = list(split)
+        assert len({tuple(sample["position_ids"].tolist()) for sample in samples}) > len(samples) / 2
+        assert max(int(sample["position_ids"].max()) for sample in samples) > 40
+    first, again = build(cfg, pose=spec)[0], build(cfg, pose=spec)[0]
+    assert all(torch.equal(first[i]["position_ids"], again[i]["position_ids"]) for i in (0, 9))
+
+
+def test_pose_in_packed_documents(prefix: str) -> None:
+    spec = PoseSpec(1000, "paper", 2, "zero")
+    train = build({"data_prefix": prefix, "pack_documents": True}, seq_length=64, pose=spec)[0]
+    for sample in train:
+        starts = sample["position_ids"][sample["cu_seqlens"].unique()[:-1].long()]
+        assert starts.numel() > 1 and not starts.any()
+
+
+def test_blended_corpora_draw_apart(numbered: Numbered) -> None:
+    """The same place of two corpora of equal size: other skips."""
+    a, b = numbered([40]), numbered([40])
+    spec = PoseSpec(10**6, "contiguous", 2, "zero")
+    train = build({"data_prefix": [1, a, 1, b]}, pose=spec)[0]
+    first, second = (part.sample(0)["position_ids"].tolist() for part in train.parts)
+    assert first != second

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemo_pi.data.order import EpochOrder, permutation
+from nemo_pi.data.order import EpochOrder, generator, permutation
 from nemo_pi.errors import DataError
 
 # No limits on time: a busy machine is no failure.
@@ -80,3 +80,11 @@ def test_pickle_carries_no_epochs() -> None:
     order.epoch(0)
     copy = pickle.loads(pickle.dumps(order))
     assert not copy._cache and copy.locate(123)[1] == order.locate(123)[1]
+
+
+def test_every_sample_of_every_epoch_draws_by_its_own_key() -> None:
+    order = EpochOrder(np.full(10, 10), 7, KEY)
+    keys = [order.draw_key(i) for i in range(4 * order.samples_per_epoch)]
+    assert keys[0] == (*KEY, 0, 0, 2) and keys[order.samples_per_epoch + 3] == (*KEY, 1, 3, 2)
+    numbers = {tuple(generator(key).randint(0, 10**6, size=4)) for key in keys}
+    assert len(numbers) == len(keys)

@@ -15,9 +15,12 @@ from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
 from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
 
 from nemo_pi.data.indexed import open_indexed
-from nemo_pi.data.order import permutation
-from nemo_pi.data.positions import PlainPositions
-from nemo_pi.data.samples import SampleDataset, SampleRules, make_sample
+from nemo_pi.data.order import generator, permutation
+from nemo_pi.data.pose import draw_chunks
+from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.samples import Sample, SampleDataset, SampleRules, make_sample
+from nemo_pi.errors import DataError
+from nemo_pi.rope.pose import PoseSpec
 
 # No limits on time: a busy machine is no failure.
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -123,8 +126,12 @@ def test_shapes_and_dtypes(numbered: Numbered) -> None:
     }
 
 
+def sample_of(window: np.ndarray, boundaries: np.ndarray, rules: SampleRules) -> Sample:
+    return make_sample(window[:-1], window[1:], boundaries, rules)
+
+
 def test_plain_sample_is_one_stretch() -> None:
-    sample = make_sample(np.array([4, 0, 5, 6, 0, 7]), np.array([0, 2, 5]), SampleRules())
+    sample = sample_of(np.array([4, 0, 5, 6, 0, 7]), np.array([0, 2, 5]), SampleRules())
     assert sample["tokens"].tolist() == [4, 0, 5, 6, 0]
     assert sample["labels"].tolist() == [0, 5, 6, 0, 7]
     assert sample["position_ids"].tolist() == [0, 1, 2, 3, 4]
@@ -134,7 +141,7 @@ def test_plain_sample_is_one_stretch() -> None:
 
 def test_reset_sample_marks_documents_and_masks_the_label_across_them() -> None:
     rules = SampleRules(positions=PlainPositions(reset=True), reset_attention_mask=True)
-    sample = make_sample(np.array([4, 9, 5, 6, 9, 7]), np.array([0, 2, 5]), rules)
+    sample = sample_of(np.array([4, 9, 5, 6, 9, 7]), np.array([0, 2, 5]), rules)
     assert sample["position_ids"].tolist() == [0, 1, 0, 1, 2]
     assert sample["cu_seqlens"].tolist() == [0, 2, 5, 5, 5, 5]
     assert sample["loss_mask"].tolist() == [1, 0, 1, 1, 1]
@@ -149,29 +156,36 @@ def test_masks_against_megatron(ends: list[bool], eod_mask_loss: bool) -> None:
     tokens = torch.from_numpy(window[:-1])
     blocked, loss_mask, _ = _get_ltor_masks_and_position_ids(tokens, 0, True, True, eod_mask_loss, True)
 
-    plain = make_sample(window, boundaries, SampleRules(eod_mask_loss=eod_mask_loss, eod_id=0))
+    plain = sample_of(window, boundaries, SampleRules(eod_mask_loss=eod_mask_loss, eod_id=0))
     assert plain["loss_mask"].tolist() == loss_mask.tolist()
 
-    sample = make_sample(window, boundaries, SampleRules(reset_attention_mask=True))
+    sample = sample_of(window, boundaries, SampleRules(reset_attention_mask=True))
     place = torch.arange(len(tokens))
     document = torch.bucketize(place, sample["cu_seqlens"][1:].unique().long(), right=True)
     allowed = (place[:, None] >= place[None, :]) & (document[:, None] == document[None, :])
     assert torch.equal(allowed, ~blocked[0])
 
 
-def test_positions_maker_is_given_the_global_index(numbered: Numbered) -> None:
+def test_positions_maker_is_given_a_key_of_its_own_for_every_sample(numbered: Numbered) -> None:
     class Recorder:
-        def __call__(self, boundaries: np.ndarray, index: int) -> np.ndarray:
-            return np.full(boundaries[-1], index)
+        def __init__(self) -> None:
+            self.keys: list[tuple[int, ...]] = []
 
-    ours = dataset(numbered([40]), 8, SampleRules(positions=Recorder()))
-    assert ours.sample(2, 77)["position_ids"].tolist() == [77] * 8
-    assert ours[3]["position_ids"].tolist() == [3] * 8
+        def __call__(self, boundaries: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+            self.keys.append(key)
+            return np.full(boundaries[-1], len(self.keys))
+
+    recorder = Recorder()
+    ours = dataset(numbered([40]), 8, SampleRules(positions=recorder))
+    samples = [ours[i] for i in range(3 * len(ours))]
+    assert [sample["position_ids"].tolist() for sample in samples] == [[i + 1] * 8 for i in range(12)]
+    # (seed, split, corpus), epoch, place in the epoch, and what the numbers are for
+    assert recorder.keys == [(*KEY, epoch, place, 2) for epoch in range(3) for place in range(4)]
 
 
 def test_the_window_given_is_left_alone() -> None:
     window = np.array([4, 0, 5, 6])
-    sample = make_sample(window, np.array([0, 3]), SampleRules())
+    sample = sample_of(window, np.array([0, 3]), SampleRules())
     sample["tokens"].fill_(-1)
     sample["labels"].fill_(-1)
     assert window.tolist() == [4, 0, 5, 6]
@@ -194,3 +208,86 @@ def test_order_survives_pickling_into_another_process(numbered: Numbered) -> Non
     ours = dataset(numbered([9, 14, 3, 30]), 8)
     copy = pickle.loads(pickle.dumps(ours))
     assert all(torch.equal(copy[i]["tokens"], ours[i]["tokens"]) for i in range(20))
+
+
+def naive_stream(prefix: str, epoch: int) -> tuple[list[int], list[int]]:
+    """The tokens of an epoch in reading order, and the document of each, from megatron-core's reading."""
+    indexed = IndexedDataset(prefix)
+    stream: list[int] = []
+    owners: list[int] = []
+    for document in permutation(len(indexed), (*KEY, epoch, 0)):
+        tokens = [int(token) for token in indexed[int(document)]]
+        stream += tokens
+        owners += [int(document)] * len(tokens)
+    return stream, owners
+
+
+POSES = [
+    PoseSpec(60, "paper", 2, "uniform"),
+    PoseSpec(60, "paper", 4, "uniform"),
+    PoseSpec(60, "paper", 3, "aligned"),
+    PoseSpec(200, "released", 2, "uniform"),
+]
+
+
+@pytest.mark.parametrize("spec", POSES, ids=lambda spec: f"{spec.sampler}-{spec.content_offset}")
+def test_moved_text_against_a_naive_loop(numbered: Numbered, spec: PoseSpec) -> None:
+    lengths, seq_length = [1, 70, 7, 31, 0, 22, 110, 12], 8
+    prefix, total = numbered(lengths), sum(lengths)
+    ours = dataset(prefix, seq_length, SampleRules(PosePositions(spec), moved_text=spec))
+    moved_somewhere = False
+    for index in range(3 * len(ours)):
+        epoch, place = divmod(index, len(ours))
+        stream, owners = naive_stream(prefix, epoch)
+        start = int(permutation(len(ours), (*KEY, epoch, 1))[place]) * seq_length
+        reach = sum(1 for owner in owners[start:] if owner == owners[start]) - 1
+        cap = {"paper": spec.target_window, "released": 5 * seq_length}[spec.sampler]
+        source = spec.target_window if spec.content_offset == "aligned" else max(seq_length, min(reach, cap))
+        chunks = draw_chunks(spec, seq_length, generator((*KEY, epoch, place, 2)), source)
+        tokens, labels, positions = [], [], []
+        begun = 0
+        for length, skip, offset in zip(chunks.lengths_N, chunks.skips_N, chunks.offsets_N, strict=True):
+            for token in range(begun, begun + length):
+                tokens.append(stream[(start + offset + token) % total])
+                labels.append(stream[(start + offset + token + 1) % total])
+                positions.append(skip + token)
+            begun += length
+        sample = ours[index]
+        assert sample["tokens"].tolist() == tokens
+        assert sample["labels"].tolist() == labels, "each chunk is followed by its own next token"
+        assert sample["position_ids"].tolist() == positions
+        assert sample["loss_mask"].tolist() == [1.0] * seq_length
+        assert sample["cu_seqlens"].tolist() == [0] + [seq_length] * seq_length, "attention crosses chunks"
+        if spec.content_offset == "uniform" and reach >= seq_length:
+            document = {owners[stream.index(token)] for token in tokens + labels}
+            assert document == {owners[start]}, "text is read from one document"
+        moved_somewhere |= bool(chunks.offsets_N[-1])
+    assert moved_somewhere
+
+
+def test_aligned_text_stands_where_its_positions_say(numbered: Numbered) -> None:
+    """One document: tokens are numbered in order, so the distance from the first is the position."""
+    spec = PoseSpec(64, "paper", 2, "aligned")
+    ours = dataset(numbered([500]), 16, SampleRules(PosePositions(spec), moved_text=spec))
+    for i in range(2 * len(ours)):
+        sample = ours[i]
+        behind = (sample["tokens"] - sample["tokens"][0]) % 500
+        assert torch.equal(behind, sample["position_ids"])
+
+
+def test_aligned_text_needs_a_source_of_the_target_s_length(numbered: Numbered) -> None:
+    spec = PoseSpec(64, "paper", 2, "aligned")
+    rules = SampleRules(PosePositions(spec), moved_text=spec)
+    with pytest.raises(DataError, match=r"more than 64 tokens.*64 tokens"):
+        dataset(numbered([60, 4]), 16, rules)
+    dataset(numbered([60, 5]), 16, rules)
+
+
+def test_without_moved_text_pose_reads_the_plain_samples(numbered: Numbered) -> None:
+    spec = PoseSpec(1000, "contiguous", 2, "zero")
+    prefix = numbered([50, 70])
+    plain, ours = dataset(prefix, 8), dataset(prefix, 8, SampleRules(PosePositions(spec)))
+    for i in range(2 * len(ours)):
+        sample, wanted = ours[i], plain[i]
+        assert all(torch.equal(sample[key], wanted[key]) for key in wanted if key != "position_ids")
+        assert sample["position_ids"][-1] >= 7

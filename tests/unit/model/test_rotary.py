@@ -43,6 +43,19 @@ def test_a_part_of_a_sequence_has_the_whole_ones_frequencies(method: str) -> Non
     assert not torch.equal(tables(positions_BS[:, :50]), whole[:, :50])
 
 
+@pytest.mark.parametrize(
+    ("method", "last"), [("dynamic", 63), ("dynamic", 64), ("dynamic", 200), ("longrope", 63)]
+)
+def test_a_given_length_decides_instead_of_the_positions(method: str, last: int) -> None:
+    """Wherever skips happen to end, the frequencies are those of the given length; against transformers'."""
+    spec = make_spec(method, original_window=64, target_window=256, head_dim=16)
+    positions_BS, tables = torch.tensor([[0, 3, 40, last]]), RotaryTables(spec)
+    cos_BSF, _ = Peer(spec).cos_sin(positions_BS, seq_len=256)
+    given = tables(positions_BS, seq_len=256)[0, :, 0, 0]
+    torch.testing.assert_close(given, cos_BSF[0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(given, tables(positions_BS)[0, :, 0, 0], atol=1e-2)
+
+
 def test_has_nothing_to_save() -> None:
     tables = RotaryTables(ContextExtension.unscaled(64, 16))
     tables(torch.arange(8)[None])

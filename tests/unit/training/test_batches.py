@@ -40,6 +40,14 @@ def test_context_ranks_hold_each_token_once_with_all_that_belongs_to_it() -> Non
     assert next(micro_batches(batch, 2, CPU, 2, 0)).documents is None
 
 
+@pytest.mark.parametrize("context_size", [1, 2])
+def test_a_given_length_replaces_the_largest_position(context_size: int) -> None:
+    batch = random_batch(rows=4)
+    assert {part.seq_len for part in micro_batches(batch, 2, CPU, context_size)} == {16}
+    given = micro_batches(batch, 2, CPU, context_size, rotary_length=4096)
+    assert {part.seq_len for part in given} == {4096}
+
+
 def test_rows_that_context_ranks_cannot_share_are_refused() -> None:
     with pytest.raises(DataError, match="multiple of 2 × context_parallel_size = 6"):
         next(micro_batches(random_batch(length=16), 2, CPU, 3, 0))

@@ -11,8 +11,9 @@ import torch
 
 from nemo_pi.errors import DataError
 from nemo_pi.model.build import BuildOptions
+from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.training.optimizer import AdamSettings
-from tests.unit.model.models import ours_from, transformers_model
+from tests.unit.model.models import SHAPE, ours_from, transformers_model
 from tests.unit.training.loops import SMOOTH, PlainLoop, engine_of, random_batch, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -105,6 +106,27 @@ def test_documents_of_a_row_do_not_see_each_other(folder: Path) -> None:
     assert engine.evaluate(packed) == pytest.approx(sum(alone) / 16, rel=1e-6)
     packed["cu_seqlens"][0, :3] = torch.tensor([0, 16, 16])
     assert engine.evaluate(packed) != pytest.approx(sum(alone) / 16, rel=1e-3)
+
+
+def test_frequencies_of_a_given_length(folder: Path) -> None:
+    """Dynamic NTK at the target's length, wherever positions end: that base, as transformers has it."""
+    window, target = 64, 256
+    extension = ContextExtension.build(
+        original_window=window, target_window=target, method="dynamic", head_dim=SHAPE.head_dim
+    )
+    batch = random_batch()
+    batch["position_ids"][:, 9:] += 120
+    stretch = (target / window * target / window - (target / window - 1)) ** (
+        SHAPE.head_dim / (SHAPE.head_dim - 2)
+    )
+    rope = {"rope_type": "default", "rope_theta": 10000.0 * stretch}
+    with torch.no_grad():
+        expected = PlainLoop(transformers_model(rope_parameters=rope)).loss(batch).item()
+    given = engine_of(folder, train=False, extension=extension, rotary_length=target).evaluate(batch)
+    assert given == pytest.approx(expected, rel=1e-5)
+    assert engine_of(folder, train=False, extension=extension).evaluate(batch) != pytest.approx(
+        given, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("key", ["tokens", "labels"])

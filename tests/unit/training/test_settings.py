@@ -70,6 +70,20 @@ def test_every_field_arrives() -> None:
     assert (rates.decay, rates.max_steps, rates.constant_steps, rates.minimum) == ("cosine", 60, 4, 1e-5)
 
 
+def test_pose_trains_the_target_window_s_frequencies() -> None:
+    """Skips end anywhere; frequencies that depend on a length are those of the whole target."""
+    assert engine_settings(run_of({"pos_scaling_type": "dynamic"})).rotary_length is None
+    pose = {"data": {"data_prefix": ["/data/tokens"], "pose": {}}}
+    assert engine_settings(run_of({"pos_scaling_type": "dynamic", **pose})).rotary_length == 4096
+
+
+def test_a_nemo_file_of_a_pose_run_reads_at_the_length_of_its_text() -> None:
+    run = run_of({"pos_scaling_type": "dynamic", "data": {"data_prefix": ["/data/tokens"], "pose": {}}})
+    again = run_of_model_config(self_contained_model_config(run))
+    assert again.extension == run.extension and again.pose is None
+    assert engine_settings(again).rotary_length is None
+
+
 def test_the_default_recipe_is_the_papers() -> None:
     """arXiv 2306.15595, section 3.1."""
     run = run_of()

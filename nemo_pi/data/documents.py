@@ -1,0 +1,31 @@
+"""Some documents of an indexed corpus, read piece by piece."""
+
+from __future__ import annotations
+
+import numpy as np
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+from numpy.typing import NDArray
+
+
+class DocumentReader:
+    """Tokens of documents, numbered from 0.
+
+    Args:
+        indexed: corpus, opened and checked by `nemo_pi.data.indexed.open_indexed`.
+        documents: [first, last) documents of the corpus; each is one or more of its sequences.
+    """
+
+    def __init__(self, indexed: IndexedDataset, documents: tuple[int, int]) -> None:
+        self.indexed = indexed
+        token_starts = np.concatenate([[0], np.cumsum(indexed.sequence_lengths, dtype=np.int64)])
+        marks = token_starts[indexed.document_indices[documents[0] : documents[1] + 1]]
+        self._first_token = marks[:-1]
+        self.lengths: NDArray[np.int64] = np.diff(marks)
+        """Tokens of each document."""
+
+    def read(self, document: int, skipped: int, count: int) -> NDArray[np.int64]:
+        """`count` tokens of a document, behind its first `skipped`."""
+        dtype = self.indexed.index.dtype
+        offset = (int(self._first_token[document]) + skipped) * np.dtype(dtype).itemsize
+        raw = self.indexed.bin_reader.read(dtype=dtype, count=count, offset=offset)
+        return np.asarray(raw, dtype=np.int64)

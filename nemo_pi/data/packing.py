@@ -1,0 +1,200 @@
+"""Whole documents packed into rows, best fit first, what stays free padded and never scored.
+
+A document of n tokens has n − 1 predictions: its first n − 1 tokens are inputs, its last n − 1 labels. One
+with more than S inputs is cut into pieces of S, each of which stands as a document of its own. Best-fit
+decreasing (arXiv 2404.10830) fills rows: the longest piece first, each into the fullest row that holds it.
+That needs the lengths alone, so every epoch has the same number of rows; which of the equally long pieces
+goes where, and the order of the rows, are drawn anew each epoch.
+
+Shape legend: S tokens of a row, P pieces, R rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+
+import numpy as np
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from nemo_pi.data.documents import DocumentReader
+from nemo_pi.data.order import Key, PerEpoch, permutation
+from nemo_pi.data.samples import Sample, SampleRules, as_sample
+from nemo_pi.errors import DataError
+
+Ints = NDArray[np.int64]
+
+_PIECES, _ROWS = 0, 1
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What is packed: stretches of documents, at most S inputs each."""
+
+    documents_P: Ints
+    """Number of the document."""
+    skipped_P: Ints
+    """Tokens of the document before the piece."""
+    lengths_P: Ints
+    """Input tokens; one more is read, for the last label."""
+
+
+def cut(lengths: Ints, seq_length: int) -> Pieces:
+    """Pieces of documents with these many tokens; documents of one token or none predict nothing."""
+    inputs = np.maximum(lengths - 1, 0)
+    counts = -(-inputs // seq_length)
+    documents_P = np.repeat(np.arange(len(lengths)), counts)
+    skipped_P = (np.arange(len(documents_P)) - np.repeat(np.cumsum(counts) - counts, counts)) * seq_length
+    return Pieces(documents_P, skipped_P, np.minimum(inputs[documents_P] - skipped_P, seq_length))
+
+
+def best_fit_decreasing(lengths_P: Ints, capacity: int) -> Ints:
+    """The row of each piece, in order of falling length, and so of each of `lengths_P` sorted that way.
+
+    Args:
+        lengths_P: from 1 to `capacity`, falling.
+        capacity: tokens of a row.
+
+    Returns:
+        Row numbers [P]: 0 … R − 1, every one of them taken.
+    """
+    rows_P = np.empty(len(lengths_P), dtype=np.int64)
+    rows_with_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # the keys above, rising
+    num_rows = 0
+    for piece, length in enumerate(lengths_P.tolist()):
+        place = bisect_left(rooms, length)
+        if place == len(rooms):
+            row, room = num_rows, capacity
+            num_rows += 1
+        else:
+            room = rooms[place]
+            row = rows_with_room[room].pop()
+            if not rows_with_room[room]:
+                del rows_with_room[room], rooms[place]
+        rows_P[piece] = row
+        if room > length:
+            if room - length not in rows_with_room:
+                insort(rooms, room - length)
+            rows_with_room.setdefault(room - length, []).append(row)
+    return rows_P
+
+
+@dataclass(frozen=True)
+class PackedEpoch:
+    """One pass over the documents."""
+
+    pieces_P: Ints
+    """Piece numbers, row by row."""
+    starts: Ints
+    """Where each row begins among `pieces_P`, and the total at the end: [R + 1]."""
+    rows_R: Ints
+    """Row numbers in reading order."""
+
+
+class PackedOrder(PerEpoch[PackedEpoch]):
+    """Which pieces lie in which row, and the order of rows; per epoch.
+
+    Args:
+        lengths_P: inputs of each piece.
+        seq_length: S.
+        key: names this stream (seed, split, corpus).
+        name: the corpus, for messages.
+
+    Raises:
+        DataError: there is nothing to pack.
+    """
+
+    def __init__(self, lengths_P: Ints, seq_length: int, key: Key, name: str = "corpus") -> None:
+        if not len(lengths_P):
+            raise DataError(
+                name,
+                required="a document of two tokens or more in each split (model.data.pack_documents)",
+                given="none",
+                mend="add text, or change data.splits_string",
+            )
+        self.lengths_P = lengths_P
+        rows_P = best_fit_decreasing(np.sort(lengths_P)[::-1], seq_length)
+        self._by_row = np.argsort(rows_P, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(rows_P))])
+        super().__init__(key, len(self._starts) - 1)
+
+    def pieces(self, index: int) -> Ints:
+        """Numbers of the pieces in sample `index`, for any index >= 0."""
+        number, place = divmod(index, self.samples_per_epoch)
+        epoch = self.epoch(number)
+        row = int(epoch.rows_R[place])
+        return epoch.pieces_P[epoch.starts[row] : epoch.starts[row + 1]]
+
+    def _make(self, number: int) -> PackedEpoch:
+        shuffled = permutation(len(self.lengths_P), (*self.key, number, _PIECES))
+        falling = shuffled[np.argsort(-self.lengths_P[shuffled], kind="stable")]
+        rows_R = permutation(self.samples_per_epoch, (*self.key, number, _ROWS))
+        return PackedEpoch(falling[self._by_row], self._starts, rows_R)
+
+
+class PackedDataset(Dataset[Sample]):
+    """Endless, shuffled rows of S tokens, packed with documents of one corpus.
+
+    Attention is confined to each document and positions begin again with it. Padding is a document of its
+    own at the end of a row, its loss mask 0.
+
+    Args:
+        indexed: corpus, opened and checked by `nemo_pi.data.indexed.open_indexed`.
+        documents: [first, last) documents of the corpus to read.
+        seq_length: S.
+        key: names the stream: (seed, split, corpus).
+        rules: positions, and eod_mask_loss; its other rules are for unpacked text.
+    """
+
+    def __init__(
+        self,
+        indexed: IndexedDataset,
+        documents: tuple[int, int],
+        *,
+        seq_length: int,
+        key: Key,
+        rules: SampleRules,
+    ) -> None:
+        self.seq_length, self.rules = seq_length, rules
+        self.reader = DocumentReader(indexed, documents)
+        self.cut = cut(self.reader.lengths, seq_length)
+        self.order = PackedOrder(self.cut.lengths_P, seq_length, key, name=str(indexed.path_prefix))
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Number of rows in one pass over the documents."""
+        return self.order.samples_per_epoch
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample(index)
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index`."""
+        texts = [self._text(int(piece)) for piece in self.order.pieces(index)]
+        used = sum(len(text) - 1 for text in texts)
+        # Any id of the vocabulary will do: what it predicts is not scored, and no one attends to it.
+        padding = np.full(self.seq_length - used, self.rules.eod_id or 0, dtype=np.int64)
+        loss_mask = (np.arange(self.seq_length) < used).astype(np.float32)
+        edges = np.cumsum([0, *(len(text) - 1 for text in texts), len(padding)])
+        boundaries = np.unique(edges)
+        return as_sample(
+            np.concatenate([*(text[:-1] for text in texts), padding]),
+            np.concatenate([*(text[1:] for text in texts), padding]),
+            loss_mask,
+            self.rules.positions(boundaries, self.order.draw_key(index)),
+            boundaries,
+            self.rules,
+        )
+
+    def _text(self, piece: int) -> Ints:
+        """The tokens of a piece and the one that follows them."""
+        document, skipped, length = (
+            int(part[piece]) for part in (self.cut.documents_P, self.cut.skipped_P, self.cut.lengths_P)
+        )
+        return self.reader.read(document, skipped, length + 1)
