@@ -34,6 +34,17 @@ def permutation(length: int, key: Key) -> NDArray[np.int64]:
     return generator(key).permutation(length).astype(np.int64, copy=False)
 
 
+def sample_key(stream: Key, epoch: int, place: int) -> Key:
+    """What decides the numbers that a sample draws for itself.
+
+    Args:
+        stream: the stream's own key (seed, split, corpus).
+        epoch: from 0.
+        place: the sample's place in its epoch, from 0.
+    """
+    return (*stream, epoch, place, _DRAWS)
+
+
 class PerEpoch(ABC, Generic[T]):
     """Something made anew for each epoch of a stream of samples, from (key, epoch) alone.
 
@@ -61,7 +72,7 @@ class PerEpoch(ABC, Generic[T]):
 
     def draw_key(self, index: int) -> Key:
         """What decides the numbers that sample `index` draws for itself, others in every epoch."""
-        return (*self.key, *divmod(index, self.samples_per_epoch), _DRAWS)
+        return sample_key(self.key, *divmod(index, self.samples_per_epoch))
 
     def __getstate__(self) -> dict[str, Any]:
         # A data-loading process that is sent this object computes its own epochs.
