@@ -62,3 +62,11 @@ def attention_factor(spec: ContextExtension, seq_len: int | None = None) -> floa
     if spec.method == "longrope":
         return longrope.attention_factor(spec.factor, spec.original_window)
     return 1.0
+
+
+def same_frequencies(spec: ContextExtension, first_len: int, second_len: int) -> bool:
+    """Whether sequences of these two lengths, in tokens, are rotated alike, bit for bit."""
+    if first_len == second_len or not spec.depends_on_length:
+        return True
+    both = [(_on_cpu(spec, length), attention_factor(spec, length)) for length in (first_len, second_len)]
+    return torch.equal(both[0][0], both[1][0]) and both[0][1] == both[1][1]

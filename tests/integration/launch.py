@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "examples" / "extend_context.py"
 EVALUATE = ROOT / "examples" / "evaluate.py"
+GENERATE = ROOT / "examples" / "generate.py"
 PREPROCESS = ROOT / "examples" / "preprocess_data.py"
 TIMEOUT_SECONDS = 300
 _START_METHOD = "forkserver"
@@ -37,6 +38,7 @@ _PRELOAD = [
     "nemo_pi.data.preprocess_cli",
     "nemo_pi.data.writer",
     "nemo_pi.training.evaluate_cli",
+    "nemo_pi.training.generate_cli",
     "torch.utils.tensorboard",
     "transformers.models.llama.modeling_llama",
 ]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
+from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies, same_frequencies
 from nemo_pi.rope.hf import from_hf
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.rope.peers import METHODS, Peer, exact_frequencies, lengths_of, make_spec, random_spec
@@ -119,3 +119,16 @@ def test_meta_initialisation_leaves_real_numbers(spec: ContextExtension) -> None
 def test_explicit_attention_factor_wins() -> None:
     extra = {"attention_factor": 1.25, "mscale": 2.0, "mscale_all_dim": 1.0}
     assert attention_factor(make_spec("yarn", extra_args=extra)) == 1.25
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_which_lengths_are_rotated_alike(method: str) -> None:
+    """As inverse_frequencies says; make_spec's original window lies between the lengths."""
+    spec = make_spec(method)
+    window = spec.original_window
+    pairs = product((1, window, window + 1, 2 * window, 2 * window + 1), repeat=2)
+    for first, second in pairs:
+        alike = torch.equal(inverse_frequencies(spec, first), inverse_frequencies(spec, second))
+        assert same_frequencies(spec, first, second) == alike
+    assert same_frequencies(spec, window, window + 1) == (method not in ("dynamic", "longrope"))
+    assert same_frequencies(spec, 2 * window, 2 * window + 1) == (method != "dynamic")
