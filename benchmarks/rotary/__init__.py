@@ -1,0 +1,1 @@
+"""Contestants, tasks and report of benchmarks/rope.py."""
