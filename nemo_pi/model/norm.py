@@ -1,4 +1,7 @@
-"""RMSNorm for stacks without Transformer Engine, sequence parallelism included."""
+"""RMSNorm for stacks without Transformer Engine, sequence parallelism included.
+
+Shape legend: N tokens, H hidden size.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,52 @@ from typing import Any
 
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class RMSNorm(torch.nn.RMSNorm):
     """torch's RMSNorm, whose weight Megatron knows to reduce over tensor ranks under sequence parallelism.
 
-    Megatron's local norm refuses sequence parallelism because nothing marks its weight.
+    Megatron's local norm refuses sequence parallelism because nothing marks its weight. On a CPU torch makes
+    the norm of elementary operations and keeps two fp32 tensors for its backward pass; there it is ours.
     """
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., H] over its root mean square, times the weight; in fp32, rounded to x's dtype last."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        assert self.eps is not None
+        normal: Tensor = _RmsNorm.apply(x, self.weight, self.eps)
+        return normal
+
+
+class _RmsNorm(torch.autograd.Function):
+    """y = w · x · r with r = (mean(x²) + ε)^(−½); keeps x and one number r per token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        inverse = norm.square_().div_(x.size(-1)).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight_H, inverse)
+        return (x * inverse).mul_(weight_H).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """dx = r·w·g − x·(Σ w·g·x)·r³/H and dw = Σ over tokens of g·x·r."""
+        x, weight_H, inverse = ctx.saved_tensors
+        wide, hidden = inverse.dtype, x.size(-1)
+        wide_grad, wide_x, wide_weight_H = grad.to(wide), x.to(wide), weight_H.to(wide)
+        product_NH = (wide_grad * wide_x).reshape(-1, hidden)
+        inverse_N = inverse.view(-1)
+        grad_weight_H = product_NH.t().mv(inverse_N)
+        factor_N = product_NH.mv(wide_weight_H).mul_(inverse_N.pow(3)).div_(hidden)
+        grad_x = torch.mul(wide_grad, wide_weight_H, out=product_NH.view_as(x)).mul_(inverse)
+        grad_x.addcmul_(wide_x, factor_N.view_as(inverse), value=-1)
+        return grad_x.to(x.dtype), grad_weight_H.to(weight_H.dtype), None

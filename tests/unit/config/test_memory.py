@@ -88,7 +88,7 @@ def test_sequence_parallelism_splits_what_tensor_parallelism_leaves() -> None:
     whole = layer_bytes_per_token(run_with())
     tensor = layer_bytes_per_token(run_with(parallel=ParallelLayout(tp=2)))
     sequence = layer_bytes_per_token(run_with(parallel=ParallelLayout(tp=2, sequence_parallel=True)))
-    norms = 2 * 3 * 4 * HIDDEN
+    norms = 2 * 2 * 4 * HIDDEN
     assert tensor == norms + (whole - norms) // 2
     assert sequence == whole // 2
 

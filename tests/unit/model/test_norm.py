@@ -34,3 +34,40 @@ def test_marks_its_weight_for_sequence_parallelism(split: bool) -> None:
 
 def test_takes_the_models_dtype() -> None:
     assert RMSNorm(config_of(params_dtype=torch.bfloat16, bf16=True), 32).weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_gradients_equal_the_formulas(dtype: torch.dtype, within: float, scale: float) -> None:
+    """Of inputs far below, near and far above the root of epsilon."""
+    norm = RMSNorm(config_of(params_dtype=dtype, bf16=dtype is torch.bfloat16), 32)
+    generator = torch.Generator().manual_seed(0)
+    x_SBH = (scale * torch.randn(50, 3, 32, generator=generator)).to(dtype).requires_grad_()
+    grad_SBH = torch.randn(50, 3, 32, generator=generator).to(dtype)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5, generator=generator)
+    y_SBH = norm(x_SBH)
+    y_SBH.backward(grad_SBH)
+    assert y_SBH.dtype == dtype
+    x, weight = (value.detach().double().requires_grad_() for value in (x_SBH, norm.weight))
+    y = x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    y.backward(grad_SBH.double())
+    for ours, theirs in ((y_SBH, y), (x_SBH.grad, x.grad), (norm.weight.grad, weight.grad)):
+        assert ours is not None and theirs is not None
+        assert (ours.double() - theirs).norm() < within * theirs.norm()
+
+
+def test_keeps_its_input_and_one_number_per_token() -> None:
+    kept: list[torch.Tensor] = []
+    norm, x_SBH = RMSNorm(config_of(), 32), torch.randn(5, 2, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        norm(x_SBH)
+    assert {x.data_ptr() for x in kept if x.numel() > 32} == {x_SBH.data_ptr()}
+    assert sum(x.numel() for x in kept) == 5 * 2 * 32 + 32 + 5 * 2
+
+
+def test_an_expanded_gradient_is_as_good_as_its_copy() -> None:
+    norm, x_SBH = RMSNorm(config_of(), 32), torch.randn(5, 2, 32, requires_grad=True)
+    grad_SBH = torch.randn(2, 5, 1).transpose(0, 1).expand(5, 2, 32)
+    expanded = torch.autograd.grad(norm(x_SBH), x_SBH, grad_SBH)[0]
+    assert torch.equal(expanded, torch.autograd.grad(norm(x_SBH), x_SBH, grad_SBH.clone())[0])

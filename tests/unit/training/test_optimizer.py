@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from nemo_pi.model.build import BuildOptions
+from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.training.optimizer import AdamSettings, LightningOptimizerAdapter
-from tests.unit.training.loops import engine_of
+from tests.unit.model.models import SHAPE
+from tests.unit.training.loops import engine_of, random_batch
 
 SETTINGS = AdamSettings(lr=1e-3, betas=(0.8, 0.99), eps=1e-5, weight_decay=0.2)
 
@@ -85,3 +89,30 @@ def test_the_adapter_owns_no_state() -> None:
     adapter.zero_grad()
     assert not adapter.state
     assert engine.chunks[0].output_layer.weight.main_grad.eq(1.0).all()
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_held_once(distributed: bool, dtype: torch.dtype) -> None:
+    """What the update reads lies in the buffer that the backward pass adds to, and nowhere else."""
+    optim = replace(SETTINGS, distributed=distributed)
+    engine = engine_of(optim=optim, build=BuildOptions(params_dtype=dtype))
+    engine.forward_backward(random_batch())
+    assert all(parameter.grad is None for parameter in engine.chunks[0].parameters())
+    buffers = {buffer.grad_data.untyped_storage().data_ptr() for buffer in engine.modules[0].buffers}
+    with cpu_shim():
+        engine.optimizer.prepare_grads()
+    updated = [p for group in engine.optimizer.param_groups for p in group["params"]]
+    assert sum(p.numel() for p in updated) == SHAPE.num_parameters
+    assert {p.grad.untyped_storage().data_ptr() for p in updated} == buffers
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_fp32_weights_have_no_second_copy(distributed: bool) -> None:
+    """The update works on the model's own weights."""
+    engine = engine_of(optim=replace(SETTINGS, distributed=distributed))
+    own = {p.untyped_storage().data_ptr() for p in engine.chunks[0].parameters()}
+    updated = {
+        p.untyped_storage().data_ptr() for group in engine.optimizer.param_groups for p in group["params"]
+    }
+    assert updated <= own

@@ -1,0 +1,55 @@
+"""SwiGLU (arXiv 2002.05202) that keeps nothing but its input for the backward pass.
+
+Megatron's unfused MLP adds an offset of 0 to `up` and lets autograd keep silu(gate) and that copy: two more
+tensors of the hidden layer's width, in every layer. Its fused one is compiled for GPUs.
+
+Shape legend: F width of one half of the hidden layer on this rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.transformer.mlp import MLP
+from torch import Tensor
+from torch.nn.functional import silu
+
+
+def swiglu(both_2F: Tensor) -> Tensor:
+    """silu(gate) · up [..., F] of gate and up side by side [..., 2F]."""
+    product: Tensor = _Swiglu.apply(both_2F)
+    return product
+
+
+class _Swiglu(torch.autograd.Function):
+    """The same operations, in the same order and dtype, that autograd would do."""
+
+    @staticmethod
+    def forward(ctx: Any, both_2F: Tensor) -> Tensor:
+        ctx.save_for_backward(both_2F)
+        gate_F, up_F = both_2F.chunk(2, dim=-1)
+        return silu(gate_F).mul_(up_F)
+
+    @staticmethod
+    def backward(ctx: Any, grad_F: Tensor) -> Tensor:
+        (both_2F,) = ctx.saved_tensors
+        gate_F, up_F = both_2F.chunk(2, dim=-1)
+        grad_2F = torch.empty_like(both_2F)
+        grad_gate_F, grad_up_F = grad_2F.chunk(2, dim=-1)
+        scratch_F = silu(gate_F)
+        torch.mul(grad_F, scratch_F, out=grad_up_F)
+        torch.mul(grad_F, up_F, out=scratch_F)
+        torch.ops.aten.silu_backward.grad_input(scratch_F, gate_F, grad_input=grad_gate_F)
+        return grad_2F
+
+
+class SwigluMLP(MLP):
+    """Megatron's MLP, its activation ours where Megatron's is not fused."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As MLP's: the output [S, B, H] and no bias."""
+        if self.config.bias_activation_fusion or self.config.use_te_activation_func:
+            return super().forward(hidden_states, *args, **kwargs)
+        both_2F, _ = self.linear_fc1(hidden_states)
+        return self.linear_fc2(swiglu(both_2F))
