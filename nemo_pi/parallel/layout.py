@@ -52,6 +52,8 @@ class ParallelLayout:
         parts = [f"TP {self.tp}", f"PP {self.pp}", f"CP {self.cp}", f"DP {self.dp}"]
         if self.vpp:
             parts[1] += f" (interleaved, {self.vpp} chunks a rank)"
+        if self.cp_comm_type:
+            parts[2] += f" ({self.cp_comm_type})"
         if self.sequence_parallel:
             parts.append("sequence parallel")
         ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"

@@ -4,22 +4,75 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 
 def shift_positions_on_last_rank() -> None:
     """The second half of each sample is one position further, on one rank only."""
-    from nemo_pi.training import engine
 
-    original = engine.micro_batches
-
-    def shifted(batch: dict[str, Any], *args: Any) -> Any:
+    def shifted(batch: dict[str, Any]) -> dict[str, Any]:
         positions = batch["position_ids"].clone()
         positions[:, positions.size(1) // 2 :] += 1
-        return original({**batch, "position_ids": positions}, *args)
+        return {**batch, "position_ids": positions}
 
     if _is_last_rank():
-        engine.micro_batches = shifted
+        _change_micro_batches(before=shifted)
+
+
+def shift_positions_on_one_context_rank() -> None:
+    """All positions of one rank's share are one further; the tokens are the right ones."""
+    from nemo_pi.parallel import groups
+
+    def shifted(share: Any) -> Any:
+        return replace(share, position_ids=share.position_ids + (groups.context_rank() == 1))
+
+    _change_micro_batches(after=shifted)
+
+
+def measure_lengths_on_each_context_rank() -> None:
+    """Frequencies that depend on a length follow a rank's share instead of the whole sequence."""
+
+    def local(share: Any) -> Any:
+        return replace(share, seq_len=int(share.position_ids.max()) + 1)
+
+    _change_micro_batches(after=local)
+
+
+def drop_a_document_boundary() -> None:
+    """The last rank sees the first two documents of each row as one; their tokens and positions stay."""
+
+    def joined(batch: dict[str, Any]) -> dict[str, Any]:
+        starts = batch["cu_seqlens"]
+        return {**batch, "cu_seqlens": torch.cat((starts[:, :1], starts[:, 2:], starts[:, -1:]), dim=1)}
+
+    if _is_last_rank():
+        _change_micro_batches(before=joined)
+
+
+def lose_skips_on_last_stage() -> None:
+    """Where the loss is computed, positions run on from 0 as if no chunk had been moved."""
+
+    def unskipped(batch: dict[str, Any]) -> dict[str, Any]:
+        positions = batch["position_ids"]
+        return {**batch, "position_ids": torch.arange(positions.size(1)).expand_as(positions)}
+
+    if _is_last_rank():
+        _change_micro_batches(before=unskipped)
+
+
+def forget_gradients_of_other_ranks_keys() -> None:
+    """What other ranks' queries say of a rank's keys and values is not added to its gradients."""
+    from nemo_pi.model import context_attention
+
+    def own_part(rows: Any, gradients: list[Any]) -> tuple[Any, Any]:
+        places = rows.split.order_BS.chunk(rows.split.size, dim=1)[rows.split.rank]
+        own = [row.squeeze(1).permute(2, 0, 1, 3)[at] for row, at in zip(gradients, places, strict=True)]
+        return torch.stack(own, dim=2)[:, 0], torch.stack(own, dim=2)[:, 1]
+
+    context_attention.SplitRows.scatter = own_part  # type: ignore[method-assign]
 
 
 def keep_gradients_apart() -> None:
@@ -81,6 +134,19 @@ def _signal_at_call(owner: Any, name: str, call: int, number: int, last_rank_onl
         return original(*args, **kwargs)
 
     setattr(owner, name, counted)
+
+
+def _change_micro_batches(before: Any = None, after: Any = None) -> None:
+    """Changes each global batch before it is cut up, or each micro-batch after."""
+    from nemo_pi.training import engine
+
+    original = engine.micro_batches
+
+    def changed(batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        parts = original(before(batch) if before else batch, *args, **kwargs)
+        return map(after, parts) if after else parts
+
+    engine.micro_batches = changed
 
 
 def _is_last_rank() -> bool:

@@ -1,4 +1,4 @@
-"""The table: every way to lay a run out over ranks, and what training on one rank must come to."""
+"""What is special of a layout, and what training on one rank must come to; crossings.py has the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ DOCUMENTS = (
     "model.data.reset_attention_mask=true",
     "model.data.eod_mask_loss=true",
 )
-YARN = ("model.pos_scaling_type=yarn",)
 WHOLE_LOGITS = ("model.loss=full",)
 # Rows of 256 tokens: the last chunk is a part of one.
 ODD_CHUNKS = ("model.loss_chunk_size=100",)
@@ -83,27 +82,13 @@ ROWS = (
         2,
     ),
     Row("recompute", "recomputed activations, rotary tables included", RECOMPUTE),
-    Row("tp2", "matrices, vocabulary and grouped heads split in two", TP2, 2),
     Row("tp2-tied", "split vocabulary shared by input and output", TP2, 2, model="tied"),
-    Row("tp2-sp", "gradients of norms add up over sequence parts", TP2 + SP, 2),
     Row("tp2-sp-recompute", "recomputed layers under sequence parallelism", TP2 + SP + RECOMPUTE, 2),
-    Row("pp2", "1F1B; positions reach the second stage", PP2, 2),
     Row(
         "pp2-tied", "the embedding's gradient adds up over the first and the last stage", PP2, 2, model="tied"
     ),
-    Row("pp2-documents", "document boundaries reach every stage", PP2, 2, both=DOCUMENTS),
-    Row("pp2-yarn", "the method's frequencies and temperature reach every stage", PP2, 2, both=YARN),
-    Row("pp2-vpp2", "interleaved 1F1B: layers dealt to four chunks, exported in order", PP2 + VPP2, 2),
     Row("pp2-vpp2-tied", "shared embeddings under interleaving", PP2 + VPP2, 2, model="tied"),
-    Row("dp2", "replicas see different samples; sharded optimizer states", (), 2),
     Row("dp2-plain", "replicas with whole optimizer states", PLAIN_OPTIMIZER, 2),
-    Row(
-        "dp2-documents",
-        "replicas with unequal numbers of scored tokens are weighed by tokens",
-        (),
-        2,
-        DOCUMENTS,
-    ),
     Row(
         "dp2-bf16",
         "16-bit weights with fp32 main copies, sharded",
@@ -112,8 +97,31 @@ ROWS = (
         both=BF16,
         tolerance=Tolerance(loss=1e-3, grad_norm=2e-2, update=0.3),
     ),
-    Row("cp2", "sequences split over ranks: keys gathered, their gradients scattered, losses summed", CP2, 2),
-    Row("tp2-pp2", "tensor and pipeline parallelism together", TP2 + PP2, 4),
+    Row(
+        "cp2-tied",
+        "parts of a sequence add up in an embedding that input and output share",
+        CP2,
+        2,
+        model="tied",
+    ),
+    Row("cp2-recompute", "keys gathered again in recomputed layers", CP2 + RECOMPUTE, 2),
+    Row(
+        "cp2-bf16",
+        "16-bit keys gathered, their gradients added up in 32",
+        CP2,
+        2,
+        both=BF16,
+        tolerance=Tolerance(loss=1e-3, grad_norm=2e-2, update=0.3),
+    ),
+    Row("cp2-moved-text", "chunks read from further on, by the paper's text", CP2, 2, both=("pose=paper",)),
+    Row("tp2-cp2-released", "the released code's draws", TP2 + CP2, 4, both=("pose=released",)),
+    Row(
+        "cp2-dp2",
+        "ranks of one sequence read the same sample; unequal numbers of scored tokens on all four",
+        CP2,
+        4,
+        both=DOCUMENTS,
+    ),
     Row(
         "tp2-pp2-all",
         "SP, interleaving and shared embeddings together",

@@ -9,7 +9,7 @@ import pytest
 
 from nemo_pi.training.cli import USER_ERROR
 from tests.integration.launch import Fault
-from tests.integration.rows import BF16, PLAIN_OPTIMIZER, PP2, SP, TP2, VPP2, Tolerance
+from tests.integration.rows import BF16, CP2, PLAIN_OPTIMIZER, PP2, SP, TP2, VPP2, Tolerance
 from tests.integration.test_parity import assert_same_training
 from tests.integration.world import Run, World
 
@@ -36,6 +36,7 @@ def assert_bit_identical(run: Run, uninterrupted: Run) -> None:
 KILLED = (
     ("all-ranks", 2, (), ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("one-rank-of-two", 2, TP2 + SP, ("signal_at_step", 4, signal.SIGKILL, True), [2]),
+    ("split-sequences", 2, CP2, ("signal_at_step", 4, signal.SIGKILL, True), [2]),
     ("plain-optimizer", 2, PLAIN_OPTIMIZER, ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("bf16", 2, BF16, ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("while-saving", 1, (), ("kill_while_saving", 2), [2]),
@@ -123,6 +124,7 @@ def test_the_two_kinds_of_optimizer_do_not_read_each_other(world: World) -> None
 MOVES = (
     ("tp2-pp2-to-dp2", "untied", TP2 + PP2, 4, (), 2),
     ("dp2-to-tp2-pp2", "untied", (), 2, TP2 + PP2, 4),
+    ("tp2-cp2-to-dp2", "untied", TP2 + CP2, 4, (), 2),
     ("tp2-sp-to-pp2-vpp2", "tied", TP2 + SP, 2, PP2 + VPP2, 2),
 )
 

@@ -44,6 +44,10 @@ def test_rows_that_ranks_can_share(layout: ParallelLayout, multiple: int) -> Non
             ParallelLayout(tp=2, pp=2, vpp=3, cp=4, dp=8, sequence_parallel=True),
             "TP 2 · PP 2 (interleaved, 3 chunks a rank) · CP 4 · DP 8 · sequence parallel (128 ranks)",
         ),
+        (
+            ParallelLayout(cp=2, cp_comm_type="all_gather"),
+            "TP 1 · PP 1 · CP 2 (all_gather) · DP 1 (2 ranks)",
+        ),
     ],
 )
 def test_describes_itself(layout: ParallelLayout, line: str) -> None:
