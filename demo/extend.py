@@ -20,8 +20,8 @@ from nemo_pi.training.weights import load_initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_MODEL = ROOT / "demo" / "model"
-# One step in seven reads blocks with pass keys, as in pretraining.
-PASSKEY_SHARE = 0.15
+# Every second step reads blocks with pass keys: a few hundred steps hold too few questions otherwise.
+PASSKEY_SHARE = 0.5
 
 
 def overrides(method: Method, data: Prepared, folder: Path, steps: int) -> list[str]:

@@ -81,6 +81,7 @@ def passkey_blocks(
     min_length: int,
     max_length: int,
     seed: int,
+    short_length: int | None = None,
 ) -> Iterator[Tokens]:
     """Yield ``count`` blocks of exactly ``window`` tokens, packed with passkey documents and text.
 
@@ -91,6 +92,8 @@ def passkey_blocks(
         stream: encoded real text that fills the blocks; pieces of it start at a paragraph.
         window: training window in tokens; sample i of the data set is then block i.
         min_length, max_length: span of the passkey documents' lengths in tokens.
+        short_length: instead of ``max_length`` in three blocks of four, for many keys in few tokens; ``None``:
+            all blocks alike.
     """
     if max_length >= window:
         raise ValueError(f"max_length {max_length} must leave room for the end-of-text token in {window}")
@@ -101,10 +104,11 @@ def passkey_blocks(
         return list(tokenizer.encode(text).ids)
 
     maker = PasskeyMaker(encode, text_sentences())
-    for _ in range(count):
+    for block in range(count):
         parts, room = [], window
+        longest = short_length if short_length and block % 4 else max_length
         while room > min_length:
-            span = math.log(min_length), math.log(min(max_length, room - 1))
+            span = math.log(min_length), math.log(min(longest, room - 1))
             document = encode(maker.document(int(math.exp(rng.uniform(*span))), rng))
             parts.append([*document, EOD])
             room -= len(document) + 1
@@ -160,6 +164,7 @@ def prepare(
     echo_blocks_count: int = 0,
     min_length: int = 80,
     max_length: int | None = None,
+    short_length: int | None = None,
     seed: int = 1234,
 ) -> Prepared:
     """Write everything a demo run reads into ``folder``, from the bundled files alone.
@@ -171,6 +176,7 @@ def prepare(
         echo_blocks_count: echo blocks to write; 0 writes none.
         min_length, max_length: span of the passkey documents' lengths in tokens, question and answer
             included; ``None`` is the window less two.
+        short_length: the longest in three blocks of four; ``None``: all blocks alike.
         seed: everything random follows from it.
     """
     folder = Path(folder)
@@ -184,9 +190,15 @@ def prepare(
         num_tokens={},
     )
     train = encode_split("train", tokenizer)
-    span = {"min_length": min_length, "max_length": window - 2 if max_length is None else max_length}
     blocks = passkey_blocks(
-        np.concatenate(train), tokenizer, window=window, count=passkey_blocks_count, seed=seed, **span
+        np.concatenate(train),
+        tokenizer,
+        window=window,
+        count=passkey_blocks_count,
+        min_length=min_length,
+        max_length=window - 2 if max_length is None else max_length,
+        short_length=short_length,
+        seed=seed,
     )
     done.num_tokens["train"] = write_indexed(done.train, train)
     done.num_tokens["valid"] = write_indexed(done.valid, encode_split("valid", tokenizer))
@@ -207,6 +219,7 @@ def main() -> None:
     parser.add_argument("--echo-blocks", type=int, default=0, help="windows of repeated passages")
     parser.add_argument("--min-length", type=int, default=80, help="tokens of the shortest passkey document")
     parser.add_argument("--max-length", type=int, default=None, help="default: the window less two")
+    parser.add_argument("--short-length", type=int, default=None, help="the longest in three blocks of four")
     parser.add_argument("--seed", type=int, default=1234)
     args = parser.parse_args()
     done = prepare(
@@ -216,6 +229,7 @@ def main() -> None:
         echo_blocks_count=args.echo_blocks,
         min_length=args.min_length,
         max_length=args.max_length,
+        short_length=args.short_length,
         seed=args.seed,
     )
     for name, count in done.num_tokens.items():

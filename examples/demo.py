@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--compare", action="store_true", help="add the other methods (at most 30 minutes)")
-    parser.add_argument("--steps", type=int, default=100, help="optimizer steps of each run (default 100)")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run (default 200)")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "demo", help="folder to write")
     return parser.parse_args()
 
@@ -33,7 +33,7 @@ def main() -> None:
     args = parse()
     started = time.perf_counter()
     from demo.extend import BASE_MODEL, extend_untrained, train
-    from demo.measure import TARGET, measure, training_losses
+    from demo.measure import TARGET, WINDOW, measure, training_losses
     from demo.methods import COMPARED, POSITION_INTERPOLATION
     from demo.prepare import prepare
     from nemo_pi.evaluation.plots import plot_losses
@@ -41,7 +41,7 @@ def main() -> None:
 
     folder = args.results.resolve()
     methods = [POSITION_INTERPOLATION, *(COMPARED if args.compare else ())]
-    data = prepare(folder / "data", window=TARGET, passkey_blocks_count=args.steps)
+    data = prepare(folder / "data", window=TARGET, passkey_blocks_count=args.steps, short_length=WINDOW)
     rows = [measure("base model", BASE_MODEL, data, thorough=args.compare)]
     for method in methods:
         if method.before_training:
