@@ -92,8 +92,8 @@ def passkey_blocks(
         stream: encoded real text that fills the blocks; pieces of it start at a paragraph.
         window: training window in tokens; sample i of the data set is then block i.
         min_length, max_length: span of the passkey documents' lengths in tokens.
-        short_length: instead of ``max_length`` in three blocks of four, for many keys in few tokens; ``None``:
-            all blocks alike.
+        short_length: instead of ``max_length`` in three blocks of four, for many keys in few tokens;
+            ``None``: all blocks alike.
     """
     if max_length >= window:
         raise ValueError(f"max_length {max_length} must leave room for the end-of-text token in {window}")
