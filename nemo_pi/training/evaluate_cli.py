@@ -22,7 +22,7 @@ from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.model.build import BuildOptions
 from nemo_pi.model.layer_spec import resolve_transformer_engine
 from nemo_pi.parallel import groups
-from nemo_pi.training.flags import add_layout_flags, add_model_flags, layout_of, tokenizer_folder
+from nemo_pi.training.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
 from nemo_pi.training.opening import open_engine
 from nemo_pi.training.scorer import MegatronScorer
 
@@ -57,20 +57,19 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
     """Token ids of the documents that exceed the longest window.
 
     Raises:
-        DataError: no such document, or a line that is not what it should be.
+        DataError: no such document, a file that cannot be read, or a line that is not what it should be.
     """
     documents = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                documents.append(tokenizer.encode(json.loads(line)["text"]))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{path}:{number}",
-                    required='a JSON object with a "text" string',
-                    given=f"{line[:60]!r} ({error})",
-                    mend="write one JSON object a line",
-                ) from error
+    for number, line in enumerate(text_of(path).removesuffix("\n").split("\n"), start=1):
+        try:
+            documents.append(tokenizer.encode(json.loads(line)["text"]))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}:{number}",
+                required='a JSON object with a "text" string',
+                given=f"{line[:60]!r} ({error})",
+                mend="write one JSON object a line",
+            ) from error
     long_enough = [document for document in documents if len(document) > longer_than]
     if not long_enough:
         raise DataError(

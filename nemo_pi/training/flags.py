@@ -10,7 +10,7 @@ from nemo_pi.checkpoint.hf_tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import TOKENIZER_FOLDER
 from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
 
@@ -40,12 +40,33 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer (default: the checkpoint's)")
 
 
+def text_of(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        DataError: no such file, or one that is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            str(path), required="a text file in UTF-8", given=error, mend="check the path and the file"
+        ) from error
+
+
 def tokenizer_folder(given: Path | None, checkpoint: Path) -> Path:
     """The tokenizer's folder: the one given, else where checkpoints of either kind carry it.
 
     Raises:
-        ConfigError: the checkpoint carries none.
+        CheckpointError: there is no such checkpoint. ConfigError: it carries no tokenizer.
     """
+    if not checkpoint.is_dir():
+        raise CheckpointError(
+            str(checkpoint),
+            required="the folder of a checkpoint",
+            given="no such folder",
+            mend="give a Hugging Face folder or a distributed checkpoint",
+        )
     if given is not None:
         return given
     for folder in (checkpoint / TOKENIZER_FOLDER, checkpoint):

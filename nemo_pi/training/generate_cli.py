@@ -19,7 +19,7 @@ from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.sampling import Sampling
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
-from nemo_pi.training.flags import add_layout_flags, add_model_flags, layout_of, tokenizer_folder
+from nemo_pi.training.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
 from nemo_pi.training.opening import open_engine
 
 
@@ -76,9 +76,9 @@ def prompt_ids(args: argparse.Namespace, tokenizer: Tokenizer) -> list[int]:
     """The prompt as tokens.
 
     Raises:
-        ConfigError: --add-bos without such a token.
+        ConfigError: --add-bos without such a token. DataError: a file that cannot be read.
     """
-    text = args.prompt if args.prompt_file is None else args.prompt_file.read_text(encoding="utf-8")
+    text = args.prompt if args.prompt_file is None else text_of(args.prompt_file)
     if not args.add_bos:
         return tokenizer.encode(text)
     if tokenizer.bos_id is None:

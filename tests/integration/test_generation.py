@@ -88,7 +88,7 @@ def test_dynamic_ntk_on_two_ranks_beyond_the_original_window(dynamic: Path, tmp_
             1,
             "DataError: prompt: required from 1 token to fewer than the model's window, 256",
         ),
-        (80 * "storm ", (), 1, "ConfigError: max_new_tokens: required from 1 to"),
+        (110 * "storm ", (), 1, "ConfigError: max_new_tokens: required from 1 to"),
         ("storm", (), 2, "ConfigError: --tensor-model-parallel-size: required 2, the number of ranks"),
         ("storm", ("--top-k", "5"), 1, "ConfigError: temperature"),
     ],

@@ -89,6 +89,14 @@ def test_broadcast_is_in_place() -> None:
     assert tensor.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.usefixtures("one_rank")
+def test_gathering_over_one_rank_changes_nothing() -> None:
+    """Over more: tests/integration/test_evaluation.py."""
+    tensor = torch.arange(6.0).view(2, 3).t()  # not contiguous
+    for gather in (groups.gather_over_data, groups.gather_over_context):
+        assert torch.equal(gather(tensor, dim=1), tensor)
+
+
 def test_backend_and_device_go_together() -> None:
     on_gpu = torch.cuda.is_available()
     assert groups.default_backend() == ("nccl" if on_gpu else "gloo")
