@@ -55,9 +55,10 @@ bench-packages: $(STAMP) ## install what the benchmarks compare with
 	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) --no-deps --upgrade \
 		--target .bench/litgpt -r benchmarks/litgpt-packages.txt
 
-bench: $(STAMP) ## training steps beside other libraries', growth with the window, a profile (about 15 minutes)
+bench: $(STAMP) ## training steps beside other libraries', growth with the window, rotary kernels, a profile (about 20 minutes)
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.rope
 	$(PY) -m benchmarks.profile_step
 
 # One worker takes tests/integration (they start ranks of their own), the other the unit tests.

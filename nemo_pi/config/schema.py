@@ -124,9 +124,11 @@ class ModelConfig:
     transformer_engine: str | bool = "auto"
     """Transformer Engine's layers: auto (where installed, and says so), true (stops without it) or false."""
     rotary_kernel: str = "auto"
-    """auto, torch, triton, transformer_engine or apex. A named kernel runs or stops; auto says its choice."""
+    """auto (triton on a GPU, torch on a CPU), torch, triton, transformer_engine or apex. A named kernel runs
+    or stops; auto says its choice."""
     apply_rope_fusion: bool | None = None
-    """NeMo's spelling: true asks for a fused rotary kernel, false for torch. null: rotary_kernel decides."""
+    """NeMo's spelling: true means rotary_kernel auto or the one named there, but not torch by name; false
+    means torch. null: rotary_kernel decides."""
 
     # --- loss ---
     loss: str = "auto"
