@@ -17,6 +17,8 @@ class Method:
     """Hydra overrides that choose it."""
     before_training: bool
     """Whether it is also measured with the base model's weights as they are."""
+    window: int = 4096
+    """Tokens of a training sample, which passkey blocks are made to fit."""
 
 
 POSITION_INTERPOLATION = Method("pi", "PI", (), before_training=True)
@@ -29,4 +31,16 @@ COMPARED = (
     ),
     Method("ntk", "NTK-aware", ("model.pos_scaling_type=ntk",), before_training=True),
     Method("yarn", "YaRN", ("model.pos_scaling_type=yarn",), before_training=True),
+)
+# Samples as long as the base model's window, and as many tokens a step as at full length.
+_SHORT_SAMPLES = ("model.global_batch_size=8", "model.micro_batch_size=8")
+SKIPPING = (
+    Method("pose", "PoSE PI", ("pose=paper", *_SHORT_SAMPLES), before_training=False, window=512),
+    Method(
+        "randomised",
+        "randomised positions PI",
+        ("pose=random", *_SHORT_SAMPLES),
+        before_training=False,
+        window=512,
+    ),
 )

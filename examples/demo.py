@@ -2,6 +2,7 @@
 
     python examples/demo.py              (make demo)
     python examples/demo.py --compare    (make compare): beside direct fine-tuning, NTK-aware and YaRN
+    python examples/demo.py --pose       beside PoSE and randomised positions, in samples of 512 tokens
 
 Start it again after an interruption: trained models are kept, a cut-off run goes on from its checkpoint.
 """
@@ -23,6 +24,9 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--compare", action="store_true", help="add the other methods (at most 30 minutes)")
+    parser.add_argument(
+        "--pose", action="store_true", help="add PoSE and randomised positions: 512 tokens a sample"
+    )
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run (default 200)")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "demo", help="folder to write")
     return parser.parse_args()
@@ -34,24 +38,27 @@ def main() -> None:
     started = time.perf_counter()
     from demo.extend import BASE_MODEL, extend_untrained, train
     from demo.measure import TARGET, WINDOW, measure, training_losses
-    from demo.methods import COMPARED, POSITION_INTERPOLATION
+    from demo.methods import COMPARED, POSITION_INTERPOLATION, SKIPPING
     from demo.prepare import prepare
     from nemo_pi.evaluation.plots import plot_losses
     from nemo_pi.evaluation.report import render_text, write_report
 
     folder = args.results.resolve()
-    methods = [POSITION_INTERPOLATION, *(COMPARED if args.compare else ())]
+    methods = [POSITION_INTERPOLATION, *(COMPARED if args.compare else ()), *(SKIPPING if args.pose else ())]
     data = prepare(folder / "data", window=TARGET, passkey_blocks_count=args.steps, short_length=WINDOW)
-    rows = [measure("base model", BASE_MODEL, data, thorough=args.compare)]
+    windows = {TARGET: data}
+    for window in {method.window for method in methods} - {TARGET}:
+        count = args.steps * TARGET // window  # as many tokens a step
+        windows[window] = prepare(folder / f"data_{window}", window=window, passkey_blocks_count=count)
+    thorough = args.compare or args.pose
+    rows = [measure("base model", BASE_MODEL, data, thorough=thorough)]
     for method in methods:
         if method.before_training:
             untrained = extend_untrained(method, data, folder)
-            title = f"{method.title}, untrained"
-            rows.append(measure(title, untrained, data, thorough=args.compare))
-        trained = train(method, data, folder, args.steps)
-        title = f"{method.title}, {args.steps} steps"
-        rows.append(measure(title, trained, data, thorough=args.compare))
-    report = folder / ("compare" if args.compare else "report")
+            rows.append(measure(f"{method.title}, untrained", untrained, data, thorough=thorough))
+        trained = train(method, windows[method.window], folder, args.steps)
+        rows.append(measure(f"{method.title}, {args.steps} steps", trained, data, thorough=thorough))
+    report = folder / "-".join([name for name in ("compare", "pose") if getattr(args, name)] or ["report"])
     write_report(rows, report, title="From 512 to 4,096 tokens")
     losses = {method.title: training_losses(folder / method.key) for method in methods}
     plot_losses(losses, report / "loss.png")

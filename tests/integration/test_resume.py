@@ -39,6 +39,7 @@ KILLED = (
     ("split-sequences", 2, CP2, ("signal_at_step", 4, signal.SIGKILL, True), [2]),
     ("plain-optimizer", 2, PLAIN_OPTIMIZER, ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("bf16", 2, BF16, ("signal_at_step", 4, signal.SIGKILL, False), [2]),
+    ("pose", 2, ("pose=paper",), ("signal_at_step", 4, signal.SIGKILL, False), [2]),
     ("while-saving", 1, (), ("kill_while_saving", 2), [2]),
     ("before-the-first-checkpoint", 1, (), ("signal_at_step", 2, signal.SIGKILL, False), []),
 )

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nemo_pi.data.collate import collate
+from nemo_pi.data.indexed import open_indexed
+from nemo_pi.data.packing import PackedDataset
+from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.samples import SampleDataset, SampleRules
 from nemo_pi.errors import DataError
 from nemo_pi.model.build import BuildOptions
+from nemo_pi.rope.pose import PoseSpec
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.training.engine import MegatronEngine
 from nemo_pi.training.optimizer import AdamSettings
 from tests.unit.model.models import SHAPE, ours_from, transformers_model
 from tests.unit.training.loops import SMOOTH, PlainLoop, engine_of, random_batch, weights_of
+from tests.unit.training.runs import write_tokens
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 
@@ -106,6 +115,64 @@ def test_documents_of_a_row_do_not_see_each_other(folder: Path) -> None:
     assert engine.evaluate(packed) == pytest.approx(sum(alone) / 16, rel=1e-6)
     packed["cu_seqlens"][0, :3] = torch.tensor([0, 16, 16])
     assert engine.evaluate(packed) != pytest.approx(sum(alone) / 16, rel=1e-3)
+
+
+def rows_of(dataset: Any, count: int) -> dict[str, torch.Tensor]:
+    return collate([dataset.sample(i) for i in range(count)])
+
+
+def gradients_of(engine: MegatronEngine) -> dict[str, torch.Tensor]:
+    return {name: weight.main_grad.clone() for name, weight in engine.chunks[0].named_parameters()}
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+def test_packed_documents_train_as_the_same_documents_alone(
+    folder: Path, tmp_path: Path, skipping: bool
+) -> None:
+    """Loss and gradients of rows with padding, and of each document in a row of its own."""
+    spec = PoseSpec(200, "contiguous", 2, "zero")
+    rules = SampleRules(PosePositions(spec, reset=True) if skipping else PlainPositions(reset=True))
+    write_tokens(tmp_path / "tokens", documents=6)
+    indexed = open_indexed(tmp_path / "tokens")
+    packed = rows_of(PackedDataset(indexed, (0, 6), seq_length=64, key=(1,), rules=rules), 3)
+    assert not packed["loss_mask"].all(), "there is padding"
+    engine = engine_of(folder)
+    loss = engine.forward_backward(packed)
+    together = gradients_of(engine)
+
+    total, tokens = 0.0, 0
+    apart = {name: torch.zeros_like(value) for name, value in together.items()}
+    for row in range(3):
+        for a, b in pairwise(packed["cu_seqlens"][row].unique().tolist()):
+            if packed["loss_mask"][row, a]:
+                keys = ("tokens", "labels", "loss_mask", "position_ids")
+                total += (b - a) * engine.forward_backward(
+                    {key: packed[key][row : row + 1, a:b] for key in keys}
+                )
+                tokens += b - a
+                for name, value in gradients_of(engine).items():
+                    apart[name] += (b - a) * value
+    assert tokens == packed["loss_mask"].sum()
+    assert loss == pytest.approx(total / tokens, rel=1e-6)
+    for name, value in together.items():
+        torch.testing.assert_close(
+            value, apart[name] / tokens, rtol=1e-4, atol=1e-6 * float(value.abs().max())
+        )
+
+
+def test_skipping_samples_train_as_in_transformers(folder: Path, tmp_path: Path) -> None:
+    """Whole rows under a causal mask: attention crosses chunks whose text and positions are far apart."""
+    spec = PoseSpec(500, "paper", 3, "aligned")
+    write_tokens(tmp_path / "tokens", documents=20)
+    rules = SampleRules(PosePositions(spec), moved_text=spec)
+    dataset = SampleDataset(open_indexed(tmp_path / "tokens"), (0, 20), seq_length=32, key=(1,), rules=rules)
+    batch = rows_of(dataset, 4)
+    assert (batch["position_ids"][:, -1] > 31).all()
+    loop, engine = PlainLoop(transformers_model(max_position_embeddings=500)), engine_of(folder)
+    loss, norm = loop.step(batch, 0.0)
+    engine.set_lr(0.0)
+    assert engine.forward_backward(batch) == pytest.approx(loss, rel=1e-5)
+    assert engine.step() == pytest.approx(norm, rel=1e-4)
 
 
 def test_frequencies_of_a_given_length(folder: Path) -> None:
