@@ -61,6 +61,7 @@ def transformer_config(
         normalization="RMSNorm",
         gated_linear_unit=True,
         activation_func=silu,
+        use_te_activation_func=True,  # the layer spec's activation, which is model.swiglu here
         add_bias_linear=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,

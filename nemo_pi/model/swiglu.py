@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from megatron.core.transformer.mlp import MLP
-from torch import Tensor
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
 from torch.nn.functional import silu
 
 
@@ -44,12 +44,13 @@ class _Swiglu(torch.autograd.Function):
         return grad_2F
 
 
-class SwigluMLP(MLP):
-    """Megatron's MLP, its activation ours where Megatron's is not fused."""
+class Swiglu(nn.Module):
+    """swiglu as the activation that Megatron takes from a layer spec (config.use_te_activation_func)."""
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As MLP's: the output [S, B, H] and no bias."""
-        if self.config.bias_activation_fusion or self.config.use_te_activation_func:
-            return super().forward(hidden_states, *args, **kwargs)
-        both_2F, _ = self.linear_fc1(hidden_states)
-        return self.linear_fc2(swiglu(both_2F))
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        assert config.gated_linear_unit and config.activation_func is silu
+
+    def forward(self, both_2F: Tensor) -> Tensor:
+        """silu(gate) · up [..., F] of [..., 2F]."""
+        return swiglu(both_2F)

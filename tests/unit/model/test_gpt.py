@@ -40,6 +40,7 @@ TARGET = 8 * WINDOW
 def stock() -> GPTModel:
     """Megatron-core's own model with its local layers, RoPE and attention; weights of a fresh model."""
     config = transformer_config(SHAPE, ParallelLayout(), BuildOptions(init_method_std=0.15))
+    config.use_te_activation_func = False  # its own activation
     torch.manual_seed(3)
     with cpu_shim():
         return GPTModel(
