@@ -76,15 +76,15 @@ def stage_parameters(run: ResolvedRun, stage: int) -> int:
 def layer_bytes_per_token(run: ResolvedRun) -> int:
     """Bytes that autograd keeps of one layer for one token, nothing recomputed.
 
-    Per norm: its input and its output. Attention: rotated q and k, the fused qkv that v is a view of, the
-    output and its log-sum-exp. MLP: gate and up, and their product. Without sequence parallelism the norms
-    are whole on every tensor-parallel rank.
+    Per norm: its input and its output. Attention: rotated q and k, v (in the fused projection's output or
+    beside each other), the output and its log-sum-exp. MLP: gate and up, and their product. Without sequence
+    parallelism the norms are whole on every tensor-parallel rank.
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
     query = shape.num_attention_heads * shape.head_dim
     key = shape.num_query_groups * shape.head_dim
     norms = 2 * 2 * width * shape.hidden_size
-    attention = width * (3 * query + 3 * key) + _FP32 * shape.num_attention_heads
+    attention = width * (2 * query + 2 * key) + _FP32 * shape.num_attention_heads
     mlp = width * 3 * shape.ffn_hidden_size
     return norms // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
 
