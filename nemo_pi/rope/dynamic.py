@@ -2,7 +2,8 @@
 
 Here the frequencies are a function of the length alone. transformers keeps state instead: it never shrinks
 the base until a sequence shorter than the original window comes by. Keys cached under one base do not fit
-another, so a key/value cache must hold keys before rotation, or be rebuilt when the length changes.
+another. To cache them before rotation helps in the first layer only: in those above, keys and values come
+from what the old base let tokens attend to. So a cache must be rebuilt when the base changes.
 """
 
 from __future__ import annotations
