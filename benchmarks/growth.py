@@ -25,6 +25,8 @@ from benchmarks.training.race import Outcome, race
 from benchmarks.training.sizes import SIZES
 
 K = 1024
+SHORT, LONG_ROUNDS = 4 * K, 2
+"""Full lengths up to the first race with PoSE; longer ones take so many measured steps."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Plan:
     pose: tuple[int, ...]
     """Target windows of PoSE."""
     rounds: int
-    """Measured steps of PoSE; at full length, fewer where samples are long."""
+    """Measured steps; fewer at long full lengths."""
 
 
 QUICK = Plan("2x64", (64,), (1 * K,), 2)
@@ -64,26 +66,21 @@ def plan(args: argparse.Namespace) -> Plan:
 
 
 def measure(wanted: Plan, folder: Path, device: str) -> dict[str, dict[int, Outcome]]:
-    """Races all targets of PoSE with each other, and each full length by itself."""
+    """Races all targets of PoSE with each other and with short full lengths; long ones run by themselves."""
     window = SIZES[wanted.size].window
     on_gpu = device == "cuda"
-    job = partial(
-        Job, "engine", folder=str(folder), size=wanted.size, device=device, recompute=on_gpu, pose=False
-    )
-    jobs = {f"{target}": job(length=window, target_window=target, pose=True) for target in wanted.pose}
-    raced = race(jobs, wanted.rounds, 2, in_turn=on_gpu)
-    found = {FULL: {}, POSE: {int(name): outcome for name, outcome in raced.items()}}
-    for length in wanted.full:
-        alone = {f"{length}": job(length=length, target_window=max(window, length))}
-        rounds = rounds_at(length, wanted.rounds)
-        found[FULL][length] = race(alone, rounds, 2 if rounds > 2 else 1, in_turn=on_gpu)[f"{length}"]
-        print(f"{length:,} tokens at full length: measured.", flush=True)
-    return found
-
-
-def rounds_at(length: int, most: int) -> int:
-    """Measured steps at full length."""
-    return min(most, 5 if length <= 4 * K else 2)
+    job = partial(Job, "engine", folder=str(folder), size=wanted.size, device=device, recompute=on_gpu)
+    jobs = {f"{POSE} {n}": job(length=window, target_window=n, pose=True) for n in wanted.pose}
+    full = {f"{FULL} {n}": job(length=n, target_window=max(window, n)) for n in wanted.full}
+    short = {name: one for name, one in full.items() if one.length <= SHORT}
+    outcomes = race({**jobs, **short}, wanted.rounds, 2, in_turn=on_gpu)
+    for name in (name for name in full if name not in short):
+        print(f"{name} tokens ...", flush=True)
+        outcomes |= race({name: full[name]}, min(wanted.rounds, LONG_ROUNDS), 1, in_turn=on_gpu)
+    return {
+        way: {n: outcomes[f"{way} {n}"] for n in windows}
+        for way, windows in ((FULL, wanted.full), (POSE, wanted.pose))
+    }
 
 
 def estimate(wanted: Plan, device: str) -> float:
@@ -91,12 +88,11 @@ def estimate(wanted: Plan, device: str) -> float:
     size = SIZES[wanted.size]
     speed = gemm_flops_per_second() if device == "cpu" else 4e14
     turns = 5 if device == "cuda" else 1
-    pose = len(wanted.pose) * steps_seconds(size, size.window, turns * wanted.rounds + 2, speed)
-    full = sum(
-        steps_seconds(size, length, turns * rounds_at(length, wanted.rounds) + 2, speed) + loading_seconds(1)
-        for length in wanted.full
-    )
-    return pose + full + loading_seconds(len(wanted.pose)) + loading_seconds(1)
+    lengths = [size.window] * len(wanted.pose) + list(wanted.full)
+    rounds = [wanted.rounds + 2 if length <= SHORT else LONG_ROUNDS + 1 for length in lengths]
+    steps = (steps_seconds(size, n, turns * count, speed) for n, count in zip(lengths, rounds, strict=True))
+    alone = sum(length > SHORT for length in wanted.full)
+    return sum(steps) + loading_seconds(len(lengths) - alone) + (alone + 1) * loading_seconds(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:

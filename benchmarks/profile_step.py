@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from benchmarks.training.sizes import SIZES
 from nemo_pi.arch.shape import ModelShape
 
 OURS, PLAIN = "engine", "transformers"
+PROFILING = "benchmarks.training.profiling"
 # Steps that the profile of one contestant takes.
 _STEPS = 11
 Found = Mapping[tuple[str, int], Mapping[str, Mapping[str, Any]]]
@@ -107,9 +109,23 @@ def longest_operators(found: Found) -> list[str]:
     return notes
 
 
-def profiled(job: Job) -> dict[str, Any]:
-    """One contestant's profile, from a process of its own."""
-    with Session(job, module="benchmarks.training.profiling") as session:
+def profiled(jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
+    """The profile of each, from processes of their own: loaded together on a CPU, one by one on a GPU."""
+    found = {}
+    with ExitStack() as stack:
+        sessions: dict[str, Session] = {}
+        for name, job in jobs.items():
+            if not job.on_gpu:
+                sessions[name] = stack.enter_context(Session(job, PROFILING))
+        for session in sessions.values():
+            session.wait_until_ready()
+        for name, job in jobs.items():
+            found[name] = sessions[name].ask("step") if name in sessions else _profiled_alone(job)
+    return found
+
+
+def _profiled_alone(job: Job) -> dict[str, Any]:
+    with Session(job, PROFILING) as session:
         session.wait_until_ready()
         return session.ask("step")
 
@@ -127,10 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         with tempfile.TemporaryDirectory() as folder:
             make_material(size, Path(folder), [length])
             target = max(length, SIZES[size].window)
-            found[size, length] = {
-                name: profiled(Job(name, folder, size, length, target, args.device, args.device == "cuda"))
-                for name in args.contestants
-            }
+            recompute = args.device == "cuda"
+            found[size, length] = profiled(
+                {n: Job(n, folder, size, length, target, args.device, recompute) for n in args.contestants}
+            )
     return write_results(
         "profile_step-quick" if args.quick else "profile_step",
         machine,
