@@ -26,11 +26,13 @@ _KINDS = (
     (GEMM, r"aten::(mm|addmm|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$"),
     ("attention", r"scaled_dot_product|flash_attn|flash_attention|efficient_attention"),
     ("optimizer", r"_fused_adam|_foreach_|clip_grad|linalg_vector_norm|adamw?_"),
-    (LOSS, r"softmax|nll_loss|cross_entropy|logsumexp"),
-    ("norms", r"rms_norm|layer_norm|rsqrt"),
+    (LOSS, r"softmax|nll_loss|cross_entropy|logsumexp|Loss"),
+    ("rotary", r"(?i)rotat|rotary|apply_rope"),
+    ("norms", r"(?i)rms_?norm|layer_norm|rsqrt"),
     ("copies", r"aten::(copy_|cat|clone|contiguous|fill_|zero_|stack|index_put_|_foreach_copy_)$"),
-    ("activation", r"silu|gelu|sigmoid"),
+    ("activation", r"(?i)silu|gelu|sigmoid|swiglu"),
     ("embedding", r"embedding|index_select"),
+    ("collectives", r"c10d::|gloo:|nccl"),
 )
 KINDS = (*dict.fromkeys(kind for kind, _ in _KINDS), OTHER, OUTSIDE)
 """All kinds, in the order of a report."""

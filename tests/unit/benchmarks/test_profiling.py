@@ -24,6 +24,9 @@ VOCAB = 2048
         ("aten::_fused_rms_norm", [[1024, 256]], "norms"),
         ("aten::embedding_dense_backward", [[1024, 256]], "embedding"),
         ("aten::silu_backward", [[1024, 688]], "activation"),
+        ("_RotateFusedQKVBackward", [], "rotary"),
+        ("_WeightedLossSum", [], "loss"),
+        ("c10d::allgather_into_tensor_coalesced_", [], "collectives"),
         ("aten::mul", [[1024, 688]], "other operators"),
     ],
 )
