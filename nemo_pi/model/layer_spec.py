@@ -16,7 +16,7 @@ from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.norm import RMSNorm
-from nemo_pi.model.swiglu import Swiglu
+from nemo_pi.model.swiglu import swiglu
 from nemo_pi.model.te_documents import with_documents
 
 
@@ -79,7 +79,7 @@ def decoder_spec(
         spec.submodules.pre_mlp_layernorm = norm
         spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
     spec.submodules.self_attention.module = RotarySelfAttention
-    spec.submodules.mlp.submodules.activation_func = Swiglu
+    spec.submodules.mlp.submodules.activation_func = swiglu
     spec.submodules.self_attention.params.update(
         rotary_kernel=rotary_kernel, rotary_dim=rotary_dim, rotary_tempered=rotary_tempered
     )

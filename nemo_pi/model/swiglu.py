@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from megatron.core.transformer.transformer_config import TransformerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import silu
 
 
 def swiglu(both_2F: Tensor) -> Tensor:
-    """silu(gate) · up [..., F] of gate and up side by side [..., 2F]."""
+    """silu(gate) · up [..., F] of gate and up side by side [..., 2F].
+
+    Megatron's MLP takes it from the layer spec as its activation (config.use_te_activation_func).
+    """
     product: Tensor = _Swiglu.apply(both_2F)
     return product
 
@@ -42,15 +44,3 @@ class _Swiglu(torch.autograd.Function):
         torch.mul(grad_F, up_F, out=scratch_F)
         torch.ops.aten.silu_backward.grad_input(scratch_F, gate_F, grad_input=grad_gate_F)
         return grad_2F
-
-
-class Swiglu(nn.Module):
-    """swiglu as the activation that Megatron takes from a layer spec (config.use_te_activation_func)."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        assert config.gated_linear_unit and config.activation_func is silu
-
-    def forward(self, both_2F: Tensor) -> Tensor:
-        """silu(gate) · up [..., F] of [..., 2F]."""
-        return swiglu(both_2F)

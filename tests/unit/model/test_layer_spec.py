@@ -11,6 +11,7 @@ from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.layer_spec import resolve_transformer_engine
 from nemo_pi.model.norm import RMSNorm
+from nemo_pi.model.swiglu import swiglu
 from tests.unit.model.models import SHAPE, build
 
 WITHOUT_ENGINE = pytest.mark.skipif(
@@ -50,3 +51,12 @@ def test_local_layers_are_made_of_our_parts() -> None:
         assert isinstance(layer.self_attention.core_attention, SdpaCoreAttention)
         norms += [layer.input_layernorm, layer.pre_mlp_layernorm]
     assert all(isinstance(norm, RMSNorm) for norm in norms)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_the_activation_is_ours_and_no_part_of_a_checkpoint() -> None:
+    model = build()
+    assert all(layer.mlp.activation_func is swiglu for layer in model.decoder.layers)
+    saved = model.sharded_state_dict(metadata={"distrib_optim_sharding_type": "fully_reshardable"})
+    assert not [key for key in saved if "activation" in key]
+    assert any("linear_fc1.weight" in key for key in saved)
