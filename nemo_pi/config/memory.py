@@ -28,11 +28,18 @@ class MemoryEstimate:
     """What the forward passes in flight keep for their backward passes."""
     logits: int
     """What the loss holds on top of the activations; 0 except on the last pipeline stage."""
+    backward: int
+    """What the first layer of a backward pass holds on top of the activations, when the loss is done."""
+
+    @property
+    def working(self) -> int:
+        """The larger of `logits` and `backward`, which come one after the other."""
+        return max(self.logits, self.backward)
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + self.activations + self.working
 
 
 def estimate_memory(run: ResolvedRun) -> MemoryEstimate:
@@ -54,6 +61,7 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
         optimizer=parameters * states // shards,
         activations=_activations(run, stage),
         logits=_logits(run) if is_last else 0,
+        backward=_backward(run),
     )
 
 
@@ -119,6 +127,18 @@ def _chunks_in_flight(run: ResolvedRun, stage: int) -> int:
         return min(pp - stage, micro)
     # Interleaved 1F1B: the warm-up fills all chunks but the last, and 2 per stage further ahead, plus one.
     return min((vpp - 1) * pp + 2 * (pp - stage - 1) + 1, micro * vpp)
+
+
+def _backward(run: ResolvedRun) -> int:
+    """The backward pass of SwiGLU in one layer at its fullest.
+
+    Gradients of the product, of gate and up, and a scratch of the product's size, which itself is gone by
+    then; beside them the gradient of the layer's output.
+    """
+    shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
+    tokens = run.micro_batch_size * run.training_length // layout.cp
+    residual = shape.hidden_size // (layout.tp if layout.sequence_parallel else 1)
+    return tokens * width * (3 * shape.ffn_hidden_size // layout.tp + residual)
 
 
 def _logits(run: ResolvedRun) -> int:

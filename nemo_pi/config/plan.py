@@ -135,8 +135,8 @@ def _training_rows(run: ResolvedRun) -> Rows:
 
 def _memory_rows(run: ResolvedRun) -> Rows:
     estimate: MemoryEstimate = estimate_memory(run)
-    names = ("weights", "gradients", "optimizer", "activations", "logits", "total")
-    labels = {"optimizer": "optimizer states"}
+    names = ("weights", "gradients", "optimizer", "activations", "working", "total")
+    labels = {"optimizer": "optimizer states", "working": "loss or backward"}
     rows = [(labels.get(name, name), f"{size_of(getattr(estimate, name)):>10}") for name in names]
     if torch.cuda.is_available():
         free = torch.cuda.get_device_properties(0).total_memory

@@ -57,8 +57,15 @@ def test_bytes_per_parameter(
     assert estimate.weights == SHAPE.num_parameters * weights
     assert estimate.gradients == SHAPE.num_parameters * 4
     assert estimate.optimizer == pytest.approx(SHAPE.num_parameters * states)
-    parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.activations, estimate.logits)
-    assert estimate.total == sum(parts)
+    parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.activations)
+    assert estimate.total == sum(parts) + max(estimate.logits, estimate.backward)
+
+
+def test_backward_of_one_layer() -> None:
+    """Three products' worth of SwiGLU's gradients and one residual."""
+    assert estimate_memory(run_with()).backward == 4096 * 4 * (3 * FFN + HIDDEN)
+    split = run_with("bf16", parallel=ParallelLayout(tp=2, cp=2, sequence_parallel=True))
+    assert estimate_memory(split).backward == 2048 * 2 * (3 * FFN // 2 + HIDDEN // 2)
 
 
 def test_chunked_loss() -> None:
