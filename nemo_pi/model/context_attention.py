@@ -14,18 +14,21 @@ key/value heads, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.parallel.context import ContextSplit
+from nemo_pi.parallel.context import ContextSplit, Piece
 
 # Bytes of gathered keys and values at once; more heads of a short sequence, fewer of a long one.
 _GATHERED_BYTES = 256 * 2**20
+# Queries of one backward pass where their keys begin before them.
+_BLOCK_QUERIES = 512
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q [1, N, Q, D], k and v [1, G, K, D] to [1, N, Q, D]: the last Q of K tokens attend causally."""
@@ -97,7 +100,7 @@ class _SplitAttention(torch.autograd.Function):
         for b, whole in enumerate(rows.gather(k_LBGD, v_LBGD)):
             # fp32: several pieces and ranks add up to one gradient.
             sums = torch.zeros_like(whole, dtype=torch.float32)
-            for queries, keys in rows.split.pieces[b]:
+            for queries, keys in chain.from_iterable(map(_blocks, rows.split.pieces[b])):
                 inputs = (_heads_first(q_LBND, queries, b), whole[0][:, :, keys], whole[1][:, :, keys])
                 upper = _heads_first(upstream[0], queries, b)
                 dq, dk, dv = _gradients(rows.attend, inputs, upper)
@@ -107,6 +110,20 @@ class _SplitAttention(torch.autograd.Function):
             gradients.append(sums)
         dk_LBGD, dv_LBGD = rows.scatter(gradients)
         return dq_LBND, dk_LBGD.to(k_LBGD.dtype), dv_LBGD.to(v_LBGD.dtype), None
+
+
+def _blocks(piece: Piece) -> Iterator[Piece]:
+    """Parts of a piece for one backward pass each: what it holds of the keys is then there only once."""
+    queries, keys = piece
+    count = queries.stop - queries.start
+    if count == keys.stop - keys.start:
+        yield piece  # causal from its first key on: one call that skips what is masked
+        return
+    for start in range(0, count, _BLOCK_QUERIES):
+        stop = min(start + _BLOCK_QUERIES, count)
+        yield Piece(
+            slice(queries.start + start, queries.start + stop), slice(keys.start, keys.stop - count + stop)
+        )
 
 
 def _gradients(attend: Attend, inputs: tuple[Tensor, ...], upstream: Tensor) -> tuple[Tensor, ...]:

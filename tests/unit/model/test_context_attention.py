@@ -69,6 +69,7 @@ def on_four_ranks() -> None:
         assert group is not None
         for boundaries, window, bytes_at_once in CASES:
             context_attention._GATHERED_BYTES = bytes_at_once
+            context_attention._BLOCK_QUERIES = 3
             compare(group, boundaries, window)
 
 
