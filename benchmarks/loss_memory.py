@@ -69,7 +69,7 @@ class Work:
         """Forward and backward; the loss and the two gradients."""
         total = loss()
         grad_hidden_NH, grad_weight_VH = torch.autograd.grad(total, (self.hidden_NH, self.weight_VH))
-        return float(total), grad_hidden_NH, grad_weight_VH
+        return float(total.detach()), grad_hidden_NH, grad_weight_VH
 
     def _ours(self) -> Tensor:
         return weighted_loss_sum(
