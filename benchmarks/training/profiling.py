@@ -1,6 +1,6 @@
 """Where a step spends its time: python -m benchmarks.training.profiling JOB, in a process of its own.
 
-Operators are sorted by what they are for; those that read or write something as wide as the vocabulary and
+Operators are sorted by what they are for, or are part of; those that read or write something as wide as the vocabulary and
 are no matrix products belong to the loss. What the profiler sees of no operator is Python and dispatch.
 """
 
@@ -20,16 +20,16 @@ from benchmarks.training.estimate import gemm_flops_per_second
 from benchmarks.training.job import Job
 from benchmarks.training.sizes import SIZES
 
-GEMM, LOSS, OTHER = "matrix products", "loss", "other operators"
+GEMM, LOSS, COPIES, OTHER = "matrix products", "loss", "copies", "other operators"
 OUTSIDE = "outside operators"
 _KINDS = (
     (GEMM, r"aten::(mm|addmm|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$"),
-    ("attention", r"scaled_dot_product|flash_attn|flash_attention|efficient_attention"),
-    ("optimizer", r"_fused_adam|_foreach_|clip_grad|linalg_vector_norm|adamw?_"),
+    ("attention", r"(?i)scaled_?dot_?product|flash_attn|flash_attention|efficient_attention"),
+    ("optimizer", r"Optimizer\.|_fused_adam|_foreach_|clip_grad|linalg_vector_norm|adamw?_"),
     (LOSS, r"softmax|nll_loss|cross_entropy|logsumexp|Loss"),
     ("rotary", r"(?i)rotat|rotary|apply_rope"),
     ("norms", r"(?i)rms_?norm|layer_norm|rsqrt"),
-    ("copies", r"aten::(copy_|cat|clone|contiguous|fill_|zero_|stack|index_put_|_foreach_copy_)$"),
+    (COPIES, r"aten::(copy_|cat|clone|contiguous|fill_|zero_|stack|index_put_|_foreach_copy_)$"),
     ("activation", r"(?i)silu|gelu|sigmoid|swiglu"),
     ("embedding", r"embedding|index_select"),
     ("collectives", r"c10d::|gloo:|nccl"),
@@ -54,6 +54,20 @@ def kind_of(name: str, shapes: Iterable[Any], vocab_size: int) -> str:
     return LOSS if wide else found
 
 
+def kind_of_event(event: Any, vocab_size: int) -> str:
+    """The kind of a profiled operator, or of the nearest one around it that is more than arithmetic.
+
+    A multiplication within a hand-written rotary function is rotary.
+    """
+    kind = kind_of(event.name, event.input_shapes or (), vocab_size)
+    around = event.cpu_parent
+    while kind in (OTHER, COPIES) and around is not None:
+        outer = kind_of(around.name, around.input_shapes or (), vocab_size)
+        kind = kind if outer in (OTHER, COPIES) else outer
+        around = around.cpu_parent
+    return kind
+
+
 def profile_step(step: Any, vocab_size: int, on_gpu: bool) -> dict[str, Any]:
     """Times some steps without and some with the profiler.
 
@@ -68,14 +82,15 @@ def profile_step(step: Any, vocab_size: int, on_gpu: bool) -> dict[str, Any]:
         profiled = sum(timed(step) for _ in range(_STEPS)) / _STEPS
     kinds = dict.fromkeys(KINDS, 0.0)
     operators: dict[str, list[Any]] = {}
-    for event in profiler.key_averages(group_by_input_shape=True):
+    for event in profiler.events():
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        seconds = microseconds / 1e6 / _STEPS
-        kind = kind_of(event.key, event.input_shapes, vocab_size)
+        seconds, kind = microseconds / 1e6 / _STEPS, kind_of_event(event, vocab_size)
         kinds[kind] += seconds
-        entry = operators.setdefault(event.key, [event.key, kind, 0.0, 0])
+        entry = operators.setdefault(event.name, [event.name, kind, 0.0, 0])
         entry[2] += seconds
-        entry[3] += event.count // _STEPS
+        entry[3] += 1
+    for entry in operators.values():
+        entry[3] //= _STEPS
     kinds[OUTSIDE] = max(0.0, profiled - sum(kinds.values()))
     longest = sorted(operators.values(), key=lambda entry: -entry[2])[:10]
     return {"seconds": plain, "profiled": profiled, "kinds": kinds, "longest": longest}

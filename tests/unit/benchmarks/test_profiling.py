@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
+import torch
+from torch import Tensor
 
 from benchmarks.profile_step import useful_gemm_flops
-from benchmarks.training.profiling import kind_of
+from benchmarks.training.profiling import kind_of, kind_of_event, profile_step
 from benchmarks.training.sizes import SIZES
 
 VOCAB = 2048
@@ -32,6 +37,51 @@ VOCAB = 2048
 )
 def test_kinds(name: str, shapes: list[list[int]], kind: str) -> None:
     assert kind_of(name, shapes, VOCAB) == kind
+
+
+@dataclass
+class Event:
+    """As much of torch.profiler's FunctionEvent as is looked at."""
+
+    name: str
+    cpu_parent: Event | None = None
+    input_shapes: list[list[int]] | None = None
+
+
+def test_arithmetic_counts_for_what_it_is_part_of() -> None:
+    rotary = Event("_RotateFusedQKV", Event("whole step"))
+    assert kind_of_event(Event("aten::mul", Event("aten::mul_", rotary)), VOCAB) == "rotary"
+    assert kind_of_event(Event("aten::copy_", rotary), VOCAB) == "rotary"
+    assert kind_of_event(Event("aten::mm", rotary), VOCAB) == "matrix products"
+    assert kind_of_event(Event("aten::copy_", Event("whole step")), VOCAB) == "copies"
+
+
+class _RotateByOne(torch.autograd.Function):
+    """Something hand-written that is arithmetic inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.sin().cos().exp()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.cos().exp()
+
+
+def test_a_real_profile_adds_up() -> None:
+    weight = torch.randn(256, 256, requires_grad=True)
+    tokens = torch.randn(512, 256)
+
+    def step() -> float:
+        loss = _RotateByOne.apply(tokens @ weight).sum()
+        loss.backward()
+        return loss.item()
+
+    found = profile_step(step, VOCAB, on_gpu=False)
+    kinds = found["kinds"]
+    assert sum(kinds.values()) == pytest.approx(found["profiled"], rel=0.05)
+    assert kinds["matrix products"] > 0 and kinds["rotary"] > 0 and kinds["loss"] == 0
+    assert ["aten::mm", "matrix products"] in [entry[:2] for entry in found["longest"]]
 
 
 def test_useful_work_is_that_of_the_weights() -> None:
