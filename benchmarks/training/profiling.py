@@ -1,7 +1,7 @@
 """Where a step spends its time: python -m benchmarks.training.profiling JOB, in a process of its own.
 
-Operators are sorted by what they are for, or are part of; those that read or write something as wide as the vocabulary and
-are no matrix products belong to the loss. What the profiler sees of no operator is Python and dispatch.
+Operators are sorted by what they are for or are part of; those that read or write something as wide as the
+vocabulary and are no matrix products belong to the loss. The rest of the time is Python and dispatch.
 """
 
 from __future__ import annotations
