@@ -178,7 +178,8 @@ def _documents(run: ResolvedRun) -> str:
     if data.pack_documents:
         return "packed whole, each seeing only itself; padding is not scored"
     attention = "each seeing only itself" if data.reset_attention_mask else "seen across"
-    positions = "positions starting again with each" if data.reset_position_ids else "positions running on"
+    moving = "running" if run.pose is None else "skipping"
+    positions = "positions starting again with each" if data.reset_position_ids else f"positions {moving} on"
     return f"laid end to end, {attention}, {positions}"
 
 

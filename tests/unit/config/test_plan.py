@@ -78,6 +78,8 @@ def test_the_numbers_of_a_run() -> None:
          "contiguous: 3 chunks a sample, unbroken text"),
         ({"data": {"data_prefix": "/a", "pose": {"sampler": "random"}}}, "PoSE",
          "random: positions sampled from 4,096"),
+        ({"data": {"data_prefix": "/a", "pose": {}}}, "documents",
+         "laid end to end, seen across, positions skipping on"),
         ({"data": {"data_prefix": "/a", "pack_documents": True}}, "documents",
          "packed whole, each seeing only itself; padding is not scored"),
         ({"data": {"data_prefix": "/a", "reset_attention_mask": True}}, "documents",
