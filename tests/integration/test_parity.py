@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, product
+from pathlib import Path
 
 import pytest
 
@@ -19,14 +20,17 @@ def relative_error(curves: Curves, reference: Curves, name: str) -> float:
     return max(abs(given[step] - wanted[step]) / abs(wanted[step]) for step in wanted)
 
 
-def assert_same_training(run: Run, reference: Run, world: World, model: str, tolerance: Tolerance) -> None:
-    """Compares loss, gradient norm and validation loss step by step, then every exported tensor."""
+def assert_same_training(run: Run, reference: Run, start: Path, tolerance: Tolerance) -> None:
+    """Compares loss, gradient norm and validation loss step by step, then every exported tensor.
+
+    Args:
+        start: Hugging Face folder that both started from.
+    """
     curves, wanted = run.curves(), reference.curves()
     for name in ("reduced_train_loss", "val_loss"):
         assert relative_error(curves, wanted, name) <= tolerance.loss, f"{name} differs"
     assert relative_error(curves, wanted, "grad_norm") <= tolerance.grad_norm, "grad_norm differs"
-    start = read_weights(world.models[model])
-    error, tensor = largest_update_error(run.weights(), reference.weights(), start)
+    error, tensor = largest_update_error(run.weights(), reference.weights(), read_weights(start))
     assert error <= tolerance.update, f"{tensor} differs by {error:.1e} of its update"
 
 
@@ -53,7 +57,21 @@ def test_trains_as_one_rank_does(world: World, row: Row) -> None:
         row.name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, launcher=row.launcher
     )
     run.finished.check()
-    assert_same_training(run, reference, world, row.model, row.tolerance)
+    assert_same_training(run, reference, world.models[row.model], row.tolerance)
+
+
+def test_a_distributed_checkpoint_starts_a_run_as_its_export_does(world: World) -> None:
+    """Weights alone, at another layout than they were saved at; the extension begins anew."""
+    short = world.run(
+        "short", "model.max_position_embeddings=64", "model.pos_scaling_factor=1.0", *TP2, ranks=2
+    )
+    short.finished.check()
+    checkpoint = short.logs / "checkpoints" / "step_00000003"
+    reference = world.reference(f"restore_from_path={short.exported}")
+    run = world.run("from-checkpoint", f"restore_from_path={checkpoint}", *PP2, ranks=2)
+    run.finished.check()
+    assert f"distributed checkpoint {checkpoint}" in run.finished.out
+    assert_same_training(run, reference, short.exported, Tolerance())
 
 
 FAULTS = (
@@ -81,4 +99,4 @@ def test_the_comparison_notices_a_planted_fault(world: World, fault: str, row: R
     run = world.run(name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, fault=(fault,))
     run.finished.check()
     with pytest.raises(AssertionError, match="differs"):
-        assert_same_training(run, reference, world, row.model, row.tolerance)
+        assert_same_training(run, reference, world.models[row.model], row.tolerance)

@@ -149,4 +149,4 @@ def test_a_run_goes_on_at_another_layout(
     world.run(name, *three_steps, *first, ranks=first_ranks, model=model).finished.check()
     moved = world.run(name, *SIX_STEPS, *second, ranks=second_ranks, model=model)
     moved.finished.check()
-    assert_same_training(moved, reference, world, model, Tolerance())
+    assert_same_training(moved, reference, world.models[model], Tolerance())
