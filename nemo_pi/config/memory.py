@@ -2,7 +2,8 @@
 
 Weights, gradients and optimizer states are exact; activations count what autograd keeps of one layer
 (arXiv 2205.05198, section 4, redone for RMSNorm, SwiGLU, grouped queries and attention without a score
-matrix). Left out: the framework itself (about 1 GiB with CUDA), communication buffers, fragmentation.
+matrix). Left out: the framework itself (about 1 GiB with CUDA), communication buffers, fragmentation (a
+third more was seen on a CPU). benchmarks/memory_estimate.py compares it with what torch allocates.
 """
 
 from __future__ import annotations

@@ -1,0 +1,225 @@
+"""The plan's memory estimate beside the peak that a training step really reaches.
+
+    python -m benchmarks.memory_estimate                 on this CPU: three sizes, and other settings
+    python -m benchmarks.memory_estimate --device cuda   bf16 on one GPU
+    python -m benchmarks.memory_estimate --quick         a few seconds, to see that it runs
+
+The estimate counts tensors, so it is compared with what torch's allocator has handed out at most: by CUDA's
+statistics, on a CPU by the profiler's. The process holds more: libraries, and on a CPU the gaps between freed
+blocks that glibc's heap cannot reuse. That is the last column: growth of resident memory over two steps,
+after a toy model has made the libraries allocate what they keep. Every figure has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.harness import RESULTS, hardware, write_results
+from benchmarks.training.memory import MIB, peak_mib, reset_peak, resident_mib
+from benchmarks.training.sizes import SIZES
+from nemo_pi.config.load import resolve
+from nemo_pi.config.memory import estimate_memory
+from nemo_pi.config.resolved import ResolvedRun
+
+K = 1024
+ROOT = Path(__file__).resolve().parents[1]
+TOLERANCE = 0.15
+"""How far the estimate may be off."""
+RATIO = "estimate / measured"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run."""
+
+    size: str
+    """Name in benchmarks.training.sizes."""
+    length: int
+    """Tokens of a sample."""
+    loss: str = "auto"
+    """model.loss."""
+    recompute: bool = False
+    """Whether whole layers are computed again in the backward pass."""
+    precision: str = "32"
+    """trainer.precision."""
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """What is measured."""
+    if args.quick:
+        return [Case("2x64", 2 * K)]
+    if args.device == "cuda":
+        sizes = [("4x256", 16 * K), ("8x512", 16 * K), ("llama-7b", 4 * K)]
+        return [Case(size, length, precision="bf16") for size, length in sizes] + [
+            Case("llama-7b", 16 * K, recompute=True, precision="bf16")
+        ]
+    sizes = [("4x256", 1 * K), ("4x256", 4 * K), ("8x512", 2 * K)]
+    plain = [Case(size, length) for size, length in sizes]
+    return [
+        *plain,
+        Case("4x256", 4 * K, loss="full"),
+        Case("8x512", 2 * K, recompute=True),
+        Case("8x512", 2 * K, precision="bf16"),
+    ]
+
+
+def run_of(case: Case) -> ResolvedRun:
+    """The run as its YAML would resolve."""
+    size = SIZES[case.size]
+    shape = size.shape
+    model: dict[str, Any] = {
+        "num_layers": shape.num_layers,
+        "hidden_size": shape.hidden_size,
+        "ffn_hidden_size": shape.ffn_hidden_size,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_query_groups": shape.num_query_groups,
+        "vocab_size": shape.vocab_size,
+        "original_max_position_embeddings": min(size.window, case.length),
+        "max_position_embeddings": case.length,
+        "loss": case.loss,
+        "global_batch_size": 1,
+        "micro_batch_size": 1,
+        "data": {"data_prefix": ["none"]},
+    }
+    if case.recompute:
+        model |= {
+            "activations_checkpoint_granularity": "full",
+            "activations_checkpoint_method": "uniform",
+            "activations_checkpoint_num_layers": 1,
+        }
+    trainer = {"max_steps": 100, "precision": case.precision}
+    return resolve({"model": model, "trainer": trainer}, world_size=1, summary=None)
+
+
+def train(run: ResolvedRun, steps: int) -> None:
+    """Some steps of the run on tokens that it makes up; everything is freed at the end."""
+    from nemo_pi.parallel import groups
+    from nemo_pi.training.engine import MegatronEngine
+    from nemo_pi.training.optimizer import prepare_to_load
+    from nemo_pi.training.settings import engine_settings
+
+    groups.ensure_process_group()
+    groups.initialize(run.parallel, run.seed)
+    engine = MegatronEngine(engine_settings(run))
+    engine.start_training()
+    prepare_to_load(engine.optimizer)  # so that the first step has its moments already
+    length = run.training_length
+    tokens = torch.randint(0, run.shape.vocab_size, (1, length + 1))
+    batch = {
+        "tokens": tokens[:, :-1],
+        "labels": tokens[:, 1:],
+        "loss_mask": torch.ones(1, length),
+        "position_ids": torch.arange(length)[None],
+    }
+    for _ in range(steps):
+        engine.forward_backward(batch)
+        engine.step()
+
+
+def allocated(case: Case) -> float:
+    """MiB of tensors at the fullest moment of a step, temporary ones within operations included."""
+    if torch.cuda.is_available():
+        reset_peak()
+        train(run_of(case), 1)
+        return peak_mib()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        train(run_of(case), 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    return max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]") / MIB
+
+
+def resident(case: Case) -> float:
+    """MiB by which two steps raise the process's peak above what it held (on a GPU: the allocator's)."""
+    from nemo_pi.parallel.cpu_memory import keep_freed_memory
+
+    train(run_of(Case("2x64", 64, case.loss, case.recompute, case.precision)), 2)
+    gc.collect()
+    if not torch.cuda.is_available():
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        keep_freed_memory()  # as training does
+    before = resident_mib()
+    reset_peak()
+    train(run_of(case), 2)
+    return peak_mib() - before
+
+
+def in_own_process(measure: str, case: Case) -> float:
+    """allocated(case) or resident(case), in a process that has done nothing else."""
+    command = [sys.executable, "-m", "benchmarks.memory_estimate", measure, json.dumps(asdict(case))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{case}: status {done.returncode}\n{done.stderr[-3000:]}")
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def row(case: Case) -> dict[str, Any]:
+    """A line of the table; memory in MiB."""
+    estimate = estimate_memory(run_of(case))
+    measured = in_own_process("allocated", case)
+    return {
+        "model": case.size,
+        "tokens": case.length,
+        "precision": case.precision,
+        "loss": case.loss,
+        "recompute": "full" if case.recompute else "none",
+        **{name: round(value / MIB) for name, value in asdict(estimate).items()},
+        "estimate": round(estimate.total / MIB),
+        "measured": round(measured),
+        RATIO: round(estimate.total / MIB / measured, 3),
+        "resident": round(in_own_process("resident", case)),
+    }
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a toy model")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write")
+    parser.add_argument("one", nargs="*", help=argparse.SUPPRESS)  # what in_own_process asks of its process
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Measures and writes the results."""
+    args = parse(arguments)
+    if args.one:
+        measure, case = args.one
+        print({"allocated": allocated, "resident": resident}[measure](Case(**json.loads(case))))
+        return []
+    rows = []
+    for case in cases(args):
+        rows.append(row(case))
+        print(rows[-1], flush=True)
+    within = sum(abs(line[RATIO] - 1) <= TOLERANCE for line in rows)
+    verdict = f"{within} of {len(rows)} estimates are within {TOLERANCE:.0%} of the measured peak."
+    return write_results(
+        "memory_estimate-quick" if args.quick else "memory_estimate",
+        hardware(args.device),
+        rows,
+        verdict,
+        notes=[
+            "Memory in MiB. measured: tensors. resident: growth of the process, allocator's gaps included."
+        ],
+        folder=args.results,
+    )
+
+
+if __name__ == "__main__":
+    main()
