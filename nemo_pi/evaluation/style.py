@@ -20,8 +20,8 @@ from nemo_pi.evaluation.spread import spread
 INK, QUIET, FAINT, BAND = "#222222", "#6b6b6b", "#e4e4e4", "#f5f3ea"
 # A dark grey for the first row, usually the base model, then hues near those of Okabe and Ito, darkened until
 # bold text in them has a contrast of 3 to 1 with white. They stay apart for colour-blind readers, too.
-COLOURS = ("#4d4d4d", "#b5850b", "#0072b2", "#c8401f", "#008f68", "#b8568f", "#2f93cc")
-MARKERS = ("s", "^", "o", "D", "v", "P", "X")
+COLOURS = ("#4d4d4d", "#b5850b", "#0072b2", "#c8401f", "#008f68", "#b8568f", "#6a3dc8", "#6b2d00")
+MARKERS = ("s", "^", "o", "D", "v", "P", "X", "<")
 LABEL_SIZE = 9.0
 
 _SETTINGS = {
