@@ -56,6 +56,8 @@ def train(method: Method, data: Prepared, folder: Path, steps: int) -> Path:
         script = ROOT / "examples" / "extend_context.py"
         command = [sys.executable, str(script), *overrides(method, data, folder, steps)]
         subprocess.run(command, cwd=ROOT, check=True)
+    if not exported.exists():  # a run that is asked to stop saves and ends without an error
+        raise SystemExit("Training was stopped; start again to go on from its checkpoint.")
     return exported
 
 
