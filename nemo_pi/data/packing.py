@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from nemo_pi.data.documents import DocumentReader
 from nemo_pi.data.order import Key, PerEpoch, permutation
-from nemo_pi.data.samples import Sample, SampleRules, as_sample
+from nemo_pi.data.samples import Sample, SampleRules, SampleStream, as_sample
 from nemo_pi.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -135,7 +134,7 @@ class PackedOrder(PerEpoch[PackedEpoch]):
         return PackedEpoch(falling[self._by_row], self._starts, rows_R)
 
 
-class PackedDataset(Dataset[Sample]):
+class PackedDataset(SampleStream):
     """Endless, shuffled rows of S tokens, packed with documents of one corpus.
 
     Attention is confined to each document and positions begin again with it. Padding is a document of its
@@ -148,6 +147,8 @@ class PackedDataset(Dataset[Sample]):
         key: names the stream: (seed, split, corpus).
         rules: positions, and eod_mask_loss; its other rules are for unpacked text.
     """
+
+    order: PackedOrder
 
     def __init__(
         self,
@@ -162,17 +163,6 @@ class PackedDataset(Dataset[Sample]):
         self.reader = DocumentReader(indexed, documents)
         self.cut = cut(self.reader.lengths, seq_length)
         self.order = PackedOrder(self.cut.lengths_P, seq_length, key, name=str(indexed.path_prefix))
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Number of rows in one pass over the documents."""
-        return self.order.samples_per_epoch
-
-    def __len__(self) -> int:
-        return self.samples_per_epoch
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample(index)
 
     def sample(self, index: int) -> Sample:
         """Sample `index`."""

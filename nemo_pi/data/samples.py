@@ -5,8 +5,9 @@ Shape legend: S tokens of a sample.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nemo_pi.data.documents import DocumentReader
-from nemo_pi.data.order import Epoch, EpochOrder, Key, generator
+from nemo_pi.data.order import Epoch, EpochOrder, Key, PerEpoch, generator
 from nemo_pi.data.pose import draw_chunks
 from nemo_pi.data.positions import PlainPositions, PositionMaker
 from nemo_pi.errors import DataError
@@ -29,15 +30,26 @@ Sample = dict[str, Tensor]
 _RELEASED_REACH = 5
 
 
-class SampleStream(Protocol):
+class SampleStream(Dataset[Sample], ABC):
     """An endless stream of samples; sample i is a function of the stream's key and i alone."""
+
+    order: PerEpoch[Any]
+    """What each epoch of the stream reads."""
 
     @property
     def samples_per_epoch(self) -> int:
         """Samples in one pass over the documents."""
+        return self.order.samples_per_epoch
 
+    @abstractmethod
     def sample(self, index: int) -> Sample:
         """Sample `index`, for any index >= 0."""
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample(index)
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class SampleRules:
     """The end-of-document id; needed by `eod_mask_loss` only."""
 
 
-class SampleDataset(Dataset[Sample]):
+class SampleDataset(SampleStream):
     """Endless, shuffled samples of S tokens from some documents of one corpus.
 
     Sample i is a function of (key, i) alone. Indices beyond the first epoch go on in the next.
@@ -70,6 +82,8 @@ class SampleDataset(Dataset[Sample]):
         key: names the stream: (seed, split, corpus).
         rules: how a window becomes a sample.
     """
+
+    order: EpochOrder
 
     def __init__(
         self,
@@ -85,17 +99,6 @@ class SampleDataset(Dataset[Sample]):
         self.order = EpochOrder(self.reader.lengths, seq_length, key, name=str(indexed.path_prefix))
         if rules.moved_text is not None:
             _check_source(str(indexed.path_prefix), int(self.reader.lengths.sum()), rules.moved_text)
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Number of samples in one pass over the documents."""
-        return self.order.samples_per_epoch
-
-    def __len__(self) -> int:
-        return self.samples_per_epoch
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample(index)
 
     def sample(self, index: int) -> Sample:
         """Sample `index`."""
