@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.hf_config_write import check_exportable
 from nemo_pi.checkpoint.hf_target import check_target
 from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
@@ -17,7 +18,7 @@ from nemo_pi.training.settings import engine_settings
 
 
 def check_before_training(run: ResolvedRun) -> None:
-    """Looks at backends, the export's folder and the data, cheapest first.
+    """Looks at backends, whether and where the model can be exported, and the data, cheapest first.
 
     Raises:
         BackendUnavailableError, CheckpointError, DataError: what training would stop at later.
@@ -25,6 +26,7 @@ def check_before_training(run: ResolvedRun) -> None:
     settings = engine_settings(run)
     check_backends(settings.extension, settings.layout, settings.build)
     if run.export.hf_path is not None:
+        check_exportable(run.extension)
         check_target(Path(run.export.hf_path))
     check_data(run)
 

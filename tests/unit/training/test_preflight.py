@@ -33,6 +33,14 @@ def test_a_kernel_that_cannot_run(inputs: Path, tmp_path: Path) -> None:
         check_before_training(run)
 
 
+def test_positions_that_hugging_face_cannot_compute(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path / "logs")
+    run = replace(run, extension=replace(run.extension, rotary_percent=0.5))
+    check_before_training(run)
+    with pytest.raises(CheckpointError, match="rotary_percentage"):
+        check_before_training(replace(run, export=replace(run.export, hf_path=str(tmp_path / "hf"))))
+
+
 def test_an_export_folder_in_use(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     run = resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path))
