@@ -23,17 +23,13 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def launched_world_size(devices: int, num_nodes: int) -> int:
-    """Ranks of this launch: what the launcher says (torchrun, Slurm), else devices × nodes.
+def launched_world_size() -> int:
+    """Ranks that ensure_process_group joins: torchrun's WORLD_SIZE, 1 without a launcher.
 
-    Args:
-        devices: trainer.devices, ranks per node.
-        num_nodes: trainer.num_nodes.
+    Slurm's own variables do not count: they also stand in the shell of an allocation, where one process is
+    started by hand.
     """
-    for variable in ("WORLD_SIZE", "SLURM_NTASKS"):
-        if os.environ.get(variable, "").isdigit():
-            return int(os.environ[variable])
-    return devices * num_nodes
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def ensure_process_group() -> None:

@@ -103,7 +103,7 @@ def choose_backend(model: Path, request: str, world_size: int) -> str:
 def open_scorer(model: Path, args: argparse.Namespace) -> tuple[Scorer, int]:
     """What rates the model's tokens, and how many replicas share the windows."""
     dtype = getattr(torch, args.dtype)
-    world_size = groups.launched_world_size(1, 1)
+    world_size = groups.launched_world_size()
     if choose_backend(model, args.backend, world_size) == "transformers":
         _say(f"{model.name}: scored by transformers")
         return HuggingFaceScorer(model, dtype=dtype), 1
@@ -145,7 +145,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     """Measures every model and reports; every launched rank calls it."""
     args = parse(description, arguments)
     for model in args.models:
-        choose_backend(model, args.backend, groups.launched_world_size(1, 1))
+        choose_backend(model, args.backend, groups.launched_world_size())
     rows = [measure(model, args) for model in args.models]
     if groups.is_global_zero():
         files = write_report(rows, args.results)

@@ -87,4 +87,4 @@ def layout_of(args: argparse.Namespace, shape: ModelShape) -> ParallelLayout:
         ConfigError: a size that does not divide the model or the ranks.
     """
     sizes = {name: getattr(args, name) for name in LAYOUT_FLAGS if hasattr(args, name)}
-    return resolve_layout(ModelConfig(**sizes), shape, groups.launched_world_size(1, 1))
+    return resolve_layout(ModelConfig(**sizes), shape, groups.launched_world_size())
