@@ -8,9 +8,9 @@ from nemo_pi.arch.shape import ModelShape
 from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.config.rescaling import keep_scaled
 from nemo_pi.config.schema import ModelConfig
-from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.spec import METHODS, ContextExtension
+from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.validation import check_method
 
 # YAML key → field of ContextExtension and its value where neither YAML nor checkpoint says.
 _ROTARY_KEYS: dict[str, tuple[str, Any]] = {
@@ -30,7 +30,7 @@ def resolve_extension(
     counts from the original window, scalings are never multiplied.
     """
     method, factor = _method_and_factor(model)
-    check_choice("model.pos_scaling_type", method, METHODS)
+    check_method(method)
     if summary is not None and summary.extension.is_scaled and not model.allow_rescaling:
         return keep_scaled(model, method, factor, summary), summary.window_source
     original, source = _original_window(model, factor, summary)

@@ -70,6 +70,7 @@ def test_factor_that_disagrees_with_the_windows_shows_both_numbers() -> None:
         ({"seq_len_interpolation_factor": 0.5}, "seq_len_interpolation_factor", "2, its inverse"),
         ({"max_position_embeddings": 256}, "max_position_embeddings", "512"),
         ({"pos_scaling_type": "lineal"}, "pos_scaling_type", "linear"),
+        ({"pos_scaling_type": "pi"}, "pos_scaling_type", "did you mean 'linear'"),
         ({"pos_scaling_type": "none", "pos_scaling_factor": 8.0}, "pos_scaling_factor", "linear"),
         (
             {"pos_scaling_factor": 8.0, "seq_len_interpolation_factor": 8.0},
