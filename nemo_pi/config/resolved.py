@@ -103,11 +103,6 @@ class ResolvedRun:
     """Arguments for NeMo's exp_manager: checked names; values as given."""
 
     @property
-    def starts_from(self) -> str | None:
-        """Path of the checkpoint the run starts from, or None."""
-        return None if self.checkpoint is None else str(self.checkpoint.path)
-
-    @property
     def compute_dtype(self) -> torch.dtype:
         """Dtype of weights and activations; 16-bit weights have fp32 main copies in the optimizer."""
         kind = self.precision.split("-")[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.passkey import PasskeyPlan, passkey_retrieval
-from nemo_pi.evaluation.passkey_text import TextTokenizer, passkey_document, shortest_length
+from nemo_pi.evaluation.passkey_text import TextTokenizer, passkey_document, required_bos, shortest_length
 from nemo_pi.evaluation.perplexity import PerplexityPlan, Progress, run_plan
 from nemo_pi.evaluation.row import EvaluationRow
 from nemo_pi.evaluation.scorer import Scorer
@@ -107,7 +107,7 @@ def evaluate(
         ConfigError: settings that contradict each other or the tokenizer.
         Both come before anything is computed.
     """
-    bos_id = _bos_id(tokenizer) if settings.add_bos else None
+    bos_id = required_bos(tokenizer) if settings.add_bos else None
     text_plan = _perplexity_plan(documents, settings, bos_id) if settings.measure_perplexity else None
     key_plan = _passkey_plan(tokenizer, settings) if settings.measure_passkey else None
     text_tokens = text_plan.num_tokens if text_plan else 0
@@ -156,17 +156,6 @@ def _passkey_plan(tokenizer: TextTokenizer, settings: EvaluationSettings) -> Pas
     for depth in plan.depths:  # so that what cannot be built stops here, not after minutes of perplexity
         passkey_document(tokenizer, plan.lengths[0], 0, seed=plan.seed, depth=depth, bos=plan.bos)
     return plan
-
-
-def _bos_id(tokenizer: TextTokenizer) -> int:
-    if tokenizer.bos_id is None:
-        raise ConfigError(
-            "add_bos",
-            required="a tokenizer with a beginning-of-text token",
-            given="none",
-            mend="set it to false",
-        )
-    return tokenizer.bos_id
 
 
 def _within(progress: Progress | None, before: int, total: int) -> Progress | None:

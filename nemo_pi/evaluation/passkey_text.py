@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,8 +37,7 @@ NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
 
 _CYCLE = " ".join(SENTENCES)
-# What may stand in front of the first whole sentence: ends of the cycle, whole words first, then any
-# character.
+# What may stand before the first whole sentence: ends of the cycle, whole words first, then any character.
 _WORD_ENDS = tuple(_CYCLE.split(" ", n)[n] for n in range(_CYCLE.count(" "), 0, -1))
 _ENDS = ("", *_WORD_ENDS, *(_CYCLE[-n:] for n in range(1, len(_CYCLE))))
 
@@ -56,13 +55,16 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class PasskeyDocument:
-    """A document whose last tokens are the answer; `token_ids` has exactly the wanted length, answer
-    included."""
+    """A document whose last tokens are the answer."""
 
     text: str
+    """All of it, the answer included."""
     token_ids: tuple[int, ...]
+    """Its tokens: exactly as many as were asked for, answer and beginning-of-text token included."""
     num_answer_tokens: int
+    """How many of them, at the end, are the answer."""
     key: str
+    """The five digits."""
     depth: float
     """Where the passkey lies in the filler: 0 right after the instruction, 1 right before the question."""
 
@@ -76,8 +78,7 @@ def passkey_document(
     depth: float | None = None,
     bos: bool = False,
 ) -> PasskeyDocument:
-    """Return the document of one trial: a pure function of (seed, length, trial), given tokenizer, depth and
-    bos.
+    """The document of one trial: a pure function of (seed, length, trial) and of what else is given.
 
     Args:
         tokenizer: whose tokens are counted.
@@ -94,17 +95,33 @@ def passkey_document(
     """
     # random() of a text seed is the same on every machine and Python version, and across processes.
     rng = random.Random(f"passkey/{seed}/{length}/{trial}")
-    return _draw(rng, tokenizer, length, depth, bos)
+    key, random_depth = f"{int(rng.random() * 100_000):05}", rng.random()
+    depth = random_depth if depth is None else depth
+    if not 0 <= depth <= 1:
+        raise ConfigError(
+            "depth", required="from 0 (beginning) to 1 (end)", given=depth, mend="give e.g. 0.5"
+        )
+    prefix = [required_bos(tokenizer)] if bos else []
+    text = _fit(key, depth, tokenizer, length - len(prefix))
+    token_ids = tokenizer.encode(text)
+    num_shared = _common_prefix(token_ids, tokenizer.encode(text.removesuffix(f" {key}")))
+    return PasskeyDocument(text, (*prefix, *token_ids), len(token_ids) - num_shared, key, depth)
 
 
-def passkey_documents(rng: random.Random, tokenizer: TextTokenizer, lengths: Iterable[int]) -> Iterator[str]:
-    """Yield one text per length, answer included, with random keys and depths: to be mixed into training
-    data.
+def required_bos(tokenizer: TextTokenizer) -> int:
+    """The token that begins a text.
 
-    Each text encodes to exactly its length in tokens, before any end-of-document token. `lengths` may be
-    endless.
+    Raises:
+        ConfigError: the tokenizer has none.
     """
-    return (_draw(rng, tokenizer, length, None, False).text for length in lengths)
+    if tokenizer.bos_id is None:
+        raise ConfigError(
+            "add_bos",
+            required="a tokenizer with a beginning-of-text token",
+            given="none",
+            mend="set it to false",
+        )
+    return tokenizer.bos_id
 
 
 def shortest_length(tokenizer: TextTokenizer, bos: bool = False) -> int:
@@ -113,22 +130,6 @@ def shortest_length(tokenizer: TextTokenizer, bos: bool = False) -> int:
     bare = max(len(tokenizer.encode(_build(key, 0, 0))) for key in keys)
     # Keys of mixed digits may take more tokens than those of one digit, at most one per digit and mention.
     return bare + 15 + len(tokenizer.encode(_CYCLE)) + bos
-
-
-def _draw(
-    rng: random.Random, tokenizer: TextTokenizer, length: int, depth: float | None, bos: bool
-) -> PasskeyDocument:
-    key, random_depth = f"{int(rng.random() * 100_000):05}", rng.random()
-    depth = random_depth if depth is None else depth
-    if not 0 <= depth <= 1:
-        raise ConfigError(
-            "depth", required="from 0 (beginning) to 1 (end)", given=depth, mend="give e.g. 0.5"
-        )
-    prefix = _bos(tokenizer) if bos else []
-    text = _fit(key, depth, tokenizer, length - len(prefix))
-    token_ids = tokenizer.encode(text)
-    num_shared = _common_prefix(token_ids, tokenizer.encode(text.removesuffix(f" {key}")))
-    return PasskeyDocument(text, (*prefix, *token_ids), len(token_ids) - num_shared, key, depth)
 
 
 def _build(key: str, before: int, after: int, ragged: str = "") -> str:
@@ -154,8 +155,7 @@ def _fit(key: str, depth: float, tokenizer: TextTokenizer, length: int) -> str:
     for num_sentences in range(most, max(most - len(SENTENCES), -1), -1):
         before, after = split(num_sentences)
         missing = length - count(before, after)
-        # The filler's first words cost the same tokens in a short text, unless the tokenizer looks far
-        # around.
+        # The filler's first words cost the same tokens in a short text, unless the tokenizer looks far.
         short = min(before, len(SENTENCES)), min(after, len(SENTENCES))
         bare = count(*short)
         for ragged in _ENDS:
@@ -178,17 +178,6 @@ def _most_sentences(count: Callable[[int], int], length: int) -> int:
 
 def _cannot_fit(length: int, required: str) -> DataError:
     return DataError("passkey length", required=required, given=length, mend="choose another length")
-
-
-def _bos(tokenizer: TextTokenizer) -> list[int]:
-    if tokenizer.bos_id is None:
-        raise ConfigError(
-            "add_bos",
-            required="a tokenizer with a beginning-of-text token",
-            given="none",
-            mend="set it to false",
-        )
-    return [tokenizer.bos_id]
 
 
 def _common_prefix(first: list[int], second: list[int]) -> int:

@@ -27,11 +27,6 @@ class RotaryNeeds:
     tempered: bool = False
     """Whether cosines and sines carry an attention temperature (YaRN's, LongRoPE's)."""
 
-    @property
-    def is_partial(self) -> bool:
-        """Whether some channels pass through unrotated."""
-        return self.rotary_dim is not None and self.rotary_dim != self.head_dim
-
 
 def rotary_needs(extension: ContextExtension, dtype: torch.dtype) -> RotaryNeeds:
     """What a model with this extension asks, computing in `dtype` on this machine."""

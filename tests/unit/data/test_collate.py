@@ -8,16 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nemo_pi.data.collate import collate, trim_cu_seqlens
+from nemo_pi.data.collate import collate
 from nemo_pi.data.datasets import build_datasets
 from nemo_pi.data.sampler import ConsecutiveSampler
-
-
-def test_trim_cu_seqlens() -> None:
-    padded = torch.tensor([0, 3, 7, 8, 8, 8, 8, 8, 8], dtype=torch.int32)
-    assert trim_cu_seqlens(padded).tolist() == [0, 3, 7, 8]
-    assert trim_cu_seqlens(torch.tensor([0, 8, 8], dtype=torch.int32)).tolist() == [0, 8]
-    assert trim_cu_seqlens(torch.arange(9)).tolist() == list(range(9))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from nemo_pi.evaluation.passkey_text import (
     QUESTION,
     SENTENCES,
     passkey_document,
-    passkey_documents,
     shortest_length,
 )
 
@@ -127,15 +125,3 @@ def test_impossible_requests_are_refused(byte_tokenizer: Any) -> None:
     for depth in (-0.1, 1.1, float("nan")):
         with pytest.raises(ConfigError, match="depth"):
             passkey_document(byte_tokenizer, 500, 0, seed=0, depth=depth)
-
-
-def test_training_documents_have_their_lengths_and_vary(tokenizer: Any) -> None:
-    lengths = [500, 600, 500, 700]
-    texts = list(passkey_documents(random.Random(3), tokenizer, lengths))
-    assert [len(tokenizer.encode(text)) for text in texts] == lengths
-    assert texts == list(passkey_documents(random.Random(3), tokenizer, lengths))
-    assert len({text[-5:] for text in texts}) == 4
-    for text in texts:
-        assert text.split("The pass key is ")[1].startswith(text[-5:])
-    endless = passkey_documents(random.Random(3), tokenizer, itertools.repeat(500))
-    assert [next(endless), next(endless)] != [texts[0], texts[0]]

@@ -23,8 +23,3 @@ def test_needs_follow_the_extension() -> None:
 def test_temperature_is_seen(method: str, tempered: bool) -> None:
     spec = make_spec(method, original_window=64, target_window=256, head_dim=16)
     assert rotary_needs(spec, torch.float32).tempered is tempered
-
-
-def test_partial_rotary() -> None:
-    assert RotaryNeeds(64, 32).is_partial
-    assert not RotaryNeeds(64, 64).is_partial and not RotaryNeeds(64).is_partial
