@@ -120,6 +120,8 @@ def alternate(
         Seconds of each run by name, in the order of the rounds, so that ratio() can pair them.
     """
     names = list(contestants)
+    if not names:
+        return {}
     for _ in range(warmup):
         for name in names:
             contestants[name]()
@@ -167,8 +169,11 @@ def write_results(
     raw: Any = None,
     plot: Callable[[Path], object] | None = None,
     folder: Path = RESULTS,
+    unfinished: str = "",
 ) -> list[Path]:
     """Writes DATE-NAME-HARDWARE.json, .md and, where `plot` draws one, .png; prints the table and verdict.
+
+    Called after every point, so that a run that is stopped leaves what it measured.
 
     Args:
         name: of the benchmark.
@@ -179,12 +184,14 @@ def write_results(
         raw: everything measured, for the JSON file.
         plot: draws into the path it is given.
         folder: where the files go.
+        unfinished: what is still to be measured, for the notes; nothing is printed then.
 
     Returns:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{date.today().isoformat()}-{name}-{machine.slug}"
+    stem = _stem(name, machine)
+    notes = [*notes, *([f"Not finished: {unfinished}."] if unfinished else [])]
     record = {
         "benchmark": name,
         "date": date.today().isoformat(),
@@ -199,13 +206,37 @@ def write_results(
     if plot is not None:
         plot(image)
         written.append(image)
-    data.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _replace(data, json.dumps(record, indent=1) + "\n")
     lines = [f"# {name}: {machine.name}", "", _header(machine), "", markdown_table(rows), "", verdict, ""]
     lines += [f"- {note}" for note in notes] + ([""] if notes else [])
     lines += [f"![{name}]({image.name})", ""] if plot is not None else []
-    text.write_text("\n".join(lines), encoding="utf-8")
-    print(markdown_table(rows), *notes, verdict, sep="\n")
+    _replace(text, "\n".join(lines))
+    if not unfinished:
+        print(markdown_table(rows), *notes, verdict, sep="\n", flush=True)
     return written
+
+
+def earlier_today(name: str, machine: Hardware, folder: Path = RESULTS) -> Any:
+    """`raw` of the result file that write_results wrote today on this machine; None where there is none."""
+    path = folder / f"{_stem(name, machine)}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["raw"] if path.exists() else None
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line, for a note about who did not take part."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _stem(name: str, machine: Hardware) -> str:
+    return f"{date.today().isoformat()}-{name}-{machine.slug}"
+
+
+def _replace(path: Path, text: str) -> None:
+    """All of it or nothing: a run may be stopped while it writes."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 def _header(machine: Hardware) -> str:

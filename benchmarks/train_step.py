@@ -5,7 +5,8 @@
     python -m benchmarks.train_step --quick            a few seconds, to see that it runs
 
 nemo_pi runs as its users run it (Lightning's Trainer, indexed data); `engine` is the same without Lightning.
-Every contestant has a process of its own. They must agree on the loss before their times count.
+Every contestant has a process of its own. They must agree on the loss before their times count. The result
+files are written anew after every point; a run that was stopped goes on with --resume on the same day.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, hardware, write_results
-from benchmarks.training.checks import check_same_work
+from benchmarks.harness import RESULTS, Hardware, earlier_today, hardware, write_results
+from benchmarks.training.checks import disqualify_other_work
 from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds, steps_seconds
 from benchmarks.training.job import Job
 from benchmarks.training.material import make_material
 from benchmarks.training.race import Outcome, missing_package, race
 from benchmarks.training.sizes import SIZES
-from benchmarks.training.step_report import OURS, Key, draw, facts, table, verdict
+from benchmarks.training.step_report import OURS, Results, draw, facts, table, verdict
 from benchmarks.training.worker import MODULES
+from nemo_pi.training.throughput import training_flops_per_token
 
 DEFAULT = ("transformers", OURS, "trainer", "litgpt")
+# On a CPU, by the operations of a step at most: measured and unmeasured steps.
+_STEPS = {1e11: (7, 2), 2.5e11: (4, 1), 6e11: (3, 1), float("inf"): (2, 1)}
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a toy model and two rounds")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: what fits into six minutes")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: what fits into eight minutes")
     parser.add_argument("--lengths", nargs="+", type=int, help="tokens of a sample, for all --sizes")
     parser.add_argument("--contestants", nargs="+", choices=MODULES, help=f"default: {' '.join(DEFAULT)}")
-    parser.add_argument("--rounds", type=int, help="default: 7, fewer where a sample is long")
+    parser.add_argument("--rounds", type=int, help="default: 7, fewer where a step is long")
+    parser.add_argument("--resume", action="store_true", help="keep the points that were measured today")
     parser.add_argument("--no-recompute", action="store_true", help="on a GPU, keep all activations")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write")
     return parser.parse_args(arguments)
@@ -65,15 +70,16 @@ def cells(args: argparse.Namespace) -> list[Cell]:
         wanted = [("llama-7b", 1024 * k) for k in (4, 8, 16, 32, 64)]
     else:
         wanted = [("4x256", 1024 * k) for k in (1, 4, 16)] + [("8x512", 1024 * k) for k in (1, 4)]
-    return [Cell(size, length, *_rounds(args, length)) for size, length in wanted]
+    return [Cell(size, length, *_rounds(args, size, length)) for size, length in wanted]
 
 
-def _rounds(args: argparse.Namespace, length: int) -> tuple[int, int]:
-    """Measured and unmeasured steps."""
+def _rounds(args: argparse.Namespace, size: str, length: int) -> tuple[int, int]:
+    """Measured and unmeasured steps: as many as fit into eight minutes in all, but two at least."""
     if args.device == "cuda":
         return args.rounds or 2, 2
-    default = 2 if args.quick or length > 8192 else 5 if length > 2048 else 7
-    return args.rounds or default, 2 if length <= 2048 else 1
+    flops = training_flops_per_token(SIZES[size].shape, length) * length
+    default, warmup = next(steps for most, steps in _STEPS.items() if flops <= most)
+    return args.rounds or (2 if args.quick else default), warmup
 
 
 def contestants(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -87,7 +93,7 @@ def contestants(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def measure(cell: Cell, names: Sequence[str], folder: Path, args: argparse.Namespace) -> dict[str, Outcome]:
-    """Races all contestants and checks that they did the same work."""
+    """Races all contestants; whoever did other work does not count."""
     on_gpu = args.device == "cuda"
     job = partial(
         Job,
@@ -99,7 +105,7 @@ def measure(cell: Cell, names: Sequence[str], folder: Path, args: argparse.Names
         recompute=on_gpu and not args.no_recompute,
     )
     outcomes = race({name: job(name) for name in names}, cell.rounds, cell.warmup, in_turn=on_gpu)
-    first, later = check_same_work(outcomes, bf16=on_gpu)
+    first, later = disqualify_other_work(outcomes, bf16=on_gpu)
     print(
         f"{cell.size} at {cell.length:,} tokens: losses differ by {first:.1e} at step 0, {later:.1e} later.",
         flush=True,
@@ -118,31 +124,58 @@ def estimate(wanted: Sequence[Cell], names: Sequence[str], device: str) -> float
     return racing + len(wanted) * loading_seconds(len(names)) + loading_seconds(1)
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Path]:
-    """Measures and writes the results."""
-    args = parse(arguments)
-    wanted = cells(args)
-    names, notes = contestants(args)
-    machine = hardware(args.device)
-    announce("train_step", estimate(wanted, names, args.device))
-    results: dict[Key, dict[str, Outcome]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for size in dict.fromkeys(cell.size for cell in wanted):
-            make_material(size, Path(scratch) / size, [one.length for one in wanted if one.size == size])
-        for cell in wanted:
-            folder = Path(scratch) / cell.size
-            results[cell.size, cell.length] = measure(cell, names, folder, args)
-    notes += facts(args.device, results)
+def kept(
+    args: argparse.Namespace, machine: Hardware, wanted: Sequence[Cell], names: Sequence[str]
+) -> Results:
+    """The points that need not be measured again: all of `names` ran there today."""
+    raw = (earlier_today(_name(args), machine, args.results) or {}) if args.resume else {}
+    found = {}
+    for cell in wanted:
+        outcomes = {name: Outcome(**one) for name, one in raw.get(f"{cell.size} {cell.length}", {}).items()}
+        if all(name in outcomes and outcomes[name].seconds for name in names):
+            found[cell.size, cell.length] = outcomes
+    return found
+
+
+def write(
+    args: argparse.Namespace, machine: Hardware, results: Results, notes: Sequence[str], remaining: int
+) -> list[Path]:
+    """Writes what has been measured until now."""
     return write_results(
-        "train_step-quick" if args.quick else "train_step",
+        _name(args),
         machine,
         table(results),
         verdict(results),
-        notes=notes,
+        notes=[*notes, *facts(args.device, results)],
         raw={f"{size} {n}": {k: vars(v) for k, v in r.items()} for (size, n), r in results.items()},
         plot=partial(draw, results),
         folder=args.results,
+        unfinished=f"{remaining} more sizes and lengths" if remaining else "",
     )
+
+
+def _name(args: argparse.Namespace) -> str:
+    return "train_step-quick" if args.quick else "train_step"
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Measures and writes the results."""
+    args = parse(arguments)
+    names, notes = contestants(args)
+    machine = hardware(args.device)
+    everything = cells(args)
+    results = dict(kept(args, machine, everything, names))
+    wanted = [cell for cell in everything if (cell.size, cell.length) not in results]
+    announce("train_step", estimate(wanted, names, args.device))
+    with tempfile.TemporaryDirectory() as scratch:
+        for size in dict.fromkeys(cell.size for cell in wanted):
+            make_material(size, Path(scratch) / size, [one.length for one in wanted if one.size == size])
+        for number, cell in enumerate(wanted, start=1):
+            folder = Path(scratch) / cell.size
+            results[cell.size, cell.length] = measure(cell, names, folder, args)
+            if number < len(wanted):
+                write(args, machine, results, notes, len(wanted) - number)
+    return write(args, machine, results, notes, remaining=0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -11,7 +12,7 @@ from benchmarks.training.sizes import Size
 from nemo_pi.training.throughput import training_flops_per_token
 
 # Of the speed of large matrix products, what a training step reaches; and what a process takes to load.
-_SHARE_OF_PEAK, _LOADING_SECONDS = 0.45, 6.0
+_SHARE_OF_PEAK, _LOADING_SECONDS = 0.66, 5.0
 _SIDE = 1024
 
 
@@ -36,5 +37,5 @@ def loading_seconds(processes: int) -> float:
 
 
 def announce(what: str, seconds: float) -> None:
-    """Prints the estimate."""
-    print(f"{what}: about {max(1, round(seconds / 60))} min on an idle machine.", flush=True)
+    """Prints the estimate, in whole minutes from above."""
+    print(f"{what}: about {math.ceil(seconds / 60)} min on an idle machine.", flush=True)

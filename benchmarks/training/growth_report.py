@@ -29,7 +29,8 @@ def table(found: Found, window: int) -> list[Row]:
     for way, outcomes in found.items():
         for target, outcome in outcomes.items():
             length = target if way == FULL else window
-            times = milliseconds_per_token(outcome, length).text(3) if outcome.seconds else outcome.failure
+            failed = (outcome.failure or "did not run").splitlines()[0]
+            times = milliseconds_per_token(outcome, length).text(3) if outcome.seconds else failed
             rows.append(
                 {
                     "way": way,
@@ -53,8 +54,10 @@ def flatness(pose: Mapping[int, Outcome], start: int = FLAT_FROM) -> tuple[float
 
 def verdict(found: Found, window: int) -> str:
     """One line: who was ahead at the longest full length, and whether PoSE is flat."""
-    longest, full = max((length, one) for length, one in found[FULL].items() if one.seconds)
-    targets = found[POSE]
+    lengths, targets = ({n: one for n, one in found[way].items() if one.seconds} for way in (FULL, POSE))
+    if not lengths or not targets:
+        return f"Nobody was ahead: {POSE if lengths else FULL} did not run."
+    longest, full = max(lengths.items(), key=lambda item: item[0])
     pose = targets[min(targets, key=lambda target: abs(target - longest))]
     times = [spread(one.seconds).median / n for one, n in ((full, longest), (pose, window))]
     start = min(FLAT_FROM, max(targets))
@@ -69,6 +72,16 @@ def verdict(found: Found, window: int) -> str:
     )
 
 
+def failures(found: Found) -> list[str]:
+    """Notes on who did not finish."""
+    return [
+        f"Failed: {way}, {target:,}: {' '.join(one.failure.split())[-500:]}"
+        for way, outcomes in found.items()
+        for target, one in outcomes.items()
+        if one.failure
+    ]
+
+
 def draw(found: Found, window: int, path: Path) -> Path:
     """Time and memory per token against the window."""
     times, peaks = [], []
@@ -78,6 +91,8 @@ def draw(found: Found, window: int, path: Path) -> Path:
             (target, milliseconds_per_token(one, target if way == FULL else window).median)
             for target, one in ran.items()
         ]
+        if not ran:
+            continue
         times.append(as_line(number, way, medians))
         peaks.append(as_line(number, way, [(target, one.peak_mib) for target, one in ran.items()]))
     panels = [Panel("milliseconds per token", times), Panel("peak memory (MiB)", peaks)]

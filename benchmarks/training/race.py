@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.machinery import PathFinder
 
 from benchmarks.harness import alternate
@@ -43,6 +44,10 @@ class Outcome:
         """Peak memory beyond what its imports take."""
         return self.peak_mib - self.imports_mib
 
+    def drop(self, failure: str) -> None:
+        """Forgets its times, and says why."""
+        self.seconds, self.failure = [], failure
+
     def add(self, session: Session) -> None:
         """Takes over what a session has seen."""
         self.losses = self.losses or session.losses
@@ -61,29 +66,40 @@ def missing_package(contestant: str) -> str | None:
 
 
 def race(jobs: Mapping[str, Job], rounds: int, warmup: int, *, in_turn: bool = False) -> dict[str, Outcome]:
-    """Measures `rounds` steps of each, after `warmup` unmeasured ones.
+    """Measures `rounds` steps of each, after `warmup` unmeasured ones. Whoever fails is left out and says why.
 
     Args:
         jobs: what each trains, by the name it is reported under.
         rounds: measured steps; with in_turn, turns of three steps, each in a new process.
         warmup: steps of a process that do not count.
         in_turn: hold one contestant in memory at a time.
-
-    Raises:
-        ContestantError: one of them failed, and they run together.
     """
     if in_turn:
         return _race_in_turn(jobs, rounds, warmup)
     outcomes = {name: Outcome() for name in jobs}
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(Session(job)) for name, job in jobs.items()}
-        for session in sessions.values():
-            session.wait_until_ready()
-        steps = {name: session.step for name, session in sessions.items()}
+        for name, session in sessions.items():
+            _attempt(session.wait_until_ready, outcomes[name])
+        steps = {
+            name: partial(_attempt, session.step, outcomes[name])
+            for name, session in sessions.items()
+            if not outcomes[name].failure
+        }
         for name, seconds in alternate(steps, rounds=rounds, warmup=warmup).items():
-            outcomes[name].seconds = seconds
             outcomes[name].add(sessions[name])
+            # Ratios pair rounds: a contestant that missed some has none.
+            outcomes[name].seconds = [] if outcomes[name].failure else seconds
     return outcomes
+
+
+def _attempt(work: Callable[[], object], outcome: Outcome) -> None:
+    """Does the work, unless the contestant has failed before; keeps the reason if it fails now."""
+    if not outcome.failure:
+        try:
+            work()
+        except ContestantError as error:
+            outcome.failure = str(error)
 
 
 def _race_in_turn(jobs: Mapping[str, Job], rounds: int, warmup: int) -> dict[str, Outcome]:

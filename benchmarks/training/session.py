@@ -30,6 +30,13 @@ def contestant_path(name: str) -> str:
     return os.pathsep.join([*found, str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
+def environment(job: Job) -> dict[str, str]:
+    """A contestant's environment. One that trains on the CPU sees no GPU, or libraries would take it."""
+    hidden = {} if job.on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    path = contestant_path(job.contestant)
+    return {**os.environ, **hidden, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+
+
 class Session:
     """A contestant that has been started; it loads while others do, and waits.
 
@@ -49,7 +56,7 @@ class Session:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, job.to_json()],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": contestant_path(job.contestant), "PYTHONWARNINGS": "ignore"},
+            env=environment(job),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

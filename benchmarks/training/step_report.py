@@ -35,11 +35,14 @@ def _measured(length: int, outcome: Outcome, ours: Outcome | None) -> dict[str, 
         "nemo_pi's ÷ its peak",
     )
     if not outcome.seconds:
-        return dict(zip(columns, (outcome.failure.splitlines()[0], "", "", "", ""), strict=True))
+        return dict(
+            zip(columns, ((outcome.failure or "did not run").splitlines()[0], "", "", "", ""), strict=True)
+        )
     speeds = spread(length / seconds for seconds in outcome.seconds)
     faster = share = ""
     if ours is not None and ours.seconds:
-        faster = ratio(outcome.seconds, ours.seconds).text(2)
+        both = min(len(outcome.seconds), len(ours.seconds))  # one may have run out of memory on the way
+        faster = ratio(outcome.seconds[:both], ours.seconds[:both]).text(2)
         share = f"{ours.peak_mib / outcome.peak_mib:.2f}"
     values = (speeds.text(0), faster, f"{outcome.peak_mib:.0f}", f"{outcome.work_mib:.0f}", share)
     return dict(zip(columns, values, strict=True))
@@ -81,10 +84,15 @@ def _lines(results: Results, size: str, value: Callable[[int, Outcome], float]) 
 def facts(device: str, results: Results) -> list[str]:
     """What a reader of the table has to know."""
     how = "bf16 over fp32 weights" if device == "cuda" else "fp32"
-    reasons = {one.failure for found in results.values() for one in found.values() if one.failure}
+    reasons = {
+        f"{size} at {length:,} tokens: {one.failure}"
+        for (size, length), found in results.items()
+        for one in found.values()
+        if one.failure
+    }
     return [
         f"{how}; a batch of one sample; AdamW (torch's fused one), gradients clipped to norm 1.",
         "nemo_pi runs under Lightning's Trainer on indexed data, without progress bar and logger.",
         "Speeds are medians with quartiles, ratios are taken round by round; peaks are of whole processes.",
-        *(f"Failed: {reason}" for reason in sorted(reasons)),
+        *(f"Failed: {' '.join(reason.split())[-500:]}" for reason in sorted(reasons)),
     ]

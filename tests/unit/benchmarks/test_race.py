@@ -30,7 +30,10 @@ def test_everybody_has_torch_and_transformers() -> None:
 
 @pytest.mark.slow
 def test_a_contestant_that_cannot_load_says_why(tmp_path: Path) -> None:
+    """Alone or among others, whose race goes on."""
     job = Job("transformers", str(tmp_path / "nothing"), "2x64", 64, 64)
+    race_of_two = race({"one": job, "two": job}, rounds=2, warmup=0)
     failed = race({"transformers": job}, rounds=2, warmup=0, in_turn=True)["transformers"]
-    assert failed.seconds == []
+    assert race_of_two["one"].failure.splitlines()[0] == failed.failure.splitlines()[0]
+    assert failed.seconds == race_of_two["two"].seconds == []
     assert failed.failure.startswith("transformers: it ended with status 1\n") and "nothing" in failed.failure

@@ -11,7 +11,7 @@ import torch
 from benchmarks import rope
 from benchmarks.rotary.contestants import CONTESTANTS
 from benchmarks.rotary.report import Measured, verdict
-from benchmarks.rotary.tasks import SHAPES, Inputs, in_projection, separate
+from benchmarks.rotary.tasks import SHAPES, Inputs, Rotate, in_projection, separate
 
 INPUTS = Inputs(SHAPES["llama-3-8b"], 8, "cpu", torch.float32)
 ON_CPU = ("nemo_pi torch", "nemo_pi reference", "transformers", "megatron-core")
@@ -27,12 +27,28 @@ def test_contestants_agree() -> None:
     assert set(ON_CPU) <= set(found.rotates) and set(found.rotates) | set(found.absent) == set(CONTESTANTS)
     if not torch.cuda.is_available():
         assert found.absent["nemo_pi triton"] in ("runs on GPUs only", "not installed")
-    rope.check_same_work(INPUTS, {name: found.rotates[name] for name in ON_CPU})
 
 
-def test_other_work_is_noticed() -> None:
-    with pytest.raises(AssertionError, match="idler is off by"):
-        rope.check_same_work(INPUTS, {"idler": lambda q, k: (q, k)})
+def test_whoever_fails_or_does_other_work_is_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(inputs: Inputs) -> Rotate:
+        raise RuntimeError("no such symbol\nin a library")
+
+    monkeypatch.setitem(CONTESTANTS, "broken", broken)
+    monkeypatch.setitem(CONTESTANTS, "idler", lambda inputs: lambda q, k: (q, k))
+    found = rope.field(INPUTS, ["broken", "idler", "nemo_pi torch"])
+    assert list(found.rotates) == ["nemo_pi torch"]
+    assert found.absent["broken"] == "RuntimeError: no such symbol"
+    assert "idler is off by" in found.absent["idler"]
+
+
+def test_whoever_fails_in_the_backward_pass_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = CONTESTANTS["nemo_pi reference"](INPUTS)
+    who = rope.Field({"no way back": lambda q, k: plain(q.detach(), k.detach()), "plain": plain}, {})
+    measured = rope.measure(INPUTS, separate(INPUTS), who, rope.parse(["--quick"]))
+    assert set(measured.seconds) == {"plain", "copy"}
+    assert who.absent["no way back"].startswith("q and k, 8 tokens: RuntimeError: ")
 
 
 @pytest.mark.parametrize("task", [separate, in_projection])
