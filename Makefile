@@ -55,11 +55,8 @@ bench-packages: $(STAMP) ## install what the benchmarks compare with
 	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) --no-deps --upgrade \
 		--target .bench/litgpt -r benchmarks/litgpt-packages.txt
 
-bench: $(STAMP) ## training steps beside other libraries', growth with the window, rotary kernels, a profile (about 20 minutes)
-	$(PY) -m benchmarks.train_step
-	$(PY) -m benchmarks.growth
-	$(PY) -m benchmarks.rope
-	$(PY) -m benchmarks.profile_step
+bench: $(STAMP) ## rotary kernels, loss, memory, growth, training steps and a profile beside other libraries (about 25 minutes)
+	$(PY) -m benchmarks
 
 # One worker takes tests/integration (they start ranks of their own), the other the unit tests.
 test: $(STAMP) ## all tests that this machine can run; skipped ones are printed with their reason

@@ -71,7 +71,7 @@ def plan(args: argparse.Namespace) -> Plan:
 
 
 def long_steps(wanted: Plan, length: int, device: str) -> tuple[int, int]:
-    """Measured and unmeasured steps of a long full length; a step of a minute on a CPU is no surprise twice."""
+    """Measured and unmeasured steps of a long full length; where a step takes a minute, one has to do."""
     if device == "cpu" and length > 16 * K:
         return 1, 0
     return min(wanted.rounds, 2), 1

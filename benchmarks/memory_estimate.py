@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness import RESULTS, hardware, write_results
+from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds, steps_seconds
+from benchmarks.training.figures import Bars, draw_bars
 from benchmarks.training.memory import MIB, peak_mib, reset_peak, resident_mib
 from benchmarks.training.sizes import SIZES
 from nemo_pi.config.load import resolve
@@ -73,6 +76,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
         Case("4x256", 4 * K, loss="full"),
         Case("8x512", 2 * K, recompute=True),
         Case("8x512", 2 * K, precision="bf16"),
+        Case("8x512", 2 * K, recompute=True, precision="bf16"),
     ]
 
 
@@ -159,6 +163,15 @@ def resident(case: Case) -> float:
     return peak_mib() - before
 
 
+def estimate(wanted: Sequence[Case], device: str) -> float:
+    """Seconds for all of it: three steps and two processes for each case."""
+    speed = gemm_flops_per_second() if device == "cpu" else 4e14
+    steps = sum(
+        (4 if one.recompute else 3) * steps_seconds(SIZES[one.size], one.length, 1, speed) for one in wanted
+    )
+    return steps + 2 * len(wanted) * loading_seconds(1)
+
+
 def in_own_process(measure: str, case: Case) -> float:
     """allocated(case) or resident(case), in a process that has done nothing else."""
     command = [sys.executable, "-m", "benchmarks.memory_estimate", measure, json.dumps(asdict(case))]
@@ -186,6 +199,36 @@ def row(case: Case) -> dict[str, Any]:
     }
 
 
+def attempt(case: Case) -> tuple[list[dict[str, Any]], str]:
+    """The line of a case, or why there is none."""
+    try:
+        return [row(case)], ""
+    except RuntimeError as error:
+        return [], f"Not measured: {' '.join(str(error).split())[-500:]}"
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """One line: how often estimate and measurement agree, and which of them is ahead where they do not."""
+    off = [line for line in rows if abs(line[RATIO] - 1) > TOLERANCE]
+    agree = f"{len(rows) - len(off)} of {len(rows)} estimates are within {TOLERANCE:.0%} of the measured peak"
+    ratios = [line[RATIO] for line in rows]
+    return f"{agree} (from {min(ratios):.2f} to {max(ratios):.2f} of it)." if rows else f"{agree}."
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Estimate, tensors and growth of the process of every run."""
+    labels = [
+        f"{line['model']}, {line['tokens']:,} tokens, {line['precision']}"
+        + (f", loss {line['loss']}" if line["loss"] != "auto" else "")
+        + (", recomputed" if line["recompute"] != "none" else "")
+        for line in rows
+    ]
+    names = ("estimate", "measured", "resident")
+    bars = Bars("MiB", labels, {name: [float(line[name]) for line in rows] for name in names})
+    subtitle = "a training step; measured: tensors; resident: growth of the process"
+    return draw_bars(path, "The plan's memory estimate beside the peak", subtitle, [bars] if rows else [])
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -203,22 +246,29 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         measure, case = args.one
         print({"allocated": allocated, "resident": resident}[measure](Case(**json.loads(case))))
         return []
-    rows = []
-    for case in cases(args):
-        rows.append(row(case))
-        print(rows[-1], flush=True)
-    within = sum(abs(line[RATIO] - 1) <= TOLERANCE for line in rows)
-    verdict = f"{within} of {len(rows)} estimates are within {TOLERANCE:.0%} of the measured peak."
-    return write_results(
-        "memory_estimate-quick" if args.quick else "memory_estimate",
-        hardware(args.device),
-        rows,
-        verdict,
-        notes=[
-            "Memory in MiB. measured: tensors. resident: growth of the process, allocator's gaps included."
-        ],
-        folder=args.results,
-    )
+    wanted = cases(args)
+    announce("memory_estimate", estimate(wanted, args.device))
+    rows: list[dict[str, Any]] = []
+    notes = ["Memory in MiB. measured: tensors. resident: growth of the process, allocator's gaps included."]
+    written: list[Path] = []
+    for number, case in enumerate(wanted, start=1):
+        found, why = attempt(case)
+        rows += found
+        notes += [why] if why else []
+        if rows:
+            written = write_results(
+                "memory_estimate-quick" if args.quick else "memory_estimate",
+                hardware(args.device),
+                rows,
+                verdict(rows),
+                notes=notes,
+                plot=partial(draw, rows),
+                folder=args.results,
+                unfinished=f"{len(wanted) - number} more runs" if number < len(wanted) else "",
+            )
+    if not rows:
+        raise SystemExit("\n".join(notes))
+    return written
 
 
 if __name__ == "__main__":

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS, Row, hardware, write_results
 from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds, steps_seconds
+from benchmarks.training.figures import Bars, draw_bars
 from benchmarks.training.job import Job
 from benchmarks.training.material import make_material
 from benchmarks.training.profiling import GEMM, KINDS
-from benchmarks.training.session import Session
+from benchmarks.training.session import ContestantError, Session
 from benchmarks.training.sizes import SIZES
 from nemo_pi.arch.shape import ModelShape
 
@@ -109,25 +111,41 @@ def longest_operators(found: Found) -> list[str]:
     return notes
 
 
-def profiled(jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
-    """The profile of each, from processes of their own: loaded together on a CPU, one by one on a GPU."""
-    found = {}
-    with ExitStack() as stack:
-        sessions: dict[str, Session] = {}
-        for name, job in jobs.items():
-            if not job.on_gpu:
-                sessions[name] = stack.enter_context(Session(job, PROFILING))
-        for session in sessions.values():
-            session.wait_until_ready()
-        for name, job in jobs.items():
-            found[name] = sessions[name].ask("step") if name in sessions else _profiled_alone(job)
-    return found
+def draw(found: Found, path: Path) -> Path:
+    """Milliseconds of a profiled step by kind, a panel for each size and length."""
+    panels = []
+    for (size, length), profiles in found.items():
+        kinds = [kind for kind in KINDS if any(one["kinds"][kind] > 0 for one in profiles.values())]
+        values = {name: [1e3 * one["kinds"][kind] for kind in kinds] for name, one in profiles.items()}
+        panels.append(Bars(f"{size}, {length:,} tokens: ms", kinds, values))
+    return draw_bars(path, "Where a training step's time goes", "self times under torch.profiler", panels)
 
 
-def _profiled_alone(job: Job) -> dict[str, Any]:
-    with Session(job, PROFILING) as session:
-        session.wait_until_ready()
-        return session.ask("step")
+def profiled(jobs: Mapping[str, Job]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Profiles and failures, from processes of their own: loaded together on a CPU, one by one on a GPU."""
+    found: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    batches = [[name] for name in jobs] if any(job.on_gpu for job in jobs.values()) else [list(jobs)]
+    for names in batches:
+        with ExitStack() as stack:
+            sessions = {name: stack.enter_context(Session(jobs[name], PROFILING)) for name in names}
+            for name, session in sessions.items():
+                with _kept(failed, name):
+                    session.wait_until_ready()
+            for name, session in sessions.items():
+                with _kept(failed, name):
+                    if name not in failed:
+                        found[name] = session.ask("step")
+    return found, list(failed.values())
+
+
+@contextmanager
+def _kept(failed: dict[str, str], name: str) -> Iterator[None]:
+    """Keeps why a contestant failed, instead of failing with it."""
+    try:
+        yield
+    except ContestantError as error:
+        failed[name] = " ".join(str(error).split())[-500:]
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
@@ -139,23 +157,34 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     steps = sum(len(args.contestants) * steps_seconds(SIZES[s], n, _STEPS, speed) for s, n in wanted)
     announce("profile_step", steps + loading)
     found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for size, length in wanted:
+    notes: list[str] = []
+    written: list[Path] = []
+    for number, (size, length) in enumerate(wanted, start=1):
         with tempfile.TemporaryDirectory() as folder:
             make_material(size, Path(folder), [length])
             target = max(length, SIZES[size].window)
             recompute = args.device == "cuda"
-            found[size, length] = profiled(
-                {n: Job(n, folder, size, length, target, args.device, recompute) for n in args.contestants}
+            jobs = {n: Job(n, folder, size, length, target, args.device, recompute) for n in args.contestants}
+            profiles, failed = profiled(jobs)
+        notes += [f"Failed: {size} at {length:,} tokens: {why}" for why in failed]
+        if profiles:
+            found[size, length] = profiles
+        if found:
+            remaining = len(wanted) - number
+            written = write_results(
+                "profile_step-quick" if args.quick else "profile_step",
+                machine,
+                table(found),
+                verdict(found),
+                notes=[*longest_operators(found), *notes],
+                raw={f"{size} {length}": profiles for (size, length), profiles in found.items()},
+                plot=partial(draw, found),
+                folder=args.results,
+                unfinished=f"{remaining} more sizes and lengths" if remaining else "",
             )
-    return write_results(
-        "profile_step-quick" if args.quick else "profile_step",
-        machine,
-        table(found),
-        verdict(found),
-        notes=longest_operators(found),
-        raw={f"{size} {length}": profiles for (size, length), profiles in found.items()},
-        folder=args.results,
-    )
+    if not found:
+        raise SystemExit("\n".join(notes))
+    return written
 
 
 if __name__ == "__main__":

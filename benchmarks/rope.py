@@ -135,7 +135,7 @@ def measure(inputs: Inputs, task: Task, who: Field, args: argparse.Namespace) ->
 
 
 def estimate(args: argparse.Namespace) -> float:
-    """Seconds for all of it, by bytes: a contestant moves 2 GB/s on a CPU (as eager operators do), 1 TB/s on a GPU."""
+    """Seconds for all of it, by bytes: eager operators move 2 GB/s on a CPU, on a GPU 1 TB/s."""
     on_gpu = args.device == "cuda"
     total = 0.0
     for tokens in lengths(args):

@@ -85,8 +85,8 @@ def transformers_compiled(inputs: Inputs) -> Rotate:
 
     if inputs.device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         raise NotHere("torch.compile needs a C++ compiler")
-    # Code that was compiled for other sizes counts against a limit beyond which torch goes back to eager mode,
-    # without a word: what was compiled before is forgotten, and reaching the limit is an error.
+    # Beyond a number of sizes, torch goes back to eager mode without a word: what was compiled before is
+    # forgotten here, and reaching the limit is an error.
     torch._dynamo.reset()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     return _heads_first(torch.compile(apply_rotary_pos_emb, dynamic=False), *_doubled(inputs))

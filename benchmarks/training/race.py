@@ -66,7 +66,7 @@ def missing_package(contestant: str) -> str | None:
 
 
 def race(jobs: Mapping[str, Job], rounds: int, warmup: int, *, in_turn: bool = False) -> dict[str, Outcome]:
-    """Measures `rounds` steps of each, after `warmup` unmeasured ones. Whoever fails is left out and says why.
+    """Measures `rounds` steps of each, after `warmup` unmeasured ones; whoever fails is left out.
 
     Args:
         jobs: what each trains, by the name it is reported under.
