@@ -23,6 +23,7 @@ MINUTES = {
     "memory_estimate": 3,
     "growth": 4,
     "train_step": 8,
+    "context_parallel_ring": 3,
     "profile_step": 2,
 }
 """Benchmark → minutes on two cores of an AMD EPYC that do nothing else."""

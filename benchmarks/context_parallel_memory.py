@@ -11,7 +11,6 @@ Run from the root of the repository: python -m benchmarks.context_parallel_memor
 from __future__ import annotations
 
 import argparse
-import ctypes
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +23,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from benchmarks.harness import hardware, write_results
+from benchmarks.training.memory import forget_highest, from_status, return_freed_tensors
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.model import core_attention
 from nemo_pi.model.build import BuildOptions, build_model_chunks
+from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.context import split_rows
@@ -44,8 +45,6 @@ SHAPE = ModelShape(
     vocab_size=64,
 )
 RANKS = (1, 2, 4)
-MIB = 2**20
-_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def main() -> None:
@@ -56,8 +55,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16384, help="length of the sequence")
     tokens = parser.parse_args().tokens
     torch.set_num_threads(1)
-    # Every large tensor mapped by itself: what is freed leaves the resident set at once.
-    ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
+    return_freed_tensors()
     machine, rows = hardware(), []
     for ranks in RANKS:
         for kept_whole in (False, True) if ranks > 1 else (False,):
@@ -81,15 +79,15 @@ def _row(measured: dict[str, float], ranks: int, tokens: int, kept_whole: bool) 
         "ranks": ranks,
         "tokens a rank": tokens // ranks,
         "gathered keys": "-" if ranks == 1 else "kept" if kept_whole else "gathered again",
-        "kept MiB": round(measured["kept"] / MIB),
-        "peak MiB": round(measured["peak"] / MIB),
+        "kept MiB": round(measured["kept"]),
+        "peak MiB": round(measured["peak"]),
         "CPU seconds": round(measured["seconds"], 1),
         "exchanging %": round(100 * measured["exchanging"] / measured["seconds"], 1),
     }
 
 
 def _measure(ranks: int, tokens: int, kept_whole: bool) -> dict[str, float]:
-    """The fullest rank's memory in bytes, the busiest one's seconds."""
+    """The fullest rank's memory in MiB, the busiest one's seconds."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (ranks, tokens, kept_whole, folder)
         mp.start_processes(_rank, arguments, nprocs=ranks, start_method="fork")
@@ -112,12 +110,12 @@ def _rank(rank: int, ranks: int, tokens: int, kept_whole: bool, folder: str) -> 
         model.zero_grad()
         exchanging.clear()
         dist.barrier()
-        before, started = _resident("VmRSS"), time.process_time()
-        Path("/proc/self/clear_refs").write_text("5")  # the highest point so far is forgotten
+        before, started = from_status("VmRSS"), time.process_time()
+        forget_highest()
         loss = _forward(model, tokens)
-        kept = _resident("VmRSS") - before
+        kept = from_status("VmRSS") - before
         loss.backward()
-    seconds, peak = time.process_time() - started, _resident("VmHWM") - before
+    seconds, peak = time.process_time() - started, from_status("VmHWM") - before
     found = {"kept": kept, "peak": peak, "seconds": seconds, "exchanging": sum(exchanging)}
     torch.save(found, f"{folder}/{rank}.pt")
     groups.destroy()
@@ -130,12 +128,6 @@ def _forward(model: Any, tokens: int) -> Tensor:
     positions_BL = split.take(torch.arange(tokens)[None])
     losses: Tensor = model(ids_BL, positions_BL, None, labels=ids_BL)
     return losses.sum()
-
-
-def _resident(name: str) -> int:
-    """A figure of this process's resident set, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _timed_exchange() -> list[float]:
@@ -171,7 +163,7 @@ def _attend_keeping(q: Tensor, k: Tensor, v: Tensor, rows: SplitRows) -> Tensor:
     """Attention that leaves the gathered keys and values to autograd (one row)."""
     (whole,) = _Gather.apply(k, v, rows)
     parts = [
-        rows.attend(q[queries].permute(1, 2, 0, 3), whole[0][:, :, keys], whole[1][:, :, keys])
+        attend_causally(q[queries].permute(1, 2, 0, 3), whole[0][:, :, keys], whole[1][:, :, keys])
         for queries, keys in rows.split.pieces[0]
     ]
     return torch.cat(parts, dim=2).permute(2, 0, 1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from pathlib import Path
@@ -10,20 +11,21 @@ import torch
 
 MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def resident_mib() -> float:
     """Memory this process holds now: torch's allocations where there is a GPU, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / MIB
-    return _from_status("VmRSS")
+    return from_status("VmRSS")
 
 
 def peak_mib() -> float:
     """The most it has held since reset_peak()."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / MIB
-    return _from_status("VmHWM")
+    return from_status("VmHWM")
 
 
 def reset_peak() -> None:
@@ -31,10 +33,23 @@ def reset_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    _CLEAR.write_text("5")  # proc(5): resets VmHWM
+    forget_highest()
 
 
-def _from_status(key: str) -> float:
+def forget_highest() -> None:
+    """Lets VmHWM begin anew, from what is resident now."""
+    _CLEAR.write_text("5")  # proc(5)
+
+
+def return_freed_tensors() -> None:
+    """What is free leaves the resident set; so does, from here on, every large tensor that is freed."""
+    libc = ctypes.CDLL("libc.so.6")
+    libc.malloc_trim(0)
+    libc.mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
+
+
+def from_status(key: str) -> float:
+    """A figure of this process in MiB, as Linux names it: VmRSS (resident now) or VmHWM (at most)."""
     if not _STATUS.exists():
         raise RuntimeError(f"memory is read from {_STATUS}, which {sys.platform} does not have")
     found = re.search(rf"^{key}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)

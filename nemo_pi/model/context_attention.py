@@ -2,8 +2,8 @@
 
 Keys and values of all ranks are gathered, a few heads at a time, and each rank's queries attend to as many
 as they may see. What is kept for the backward pass is each rank's own share: keys and values are gathered
-again there and the attention is computed again, piece by piece, and their gradients are added up over the
-ranks and scattered. So what a layer keeps falls with the number of ranks, and what passes through is bounded.
+again there, and their gradients are added up over the ranks and scattered. So what a layer keeps falls with
+the number of ranks, and what passes through is bounded.
 
 Order is that of the tokens in their row, never that of their positions: those may skip (PoSE) or start again
 (documents).
@@ -14,24 +14,20 @@ key/value heads, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import repeat
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.parallel.context import ContextSplit, Piece
+from nemo_pi.model.piece_attention import PieceAttention, Result, Share
+from nemo_pi.parallel.context import ContextSplit
 
 # Bytes of gathered keys and values at once; more heads of a short sequence, fewer of a long one.
 _GATHERED_BYTES = 256 * 2**20
-# Queries of one backward pass where their keys begin before them.
-_BLOCK_QUERIES = 512
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q [1, N, Q, D], k and v [1, G, K, D] to [1, N, Q, D]: the last Q of K tokens attend causally."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class SplitRows:
     """Which tokens of each row every rank holds, and which keys they may see."""
     group: dist.ProcessGroup
     """The context-parallel ranks."""
-    attend: Attend
+    attention: PieceAttention
     """Attention of one piece."""
 
     def gather(self, k_LBGD: Tensor, v_LBGD: Tensor) -> list[Tensor]:
@@ -77,59 +73,55 @@ def attend_split_rows(q_LBND: Tensor, k_LBGD: Tensor, v_LBGD: Tensor, rows: Spli
         v_LBGD.split(at_once, dim=2),
         strict=True,
     )
-    return torch.cat([_SplitAttention.apply(*part, rows) for part in parts], dim=2)
+    found = [_SplitAttention.apply(*part, rows) for part in parts]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
 
 class _SplitAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_LBND: Tensor, k_LBGD: Tensor, v_LBGD: Tensor, rows: SplitRows) -> Tensor:
-        ctx.save_for_backward(q_LBND, k_LBGD, v_LBGD)
-        ctx.rows = rows
-        out_LBND = torch.empty_like(q_LBND)
+        out_LBND, log_sums = torch.empty_like(q_LBND), []
         for b, (k, v) in enumerate(rows.gather(k_LBGD, v_LBGD)):
             for queries, keys in rows.split.pieces[b]:
-                part = rows.attend(_heads_first(q_LBND, queries, b), k[:, :, keys], v[:, :, keys])
+                inputs = (_heads_first(q_LBND, queries, b), k[:, :, keys], v[:, :, keys])
+                part, lse = rows.attention.attend(inputs)
                 out_LBND[queries, b] = _tokens_first(part)
+                log_sums.append(lse)
+        kept = [out_LBND, *log_sums] if any(lse is not None for lse in log_sums) else []
+        ctx.save_for_backward(q_LBND, k_LBGD, v_LBGD, *kept)
+        ctx.rows = rows
         return out_LBND
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_LBND, k_LBGD, v_LBGD = ctx.saved_tensors
+        q_LBND, k_LBGD, v_LBGD, *kept = ctx.saved_tensors
         rows: SplitRows = ctx.rows
+        out_LBND = kept[0] if kept else q_LBND  # which nobody looks at then
+        log_sums: Iterator[Tensor | None] = iter(kept[1:]) if kept else repeat(None)
         dq_LBND, gradients = torch.empty_like(q_LBND), []
         for b, whole in enumerate(rows.gather(k_LBGD, v_LBGD)):
             # fp32: several pieces and ranks add up to one gradient.
             sums = torch.zeros_like(whole, dtype=torch.float32)
-            for queries, keys in chain.from_iterable(map(_blocks, rows.split.pieces[b])):
-                inputs = (_heads_first(q_LBND, queries, b), whole[0][:, :, keys], whole[1][:, :, keys])
+            for queries, keys in rows.split.pieces[b]:
+                k, v = whole[:, :, :, keys]
+                inputs = (_heads_first(q_LBND, queries, b), k, v)
+                result = Result(_heads_first(out_LBND, queries, b), next(log_sums))
                 upper = _heads_first(upstream[0], queries, b)
-                dq, dk, dv = _gradients(rows.attend, inputs, upper)
+                dq = _add_up(rows.attention.gradients(upper, inputs, result), inputs[0], sums[..., keys, :])
                 dq_LBND[queries, b] = _tokens_first(dq)
-                sums[0, :, :, keys] += dk
-                sums[1, :, :, keys] += dv
             gradients.append(sums)
         dk_LBGD, dv_LBGD = rows.scatter(gradients)
         return dq_LBND, dk_LBGD.to(k_LBGD.dtype), dv_LBGD.to(v_LBGD.dtype), None
 
 
-def _blocks(piece: Piece) -> Iterator[Piece]:
-    """Parts of a piece for one backward pass each: what it holds of the keys is then there only once."""
-    queries, keys = piece
-    count = queries.stop - queries.start
-    if count == keys.stop - keys.start:
-        yield piece  # causal from its first key on: one call that skips what is masked
-        return
-    for start in range(0, count, _BLOCK_QUERIES):
-        stop = min(start + _BLOCK_QUERIES, count)
-        yield Piece(
-            slice(queries.start + start, queries.start + stop), slice(keys.start, keys.stop - count + stop)
-        )
-
-
-def _gradients(attend: Attend, inputs: tuple[Tensor, ...], upstream: Tensor) -> tuple[Tensor, ...]:
-    with torch.enable_grad():
-        leaves = tuple(x.detach().requires_grad_() for x in inputs)
-        return torch.autograd.grad(attend(*leaves), leaves, upstream)
+def _add_up(shares: Iterable[Share], q: Tensor, sums: Tensor) -> Tensor:
+    """The gradient of a piece's queries in fp32; those of its keys and values are added to `sums`."""
+    total = torch.zeros_like(q, dtype=torch.float32)
+    for queries, keys, dq, dk, dv in shares:
+        total[:, :, queries] += dq
+        sums[0, :, :, keys] += dk
+        sums[1, :, :, keys] += dv
+    return total
 
 
 def _heads_first(x_LBND: Tensor, tokens: slice, row: int) -> Tensor:

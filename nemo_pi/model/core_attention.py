@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
+from nemo_pi.model.piece_attention import Merged, PieceAttention, Recomputed
 from nemo_pi.parallel.context import ContextSplit, split_rows
 
 
@@ -58,8 +59,8 @@ class SdpaCoreAttention(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         # Megatron's window is (left, right) tokens beside the query's own.
-        lookback = config.window_size[0] if config.window_size else None
-        self._attend = partial(attend_causally, scale=softmax_scale, lookback=lookback)
+        self._scale, self._lookback = softmax_scale, config.window_size[0] if config.window_size else None
+        self._attend = partial(attend_causally, scale=self._scale, lookback=self._lookback)
         self._context_group: dist.ProcessGroup | None = None
         if config.context_parallel_size > 1:
             assert pg_collection is not None, "split rows need the group that they are split over"
@@ -78,7 +79,7 @@ class SdpaCoreAttention(MegatronModule):
         """Attention output [S, B, N·D] in the dtype of the query."""
         if self._context_group is not None:
             split = self._split(query_SBND, packed_seq_params)
-            rows = SplitRows(split, self._context_group, self._attend)
+            rows = SplitRows(split, self._context_group, self._piece_attention(query_SBND))
             return attend_split_rows(query_SBND, key_SBGD, value_SBGD, rows).flatten(2)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query_SBND, key_SBGD, value_SBGD))
         if packed_seq_params is None:
@@ -87,6 +88,11 @@ class SdpaCoreAttention(MegatronModule):
             each = zip(q.split(1), k.split(1), v.split(1), packed_seq_params.starts, strict=True)
             out_BNSD = torch.cat([self._attend_documents(*row) for row in each])
         return out_BNSD.permute(2, 0, 1, 3).flatten(2)
+
+    def _piece_attention(self, query: Tensor) -> PieceAttention:
+        if query.device.type == "cpu" and self._lookback is None:
+            return Merged(self._scale)
+        return Recomputed(self._attend)
 
     def _split(self, query_SBND: Tensor, documents: DocumentBoundaries | None) -> ContextSplit:
         assert self._context_group is not None

@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.model import context_attention
+from nemo_pi.model import context_attention, piece_attention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
+from nemo_pi.model.piece_attention import Merged, PieceAttention, Recomputed
 from nemo_pi.parallel.context import split_rows
 from tests.unit.checkpoint.models import run_ranks
 from tests.unit.model.naive import naive_attention
@@ -43,7 +44,14 @@ def draw(heads: int, seed: int) -> Tensor:
     return (2 * torch.randn(S, B, heads, D, generator=generator)).requires_grad_()
 
 
-def compare(group: dist.ProcessGroup, boundaries: Rows, window: int | None) -> None:
+def ways(window: int | None) -> list[PieceAttention]:
+    again = Recomputed(partial(attend_causally, lookback=None if window is None else window - 1))
+    return [again] if window else [again, Merged()]
+
+
+def compare(
+    group: dist.ProcessGroup, boundaries: Rows, window: int | None, attention: PieceAttention
+) -> None:
     """Output and gradients of this rank's share against the same places of the whole row's."""
     split = split_rows(boundaries, dist.get_world_size(group), dist.get_rank(group))
 
@@ -56,8 +64,7 @@ def compare(group: dist.ProcessGroup, boundaries: Rows, window: int | None) -> N
     expected_gradients = torch.autograd.grad(expected, whole, upstream.double())
 
     mine = [share(x.detach().flatten(2)).unflatten(2, x.shape[2:]).requires_grad_() for x in whole]
-    attend = partial(attend_causally, lookback=None if window is None else window - 1)
-    out = attend_split_rows(*mine, SplitRows(split, group, attend)).flatten(2)
+    out = attend_split_rows(*mine, SplitRows(split, group, attention)).flatten(2)
     torch.testing.assert_close(out.double(), share(expected), rtol=1e-5, atol=1e-5)
     for our, their in zip(torch.autograd.grad(out, mine, share(upstream)), expected_gradients, strict=True):
         torch.testing.assert_close(our.flatten(2), share(their.flatten(2)), rtol=1e-4, atol=1e-5)
@@ -69,8 +76,9 @@ def on_four_ranks() -> None:
         assert group is not None
         for boundaries, window, bytes_at_once in CASES:
             context_attention._GATHERED_BYTES = bytes_at_once
-            context_attention._BLOCK_QUERIES = 3
-            compare(group, boundaries, window)
+            piece_attention._BLOCK_QUERIES = 3
+            for attention in ways(window):
+                compare(group, boundaries, window, attention)
 
 
 def test_equals_one_rank(tmp_path: Path) -> None:
@@ -80,6 +88,14 @@ def test_equals_one_rank(tmp_path: Path) -> None:
 
 def test_a_rank_keeps_only_its_share(one_rank: None) -> None:
     """Nothing of the whole row's size stays for the backward pass: no gathered keys, no masks."""
+    q, k = S * B * N * D, S * B * G * D
+    log_sum_exp = S * N
+    assert kept_by(Recomputed(attend_causally)) == sorted([q, k, k])
+    assert kept_by(Merged()) == sorted([q, k, k, q, *[log_sum_exp] * B])
+
+
+def kept_by(attention: PieceAttention) -> list[int]:
+    """Sizes of the tensors that a forward pass leaves."""
     kept: list[int] = []
 
     def pack(x: Tensor) -> Tensor:
@@ -89,7 +105,7 @@ def test_a_rank_keeps_only_its_share(one_rank: None) -> None:
     group = dist.group.WORLD
     assert group is not None
     inputs = [draw(N, 0), draw(G, 1), draw(G, 2)]
-    rows = SplitRows(split_rows(((0, S), (0, S)), 1, 0), group, attend_causally)
+    rows = SplitRows(split_rows(((0, S), (0, S)), 1, 0), group, attention)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         attend_split_rows(*inputs, rows)
-    assert sorted(kept) == sorted(x.numel() for x in inputs)
+    return sorted(kept)

@@ -1,0 +1,153 @@
+"""Attention of a stretch of queries to the keys before and within it, with its backward pass written out.
+
+A rank that holds a part of a row attends in such pieces. What keys and values its backward pass needs is
+gathered again, so autograd cannot keep them; each way here says what it keeps instead.
+
+Shape legend: N query heads, G key/value heads, Q queries, K keys (Q ≤ K), D head dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q [1, N, Q, D], k and v [1, G, K, D] to [1, N, Q, D]: the last Q of K tokens attend causally."""
+QKV = tuple[Tensor, Tensor, Tensor]
+
+# Queries of one recomputed backward pass where their keys begin before them.
+_BLOCK_QUERIES = 512
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Result(NamedTuple):
+    """What attention to some keys comes to."""
+
+    out: Tensor
+    """[1, N, Q, D]."""
+    lse: Tensor | None
+    """[1, N, Q], log of the sum of the exponentials of the scores; None where the backward pass attends
+    again instead."""
+
+
+class Share(NamedTuple):
+    """A part of a piece's gradients; those of one query or key may come in several."""
+
+    queries: slice
+    keys: slice
+    dq: Tensor
+    dk: Tensor
+    dv: Tensor
+
+
+class PieceAttention(Protocol):
+    """One way to attend."""
+
+    def attend(self, qkv: QKV) -> Result:
+        """The last Q of K tokens attend causally."""
+
+    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[Share]:
+        """All shares of the gradients of q, k and v, given that of the output."""
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Keeps nothing: the backward pass attends again, a few queries at a time."""
+
+    function: Attend
+
+    def attend(self, qkv: QKV) -> Result:
+        """As PieceAttention."""
+        return Result(self.function(*qkv), None)
+
+    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[Share]:
+        """As PieceAttention."""
+        for queries, keys in _blocks(qkv[0].size(2), qkv[1].size(2)):
+            with torch.enable_grad():
+                leaves = tuple(x.detach().requires_grad_() for x in _cut(qkv, queries, keys))
+                out = self.function(*leaves)
+                yield Share(queries, keys, *torch.autograd.grad(out, leaves, upstream_1NQD[:, :, queries]))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Keeps the output and its log-sum-exp; on CPUs, without a sliding window.
+
+    The keys before the queries, which all of them see, and the causal triangle at their end are attended to
+    one after the other, so no mask is needed, and merged by their log-sum-exp. Given that of all keys,
+    PyTorch's backward pass computes the gradients of either part (arXiv 2205.14135, algorithm 4).
+    """
+
+    scale: float | None = None
+    """Of the scores; None for 1/√D."""
+
+    def attend(self, qkv: QKV) -> Result:
+        """As PieceAttention."""
+        own, *before = (
+            attend_part(_cut(qkv, queries, keys), causal, self.scale) for queries, keys, causal in _parts(qkv)
+        )
+        return merge(own, before[0]) if before else own
+
+    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[Share]:
+        """As PieceAttention."""
+        for queries, keys, causal in _parts(qkv):
+            part = _cut(qkv, queries, keys)
+            yield Share(queries, keys, *part_gradients(upstream_1NQD, part, result, causal, self.scale))
+
+
+def attend_part(qkv: QKV, causal: bool, scale: float | None = None) -> Result:
+    """Attention to these keys alone, all of them or, where they are the queries' own, causally (CPU)."""
+    return Result(*_flash(*qkv, 0.0, causal, scale=scale))
+
+
+def part_gradients(
+    upstream: Tensor, qkv: QKV, result: Result, causal: bool, scale: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One part's share of the gradients of q, k and v.
+
+    Args:
+        upstream: gradient of the output of all keys.
+        qkv: what attend_part was given.
+        result: of all keys.
+        causal: what attend_part was given.
+        scale: what attend_part was given.
+    """
+    dq, dk, dv = _flash_backward(upstream, *qkv, *result, 0.0, causal, scale=scale)
+    return dq, dk, dv
+
+
+def merge(one: Result, other: Result) -> Result:
+    """The result of both's keys together; computed in the precision of the log-sum-exp."""
+    assert one.lse is not None and other.lse is not None
+    share_1NQ1 = torch.sigmoid(other.lse - one.lse).unsqueeze(-1)
+    out = torch.lerp(one.out.to(share_1NQ1.dtype), other.out.to(share_1NQ1.dtype), share_1NQ1)
+    return Result(out.to(one.out.dtype), torch.logaddexp(one.lse, other.lse))
+
+
+def _parts(qkv: QKV) -> Iterator[tuple[slice, slice, bool]]:
+    """Queries, keys, and whether they are causal: the triangle, then what is before it."""
+    queries, keys = slice(0, qkv[0].size(2)), qkv[1].size(2)
+    before = keys - queries.stop
+    yield queries, slice(before, keys), True
+    if before:
+        yield queries, slice(0, before), False
+
+
+def _blocks(queries: int, keys: int) -> Iterator[tuple[slice, slice]]:
+    """Queries and their keys for one backward pass each, which then holds little of the keys' size."""
+    # Causal from the first key on: one call that skips what is masked.
+    size = queries if queries == keys else _BLOCK_QUERIES
+    for start in range(0, queries, size):
+        stop = min(start + size, queries)
+        yield slice(start, stop), slice(0, keys - queries + stop)
+
+
+def _cut(qkv: QKV, queries: slice, keys: slice) -> QKV:
+    q, k, v = qkv
+    return q[:, :, queries], k[:, :, keys], v[:, :, keys]
