@@ -6,21 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from nemo_pi.arch.summary import CheckpointSummary
-from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
-from nemo_pi.checkpoint.hf_export import export_huggingface
-from nemo_pi.checkpoint.hf_gather import ModelGroups
-from nemo_pi.checkpoint.hf_import import load_huggingface
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
 from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import CheckpointError, ConfigError
-from nemo_pi.model.build import BuildOptions, build_model_chunks
-from nemo_pi.model.gpt import RotaryGPTModel
+from nemo_pi.model.build import BuildOptions
 from nemo_pi.parallel import groups
-from nemo_pi.parallel.cpu_shim import cpu_shim
+from nemo_pi.training.export import export_weights
+from nemo_pi.training.opening import open_engine
+from nemo_pi.training.state import save_weights
 
 
 def convert(
@@ -46,6 +42,31 @@ def convert(
     summary = read_summary(source)
     kind = "distributed" if summary.kind == "huggingface" else "huggingface"
     _check_target(target, overwrite)
+    _check_dtype(kind, dtype)
+    sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+    layout = resolve_layout(sizes, summary.shape, groups.launched_world_size())
+    engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
+    beside: dict[str, Any] = {"tokenizer_path": summary.tokenizer_path, "overwrite": overwrite}
+    if kind == "distributed":
+        save_weights(engine, target, _meta(summary), **beside)
+    else:
+        export_weights(engine, target, source_config=read_source_config(source), dtype=dtype, **beside)
+    return summary, kind
+
+
+def _meta(summary: CheckpointSummary) -> dict[str, Any]:
+    """What the manifest says of a model that has not been trained here."""
+    return {
+        "shape": summary.shape.to_dict(),
+        "extension": summary.extension.to_dict(),
+        "window_source": summary.window_source,
+        "global_step": 0,
+        "consumed_samples": 0,
+        "source_config": read_source_config(summary.path),
+    }
+
+
+def _check_dtype(kind: str, dtype: str | None) -> None:
     if kind == "distributed" and dtype is not None:
         raise ConfigError(
             "--dtype",
@@ -53,18 +74,6 @@ def convert(
             given=dtype,
             mend="leave it out; model.export.dtype or a conversion back can change it",
         )
-    groups.ensure_process_group()
-    sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
-    layout = resolve_layout(sizes, summary.shape, dist.get_world_size())
-    groups.initialize(layout, seed=0)
-    options = BuildOptions(params_dtype=_compute_dtype(summary))
-    with cpu_shim():
-        chunks = build_model_chunks(summary.shape, summary.extension, layout, options)
-        if kind == "distributed":
-            _to_distributed(chunks, summary, target, overwrite)
-        else:
-            _to_huggingface(chunks, summary, target, dtype, overwrite)
-    return summary, kind
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -83,53 +92,3 @@ def _compute_dtype(summary: CheckpointSummary) -> torch.dtype:
     mixed = source is not None and source["other_dtypes"]
     dtype: torch.dtype = torch.float32 if mixed else getattr(torch, summary.dtype)
     return dtype
-
-
-def _state(chunks: list[RotaryGPTModel]) -> dict[str, Any]:
-    return {f"model{number}": chunk.sharded_state_dict() for number, chunk in enumerate(chunks)}
-
-
-def _to_huggingface(
-    chunks: list[RotaryGPTModel],
-    summary: CheckpointSummary,
-    target: Path,
-    dtype: str | None,
-    overwrite: bool,
-) -> None:
-    loaded = load_distributed(summary.path, _state(chunks))
-    for number, chunk in enumerate(chunks):
-        chunk.load_state_dict(loaded[f"model{number}"])
-    export_huggingface(
-        chunks,
-        summary.shape,
-        summary.extension,
-        target,
-        source_config=read_source_config(summary.path),
-        tokenizer_path=summary.tokenizer_path,
-        dtype=dtype,
-        groups=ModelGroups(tensor=groups.tensor_group(), pipeline=groups.pipeline_group()),
-        replica_rank=groups.replica_rank(),
-        overwrite=overwrite,
-    )
-
-
-def _to_distributed(
-    chunks: list[RotaryGPTModel], summary: CheckpointSummary, target: Path, overwrite: bool
-) -> None:
-    load_huggingface(
-        chunks,
-        summary.path,
-        summary.shape,
-        tp_rank=groups.tensor_rank(),
-        tp_size=groups.tensor_size(),
-        extension=summary.extension,
-    )
-    meta = {
-        "shape": summary.shape.to_dict(),
-        "extension": summary.extension.to_dict(),
-        "window_source": summary.window_source,
-        "global_step": 0,
-        "consumed_samples": 0,
-        "source_config": read_source_config(summary.path),
-    }
-    save_distributed(target, _state(chunks), meta, tokenizer_path=summary.tokenizer_path, overwrite=overwrite)

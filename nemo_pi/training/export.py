@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nemo.utils import logging
 
@@ -20,24 +21,43 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
     The scaling is written in Hugging Face's own terms, the tokenizer and the other fields of the
     checkpoint's config.json travel along.
     """
-    source = None if run.checkpoint is None else read_source_config(run.checkpoint.path)
     tokenizer = None
     if run.tokenizer is not None and run.tokenizer.library == "huggingface":
         tokenizer = run.tokenizer.model
-    export_huggingface(
-        engine.chunks,
-        run.shape,
-        run.extension,
+    export_weights(
+        engine,
         folder,
-        source_config=source,
+        source_config=None if run.checkpoint is None else read_source_config(run.checkpoint.path),
         tokenizer_path=tokenizer,
         dtype=run.export.dtype,
-        groups=ModelGroups(tensor=groups.tensor_group(), pipeline=groups.pipeline_group()),
-        replica_rank=groups.replica_rank(),
         overwrite=overwrite,
     )
     logging.info(f"Wrote the Hugging Face folder {folder}")
     return folder
+
+
+def export_weights(
+    engine: MegatronEngine,
+    folder: Path,
+    *,
+    source_config: dict[str, Any] | None,
+    tokenizer_path: str | Path | None,
+    dtype: str | None,
+    overwrite: bool,
+) -> None:
+    """export_huggingface with everything that the engine knows of itself; all ranks call it together."""
+    export_huggingface(
+        engine.chunks,
+        engine.settings.shape,
+        engine.settings.extension,
+        folder,
+        source_config=source_config,
+        tokenizer_path=tokenizer_path,
+        dtype=dtype,
+        groups=ModelGroups(tensor=groups.tensor_group(), pipeline=groups.pipeline_group()),
+        replica_rank=groups.replica_rank(),
+        overwrite=overwrite,
+    )
 
 
 def export_model(engine: MegatronEngine, run: ResolvedRun) -> Path | None:

@@ -46,6 +46,20 @@ def save_engine(
         save_distributed(folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path)
 
 
+def save_weights(
+    engine: MegatronEngine,
+    folder: Path,
+    meta: dict[str, Any],
+    *,
+    tokenizer_path: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes weights alone; otherwise as save_engine, and an engine without an optimizer will do."""
+    with cpu_shim():
+        state = _model_state(engine)
+        save_distributed(folder, state, meta, tokenizer_path=tokenizer_path, overwrite=overwrite)
+
+
 def load_weights(engine: MegatronEngine, folder: Path) -> None:
     """Reads weights alone, to start a new run from a distributed checkpoint."""
     with cpu_shim():
