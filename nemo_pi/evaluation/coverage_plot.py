@@ -29,8 +29,9 @@ MOST_POINTS = 300
 def plot_coverage(
     pairs: Mapping[str, NDArray[np.int64]], path: str | Path, *, original_window: int, subtitle: str
 ) -> Path:
-    """Draw, for each name, the pairs of tokens at each distance (entry 0 is left out), and where the original
-    window ends. Neighbouring distances are averaged; where none of a group was seen, the line is broken.
+    """Draw the pairs of tokens at each distance, a line for each name, and where the original window ends.
+
+    Entry 0 is left out. Neighbouring distances are averaged; where none of a group was seen, the line breaks.
 
     Raises:
         DataError: nothing was counted. BackendUnavailableError: no matplotlib.

@@ -32,8 +32,7 @@ class HuggingFaceScorer:
 
     Raises:
         CheckpointError: no such folder, no safetensors, weights missing or of other shapes, an architecture
-        that
-            transformers does not ship, or one that takes no position ids.
+            that transformers does not ship, or one that takes no position ids.
     """
 
     def __init__(

@@ -32,10 +32,15 @@ class PasskeyPlan:
     """Which documents are tried; `num_tokens` says what it costs before anything is computed."""
 
     lengths: tuple[int, ...]
+    """Tokens of the documents, answer included; kept ascending, each once."""
     depths: tuple[float, ...]
+    """Where the passkey lies, 0 beginning to 1 end; kept ascending, each once."""
     num_trials: int
+    """Documents of each length and depth."""
     seed: int
+    """Of keys."""
     bos: bool = False
+    """Whether documents begin with the tokenizer's beginning-of-text token."""
 
     def __post_init__(self) -> None:
         if not self.lengths or not self.depths or self.num_trials < 1:

@@ -1,5 +1,4 @@
-"""Sliding-window perplexity by context length, as in the Position Interpolation paper (arXiv 2306.15595,
-§3.2).
+"""Sliding-window perplexity by context length, as in Position Interpolation (arXiv 2306.15595, §3.2).
 
 Shapes: B windows in a batch, S tokens in a window.
 """
@@ -47,11 +46,17 @@ class PerplexityPlan:
     """Checked documents, spans and windows; `num_tokens` says what it costs before anything is computed."""
 
     documents: list[Tensor]
+    """Token ids int64, each with the beginning-of-text token where one is asked for."""
     spans: list[Span]
+    """The labels that are scored, at every length."""
     lengths: tuple[int, ...]
+    """Window lengths in tokens, ascending."""
     stride: int
+    """Labels of a window after a document's first, in tokens."""
     scored: str
+    """"whole_document" or "full_context"."""
     bos_id: int | None
+    """What every window begins with; None: its own first token."""
 
     @classmethod
     def build(
@@ -64,7 +69,23 @@ class PerplexityPlan:
         max_tokens: int | None = None,
         bos_id: int | None = None,
     ) -> PerplexityPlan:
-        """Check the arguments of `sliding_window_perplexity` and plan its windows."""
+        """Plans the windows of `plan_windows`; every length scores the same labels, each once.
+
+        Args:
+            documents: token ids, each document longer than the longest length.
+            lengths: window lengths in tokens; duplicates are dropped.
+            stride: labels scored by each window after a document's first, in tokens; at most the shortest
+                length.
+            scored: "whole_document" or "full_context", see `plan_spans`.
+            max_tokens: a limit on the labels scored at each length; None scores all. The cost at length L is
+                about max_tokens * L / stride tokens read.
+            bos_id: where given, every window begins with this token (in place of the first token of its
+                context), and a document's first token is scored too. None adds nothing.
+
+        Raises:
+            DataError: no documents or one too short.
+            ConfigError: a length, stride, budget or protocol that cannot be.
+        """
         _check(lengths, stride, scored)
         tensors = [_with_bos(torch.as_tensor(document, dtype=torch.int64), bos_id) for document in documents]
         spans = plan_spans(
@@ -107,51 +128,19 @@ class PerplexityPlan:
         }
 
 
-def sliding_window_perplexity(
-    scorer: Scorer,
-    documents: Sequence[Sequence[int]],
-    lengths: Sequence[int],
-    *,
-    stride: int = 256,
-    scored: str = WHOLE_DOCUMENT,
-    max_tokens: int | None = None,
-    bos_id: int | None = None,
-    batch_tokens: int = 8192,
-    progress: Progress | None = None,
-) -> PerplexityResult:
-    """Measure perplexity at each window length, over the same labels at every length.
-
-    Windows and labels are those of `windows.py`: a window never leaves its document, its positions start at
-    0, and each label is scored once. The mean is over labels, not over windows or documents, and is summed
-    in float64.
-
-    Args:
-        scorer: the model.
-        documents: token ids, each document longer than the longest length.
-        lengths: window lengths in tokens; duplicates are dropped.
-        stride: labels scored by each window after a document's first, in tokens; at most the shortest length.
-        scored: "whole_document" or "full_context", see `plan_spans`.
-        max_tokens: a limit on the labels scored at each length; None scores all. The cost at length L is
-            about max_tokens * L / stride tokens read.
-        bos_id: where given, every window begins with this token (in place of the first token of its
-            context), and a document's first token is scored too. None adds nothing.
-        batch_tokens: tokens per batch; at least one window.
-        progress: called before the first and after every batch.
-
-    Raises:
-        DataError: no documents or one too short. ConfigError: a length, stride, budget or protocol that
-        cannot be.
-    """
-    plan = PerplexityPlan.build(
-        documents, lengths, stride=stride, scored=scored, max_tokens=max_tokens, bos_id=bos_id
-    )
-    return run_plan(scorer, plan, batch_tokens=batch_tokens, progress=progress)
-
-
 def run_plan(
     scorer: Scorer, plan: PerplexityPlan, *, batch_tokens: int = 8192, progress: Progress | None = None
 ) -> PerplexityResult:
-    """Score every window of the plan."""
+    """Measures perplexity at each length of the plan.
+
+    The mean is over labels, not over windows or documents, and is summed in float64.
+
+    Args:
+        scorer: the model.
+        plan: what is read, and which labels are scored.
+        batch_tokens: tokens per batch; at least one window.
+        progress: called before the first and after every batch.
+    """
     report = progress or (lambda *_: None)
     total, done = plan.num_tokens, 0
     report("perplexity", done, total)

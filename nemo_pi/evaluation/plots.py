@@ -1,5 +1,4 @@
-"""Line plots of the results: perplexity against context length, and training losses. See also
-`heat_maps.py`."""
+"""Line plots of the results: perplexity against context length, and training losses (see `heat_maps.py`)."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ def plot_perplexity(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
 
 
 def plot_losses(curves: Mapping[str, Sequence[tuple[int, float]]], path: str | Path) -> Path:
-    """Draw training losses: for each run's name the (step, loss in nats per token) pairs, with their running
-    mean.
+    """Draw training losses and their running means: by a run's name, its (step, nats per token) pairs.
 
     Raises:
         DataError: no finite loss. BackendUnavailableError: no matplotlib.

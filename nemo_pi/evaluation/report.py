@@ -22,6 +22,7 @@ class ReportFiles:
     """Where a report was written."""
 
     folder: Path
+    """What holds the others."""
     results: Path
     """results.json, which `row.read_results` reads."""
     summary: Path

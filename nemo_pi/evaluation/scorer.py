@@ -1,5 +1,4 @@
-"""What evaluation asks of a model: the log-probability of given labels, and whether each is the greedy
-choice.
+"""What evaluation asks of a model: the log-probability of each label, and whether it is the greedy choice.
 
 Everything in this package takes a `Scorer`, never a model class, so a Hugging Face folder and a model that is
 spread over many ranks are measured by the same code.
@@ -24,8 +23,7 @@ class TokenScores:
     logprob_BS: Tensor
     """fp32, natural logarithm of the label's probability, computed from fp32 logits."""
     is_greedy_BS: Tensor
-    """bool, whether the label is the arg max of the logits (the lowest index where several share the
-    maximum)."""
+    """bool, whether the label is the arg max of the logits (the lowest index of several)."""
 
 
 @runtime_checkable
@@ -46,8 +44,7 @@ class Scorer(Protocol):
 
 
 def score_logits(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the labels' log-probabilities [N] fp32 and greedy flags [N] bool from logits [N, V] of any
-    dtype.
+    """The labels' log-probabilities [N] fp32 and greedy flags [N] bool, from logits [N, V] of any dtype.
 
     The softmax is taken in fp32: bf16 log-probabilities would be off by up to 0.4%, a fiftieth of a nat at
     perplexity 100.
@@ -66,8 +63,7 @@ def score_hidden(
 ) -> tuple[Tensor, Tensor]:
     """Score hidden states through `project` (hidden [n, H] → logits [n, V]), `chunk_tokens` rows at a time.
 
-    Only one chunk's logits exist at any moment: a 32k window over a 128k vocabulary would need 16.8 GB in
-    fp32.
+    Only one chunk's logits exist at a time: a 32k window over a 128k vocabulary would need 16.8 GB in fp32.
     """
     parts = [
         score_logits(project(hidden), labels)

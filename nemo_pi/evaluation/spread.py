@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return places at least `gap` apart, in the order of `wanted`, each group of neighbours around its
-    mean."""
+    """Places at least `gap` apart, in the order of `wanted`, each group of neighbours around its mean."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[list[int]] = []
     for i in order:

@@ -1,5 +1,4 @@
-"""How all plots look: colours that stay apart for colour-blind readers and in print, quiet axes, direct
-labels.
+"""How all plots look: colours that stay apart for colour-blind readers and in print, labels beside lines.
 
 matplotlib is imported only when something is drawn, and without pyplot: no global list of figures, no
 display, no settings left behind.
@@ -52,13 +51,16 @@ class Line:
     """One line of a plot; its colour and marker follow its place among the rows."""
 
     name: str
+    """What stands beside its end."""
     points: tuple[tuple[float, float], ...]
+    """(x, y) in the units of the axes."""
     colour: str
+    """One of COLOURS."""
     marker: str
+    """One of MARKERS."""
 
     def running_mean(self, reach: int) -> Line:
-        """Return the line with every value replaced by the mean of itself and `reach` neighbours on each
-        side."""
+        """The line with every value replaced by the mean of itself and `reach` neighbours on each side."""
         y = [value for _, value in self.points]
         parts = [y[max(0, i - reach) : i + reach + 1] for i in range(len(y))]
         means = (sum(part) / len(part) for part in parts)

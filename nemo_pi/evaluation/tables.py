@@ -17,8 +17,11 @@ class Table:
     """A table whose first column is text and whose others are numbers."""
 
     title: str
+    """What stands above it."""
     header: tuple[str, ...]
+    """Names of the columns."""
     lines: tuple[tuple[str, ...], ...]
+    """Cells as they are shown, a line for each model."""
 
 
 def build_tables(rows: Sequence[EvaluationRow]) -> list[Table]:

@@ -30,8 +30,11 @@ class Span:
     """The labels of one document that are scored, at every window length: document[first:end]."""
 
     document: int
+    """Its number among the documents."""
     first: int
+    """Index of the first label, in tokens."""
     end: int
+    """One past the last."""
 
     @property
     def num_labels(self) -> int:
@@ -41,13 +44,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Window:
-    """One window: inputs document[start : start + length], labels one further, the last `num_scored`
-    count."""
+    """One window: inputs document[start : start + length], and labels one token further."""
 
     document: int
+    """Its number among the documents."""
     start: int
+    """Index of its first token in the document."""
     length: int
+    """Tokens."""
     num_scored: int
+    """How many of its labels count: the last ones."""
 
 
 def doubling_lengths(original_window: int, target_window: int) -> tuple[int, ...]:

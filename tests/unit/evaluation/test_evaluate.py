@@ -9,7 +9,7 @@ from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey import PasskeyPlan, passkey_retrieval
-from nemo_pi.evaluation.perplexity import sliding_window_perplexity
+from nemo_pi.evaluation.perplexity import PerplexityPlan, run_plan
 
 DOCUMENTS = [[(7 * i * i + 3 * i + d) % 256 for i in range(700)] for d in range(2)]
 SETTINGS = EvaluationSettings(
@@ -27,7 +27,8 @@ SETTINGS = EvaluationSettings(
 def test_the_row_holds_both_measurements(scorer: HuggingFaceScorer, byte_tokenizer: Any) -> None:
     calls = []
     row = evaluate(scorer, DOCUMENTS, byte_tokenizer, SETTINGS, progress=lambda *call: calls.append(call))
-    perplexity = sliding_window_perplexity(scorer, DOCUMENTS, [128, 256, 512], stride=32, max_tokens=1100)
+    text_plan = PerplexityPlan.build(DOCUMENTS, [128, 256, 512], stride=32, max_tokens=1100)
+    perplexity = run_plan(scorer, text_plan)
     # Of 128, 256, 384 and 512 tokens only the last two hold a passkey document of bytes.
     plan = PasskeyPlan((384, 512), (0.0, 1.0), 2, seed=5)
     assert (row.name, row.original_window, row.target_window) == ("tiny-llama", 128, 512)

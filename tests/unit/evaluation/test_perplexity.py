@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,11 +9,25 @@ from transformers import LlamaForCausalLM
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.perplexity import PerplexityPlan, sliding_window_perplexity
-from nemo_pi.evaluation.scorer import TokenScores
+from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
+from nemo_pi.evaluation.scorer import Scorer, TokenScores
 from nemo_pi.evaluation.windows import FULL_CONTEXT, WHOLE_DOCUMENT
 
 DOCUMENTS = [[(7 * i * i + 3 * i + d) % 288 for i in range(size)] for d, size in enumerate((75, 41, 60))]
+
+
+def perplexity(
+    scorer: Scorer,
+    documents: list[list[int]],
+    lengths: list[int],
+    *,
+    batch_tokens: int = 8192,
+    progress: Any = None,
+    **plan: Any,
+) -> PerplexityResult:
+    """Planned and measured in one go."""
+    planned = PerplexityPlan.build(documents, lengths, **plan)
+    return run_plan(scorer, planned, batch_tokens=batch_tokens, progress=progress)
 
 
 class Unigram:
@@ -56,9 +71,7 @@ def naive_perplexity(model: LlamaForCausalLM, length: int, stride: int, scored: 
 def test_equals_a_loop_over_single_tokens(
     llama: LlamaForCausalLM, scorer: HuggingFaceScorer, scored: str, batch_tokens: int
 ) -> None:
-    result = sliding_window_perplexity(
-        scorer, DOCUMENTS, [16, 40], stride=6, scored=scored, batch_tokens=batch_tokens
-    )
+    result = perplexity(scorer, DOCUMENTS, [16, 40], stride=6, scored=scored, batch_tokens=batch_tokens)
     for length in (16, 40):
         expected = naive_perplexity(llama, length, 6, scored, 40)
         assert result.by_length[length] == pytest.approx(expected, rel=1e-5)
@@ -67,7 +80,7 @@ def test_equals_a_loop_over_single_tokens(
 
 def test_the_mean_is_over_tokens_and_the_tokens_are_the_same_at_every_length() -> None:
     documents = [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 3, [2] * 17]
-    result = sliding_window_perplexity(Unigram(), documents, [4, 8, 16], stride=3)
+    result = perplexity(Unigram(), documents, [4, 8, 16], stride=3)
     labels = [token for document in documents for token in document[1:]]
     expected = 2 ** (sum(labels) / len(labels) + 1)
     assert result.num_scored == len(labels)
@@ -84,14 +97,14 @@ def test_bos_begins_every_window_and_the_first_token_is_scored_too() -> None:
             seen.extend(zip(tokens_BS.tolist(), labels_BS.tolist(), strict=True))
             return super().score(tokens_BS, labels_BS, position_ids_BS)
 
-    result = sliding_window_perplexity(Recorder(), [[1, 2, 3, 4, 5, 6]], [4], stride=2, bos_id=9)
+    result = perplexity(Recorder(), [[1, 2, 3, 4, 5, 6]], [4], stride=2, bos_id=9)
     assert seen == [([9, 1, 2, 3], [1, 2, 3, 4]), ([9, 3, 4, 5], [3, 4, 5, 6])]
     assert result.by_length[4] == pytest.approx(2 ** (21 / 6 + 1), rel=1e-6)
     assert result.protocol["bos_id"] == 9
 
 
 def test_the_protocol_is_named() -> None:
-    result = sliding_window_perplexity(Unigram(), [[1] * 40, [2] * 50], [8], stride=4, max_tokens=30)
+    result = perplexity(Unigram(), [[1] * 40, [2] * 50], [8], stride=4, max_tokens=30)
     assert result.num_scored == 30
     assert "30 tokens of 2 documents" in result.protocol.pop("summary")
     assert result.protocol == {
@@ -106,7 +119,7 @@ def test_the_protocol_is_named() -> None:
 
 def test_progress_counts_the_tokens_that_are_read() -> None:
     calls = []
-    sliding_window_perplexity(
+    perplexity(
         Unigram(), [[1] * 40], [8, 4], stride=4, batch_tokens=16, progress=lambda *call: calls.append(call)
     )
     plan = PerplexityPlan.build([[1] * 40], [8, 4], stride=4)
@@ -129,7 +142,7 @@ def test_extreme_log_probabilities(logprob: float, expected: float) -> None:
         ) -> TokenScores:
             return TokenScores(torch.full(labels_BS.shape, logprob), labels_BS == 0)
 
-    result = sliding_window_perplexity(Constant(), [[1] * 20], [8], stride=4)
+    result = perplexity(Constant(), [[1] * 20], [8], stride=4)
     assert result.by_length[8] == pytest.approx(expected, nan_ok=True)
 
 
@@ -142,7 +155,7 @@ def test_scores_outside_the_span_do_not_leak_in() -> None:
             scores[:, 0] = torch.nan
             return TokenScores(scores, labels_BS == 0)
 
-    result = sliding_window_perplexity(BadContext(), [[1] * 20], [8], stride=4, scored=FULL_CONTEXT)
+    result = perplexity(BadContext(), [[1] * 20], [8], stride=4, scored=FULL_CONTEXT)
     assert result.by_length[8] == pytest.approx(4.0)
 
 
@@ -160,4 +173,4 @@ def test_scores_outside_the_span_do_not_leak_in() -> None:
 def test_bad_arguments_are_refused(changes: dict[str, object], field: str) -> None:
     arguments: dict[str, object] = {"lengths": [8, 16], "stride": 4, **changes}
     with pytest.raises(ConfigError, match=f"^{field}"):
-        sliding_window_perplexity(Unigram(), [[1] * 40], **arguments)  # type: ignore[arg-type]
+        perplexity(Unigram(), [[1] * 40], **arguments)  # type: ignore[arg-type]
