@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.rotary.tasks import Inputs, Rotate
 from nemo_pi.kernels.autograd import rotate_fused_qkv
+from nemo_pi.kernels.capability import RotaryNeeds
 from nemo_pi.kernels.reference import rotate_query_key
 from nemo_pi.kernels.registry import KERNELS
 
@@ -128,8 +129,10 @@ def flash_attention(inputs: Inputs) -> Rotate:
 
 def transformer_engine(inputs: Inputs) -> Rotate:
     """Transformer Engine's CUDA kernel through nemo_pi's adapter."""
-    needs("transformer_engine_torch", inputs)
-    return Ours("transformer_engine", inputs).__call__
+    ours = Ours("transformer_engine", inputs)
+    if why := ours.kernel.unusable(RotaryNeeds(ours.head_dim, device_type=inputs.device, dtype=inputs.dtype)):
+        raise NotHere(why)
+    return ours.__call__
 
 
 CONTESTANTS: dict[str, Callable[[Inputs], Rotate]] = {

@@ -98,6 +98,16 @@ def layer_bytes_per_token(run: ResolvedRun) -> int:
     return norms // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
 
 
+def _recomputed_bytes_per_token(run: ResolvedRun) -> int:
+    """What of that is thrown away and made again, for one layer at a time, under selective recomputation.
+
+    The MLP's gate, up and product; core attention keeps next to nothing to begin with.
+    """
+    if "mlp" not in run.recompute.modules:
+        return 0
+    return run.compute_dtype.itemsize * 3 * run.shape.ffn_hidden_size // run.parallel.tp
+
+
 def _activations(run: ResolvedRun, stage: int) -> int:
     """Chunks in flight times what each keeps, plus the layers being recomputed, plus the rotary tables."""
     layout, recompute = run.parallel, run.recompute
@@ -107,8 +117,8 @@ def _activations(run: ResolvedRun, stage: int) -> int:
     tables = _FP32 * run.extension.rotary_dim
     in_flight = _chunks_in_flight(run, stage)
     if recompute.granularity != "full":
-        # `selective` recomputes core attention, of which nothing large is kept to begin with.
-        return tokens * in_flight * (layers * whole_layer + tables)
+        again = _recomputed_bytes_per_token(run)
+        return tokens * (in_flight * (layers * (whole_layer - again) + tables) + again)
     shards = layout.tp if layout.sequence_parallel else 1
     layer_input = run.compute_dtype.itemsize * run.shape.hidden_size // shards
     number = recompute.num_layers or 1

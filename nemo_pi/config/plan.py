@@ -199,5 +199,6 @@ def _recomputation(run: ResolvedRun) -> str:
     if recompute.granularity is None:
         return "none"
     if recompute.granularity == "selective":
-        return "core attention"
+        names = {"core_attn": "core attention", "mlp": "MLP"}
+        return " and ".join(names[module] for module in recompute.modules)
     return f"whole layers, {recompute.method}, {plural(recompute.num_layers or 1, 'layer')}"

@@ -9,7 +9,7 @@ import torch
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.units import grouped, short
 from nemo_pi.kernels.capability import rotary_needs
-from nemo_pi.kernels.registry import select_rotary_kernel
+from nemo_pi.kernels.registry import FUSED, select_rotary_kernel
 
 Rows = list[tuple[str, str]]
 """Labels and values of one section of the plan."""
@@ -62,4 +62,5 @@ def _attention(run: ResolvedRun) -> str:
 def _rotary_kernel(run: ResolvedRun) -> str:
     needs = rotary_needs(run.extension, run.compute_dtype)
     chosen = select_rotary_kernel(run.rotary_kernel, needs).name
-    return f"{chosen} (auto)" if run.rotary_kernel == "auto" else chosen
+    chosen_by = {"auto": " (auto)", FUSED: " (apply_rope_fusion)"}
+    return chosen + chosen_by.get(run.rotary_kernel, "")

@@ -12,6 +12,7 @@ from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
+from nemo_pi.kernels.registry import FUSED
 from nemo_pi.parallel.layout import ParallelLayout
 
 OPTIMIZERS = ("adamw", "adam", "fused_adam", "megatron_fused_adam", "distributed_fused_adam")
@@ -103,6 +104,9 @@ def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLay
         check_choice(f"{key}_granularity", granularity, ("selective", "full"))
     if method is not None:
         check_choice(f"{key}_method", method, ("uniform", "block"))
+    modules = model.activations_checkpoint_modules
+    if modules is not None:
+        _check_modules(f"{key}_modules", modules, granularity)
     if granularity != "full":
         for name, value in ((f"{key}_method", method), (f"{key}_num_layers", number)):
             _check(
@@ -112,7 +116,8 @@ def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLay
                 f"null unless {key}_granularity is full",
                 "null, or granularity full",
             )
-        return Recompute(granularity)
+        chosen = tuple(modules or ("core_attn",)) if granularity == "selective" else ()
+        return Recompute(granularity, modules=chosen)
     number = 1 if number is None else number
     most = layout.layers_per_chunk(shape.num_layers)
     _check(
@@ -127,6 +132,15 @@ def resolve_recompute(model: ModelConfig, shape: ModelShape, layout: ParallelLay
             "1 is usual; method block takes any",
         )
     return Recompute("full", method or "uniform", number)
+
+
+def _check_modules(key: str, modules: list[str], granularity: str | None) -> None:
+    required = "null unless model.activations_checkpoint_granularity is selective"
+    _check(key, modules, granularity == "selective", required, "null, or granularity selective")
+    for name in modules:
+        check_choice(key, name, ("core_attn", "mlp"))
+    different = len(set(modules)) == len(modules) > 0
+    _check(key, modules, different, "core_attn, mlp or both, each once", "[mlp] saves most")
 
 
 def resolve_tokenizer(given: TokenizerConfig, summary: CheckpointSummary | None) -> TokenizerConfig | None:
@@ -167,6 +181,7 @@ def resolve_kernels(model: ModelConfig) -> tuple[bool | None, str]:
         contradiction, kernel = kernel not in ("auto", "torch"), "torch"
     else:
         contradiction = fused is True and kernel == "torch"
+        kernel = FUSED if fused and kernel == "auto" else kernel
     _check(
         "model.apply_rope_fusion",
         fused,

@@ -21,11 +21,13 @@ class Recompute:
     """Which activations are thrown away in the forward pass and computed again in the backward pass."""
 
     granularity: str | None = None
-    """None (keep all), `selective` (core attention) or `full` (whole layers)."""
+    """None (keep all), `selective` (some modules of each layer) or `full` (whole layers)."""
     method: str | None = None
     """`uniform` or `block` where granularity is full, else None."""
     num_layers: int | None = None
     """Layers of a chunk (uniform) or recomputed layers per stage (block) where granularity is full."""
+    modules: tuple[str, ...] = ()
+    """`core_attn`, `mlp` or both where granularity is selective, else none."""
 
 
 @dataclass(frozen=True)

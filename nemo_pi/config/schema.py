@@ -127,8 +127,9 @@ class ModelConfig:
     """auto (triton on a GPU, torch on a CPU), torch, triton, transformer_engine or apex. A named kernel runs
     or stops; auto says its choice."""
     apply_rope_fusion: bool | None = None
-    """NeMo's spelling: true means rotary_kernel auto or the one named there, but not torch by name; false
-    means torch. null: rotary_kernel decides."""
+    """NeMo's spelling: true means the first of triton, transformer_engine and apex that can run, or the one
+    named by rotary_kernel, and stops where none can (on a CPU none can); false means torch. null:
+    rotary_kernel decides."""
 
     # --- loss ---
     loss: str = "auto"
@@ -140,7 +141,10 @@ class ModelConfig:
 
     # --- activation recomputation: less memory, about a third more compute ---
     activations_checkpoint_granularity: str | None = None
-    """selective (core attention only) or full (whole layers). null: keep all activations."""
+    """selective (the modules named) or full (whole layers). null: keep all activations."""
+    activations_checkpoint_modules: list[str] | None = None
+    """For selective: which of core_attn and mlp are recomputed. null: core_attn. mlp keeps only the MLP's
+    input of each layer, about half of what the layer would keep."""
     activations_checkpoint_method: str | None = None
     """For full: uniform (chunks of num_layers) or block (the first num_layers only). null: uniform."""
     activations_checkpoint_num_layers: int | None = None

@@ -11,9 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+
+def is_installed(module: str) -> bool:
+    """Whether a compiled module is there; Transformer Engine loads its own by path, from its own folder."""
+    if find_spec(module) is not None:
+        return True
+    package, _, kind = module.rpartition("_")
+    parent = find_spec(package) if kind == "torch" else None
+    folders = [Path(folder) for folder in (parent.submodule_search_locations or ())] if parent else []
+    return any(
+        next(place.glob(f"{module}.*"), None)
+        for folder in folders
+        for place in (folder, folder / "wheel_lib")
+    )
 
 
 def rotate_with_transformer_engine(

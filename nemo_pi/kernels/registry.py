@@ -1,7 +1,8 @@
 """Rotary kernels by name: what each can do, and which one a request gets.
 
-A request by name gets that kernel or an error with the reason, never another one. Only `auto` chooses: the
-first, in the order of KERNELS, that can do the job. Which one it is, and why, is logged once.
+A request by name gets that kernel or an error with the reason, never another one. `auto` chooses: the first,
+in the order of KERNELS, that can do the job. So does `fused` (model.apply_rope_fusion: true), among kernels
+that turn everything in one pass on a GPU, or it is an error. Which one it is, and why, is logged once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor
 
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.kernels import torch_rotary
-from nemo_pi.kernels.adapters import rotate_with_apex, rotate_with_transformer_engine
+from nemo_pi.kernels.adapters import is_installed, rotate_with_apex, rotate_with_transformer_engine
 from nemo_pi.kernels.autograd import rotate_query_key
 from nemo_pi.kernels.capability import RotaryCapability, RotaryNeeds
 from nemo_pi.kernels.rotation import Angles, Heads, Rotation
 
 FIELD = "model.rotary_kernel"
+FUSED, FUSED_FIELD = "fused", "model.apply_rope_fusion"
+"""A request for any kernel but PyTorch's operators; no name to write in YAML, where its field asks for it."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,14 +48,16 @@ class RotaryKernel:
     function: RotaryFunction
     """What does it."""
     package: str | None = None
-    """Module that must be importable for it; looked up, not imported."""
+    """Module that must be installed for it; looked up, not imported."""
     rotation: Rotation | None = None
     """The same for heads wherever they lie, where there is such a thing: it serves fused projections."""
+    fused: bool = True
+    """Whether it is one pass of its own rather than several of PyTorch's."""
 
     def unusable(self, needs: RotaryNeeds) -> str | None:
         """Why it cannot be used here for `needs`, or None if it can."""
         lacking = self.capability.lacks(needs)
-        if lacking is None and self.package is not None and find_spec(self.package) is None:
+        if lacking is None and self.package is not None and not is_installed(self.package):
             return f"the module {self.package} is not installed"
         return lacking
 
@@ -100,6 +104,7 @@ KERNELS: tuple[RotaryKernel, ...] = (
         RotaryCapability(None, None, interleaved=True, tempered=True),
         partial(rotate_query_key, torch_rotary.rotate_heads),
         rotation=torch_rotary.rotate_heads,
+        fused=False,
     ),
 )
 """All that are known, the fastest first."""
@@ -111,18 +116,21 @@ def select_rotary_kernel(
     """The kernel that a request gets.
 
     Args:
-        request: `auto`, or the name of one of `kernels`.
+        request: `auto`, `fused`, or the name of one of `kernels`.
         needs: what the model asks of it.
         kernels: the candidates, the fastest first.
 
     Raises:
         ConfigError: for a name that is not known.
-        BackendUnavailableError: if the kernel asked for by name cannot do the job here, with the reason.
+        BackendUnavailableError: if the kernel asked for by name cannot do the job here, or no fused one can,
+            with the reasons.
     """
+    if request == FUSED:
+        kernels = tuple(kernel for kernel in kernels if kernel.fused)
     reasons = {kernel.name: kernel.unusable(needs) for kernel in kernels}
     usable = [kernel for kernel in kernels if reasons[kernel.name] is None]
-    if request == "auto":
-        return _choose(usable, reasons, needs)
+    if request in ("auto", FUSED):
+        return _choose(request, usable, reasons, needs)
     if request not in reasons:
         required = "auto or one of " + ", ".join(reasons)
         raise ConfigError(
@@ -138,11 +146,17 @@ def select_rotary_kernel(
     return next(kernel for kernel in usable if kernel.name == request)
 
 
-def _choose(usable: list[RotaryKernel], reasons: dict[str, str | None], needs: RotaryNeeds) -> RotaryKernel:
+def _choose(
+    request: str, usable: list[RotaryKernel], reasons: dict[str, str | None], needs: RotaryNeeds
+) -> RotaryKernel:
+    field, asked = (FUSED_FIELD, "true") if request == FUSED else (FIELD, "auto")
     if not usable:
         given = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        required = f"a kernel for {_describe(needs)}"
-        raise BackendUnavailableError(FIELD, required=required, given=given, mend="see the reasons given")
+        required = f"a {'fused ' if request == FUSED else ''}kernel for {_describe(needs)}"
+        mend = "see the reasons given"
+        if request == FUSED:
+            mend = "write null: rotary_kernel decides, and its auto runs anywhere"
+        raise BackendUnavailableError(field, required=required, given=f"none: {given}", mend=mend)
     chosen = usable[0]
     passed_over = []
     for name, reason in reasons.items():
@@ -150,7 +164,7 @@ def _choose(usable: list[RotaryKernel], reasons: dict[str, str | None], needs: R
             break
         passed_over.append(f"{name}: {reason}")
     because = "; ".join(passed_over) or "the fastest one known"
-    _log_once(_log.info, f"{FIELD}: auto chose {chosen.name} for {_describe(needs)} ({because})")
+    _log_once(_log.info, f"{field}: {asked} chose {chosen.name} for {_describe(needs)} ({because})")
     return chosen
 
 

@@ -39,6 +39,8 @@ class BuildOptions:
     """uniform or block, under full recomputation."""
     recompute_num_layers: int | None = None
     """Layers per recomputed unit, under full recomputation."""
+    recompute_modules: tuple[str, ...] = ()
+    """core_attn, mlp or both, under selective recomputation; none stands for core_attn."""
 
 
 def transformer_config(
@@ -88,6 +90,7 @@ def transformer_config(
         recompute_granularity=options.recompute_granularity,
         recompute_method=options.recompute_method,
         recompute_num_layers=options.recompute_num_layers,
+        recompute_modules=list(options.recompute_modules) or None,
     )
 
 

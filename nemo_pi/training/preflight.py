@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf_config_write import check_exportable
 from nemo_pi.checkpoint.hf_target import check_target
@@ -21,14 +23,30 @@ def check_before_training(run: ResolvedRun) -> None:
     """Looks at backends, whether and where the model can be exported, and the data, cheapest first.
 
     Raises:
-        BackendUnavailableError, CheckpointError, DataError: what training would stop at later.
+        BackendUnavailableError, CheckpointError, ConfigError, DataError: what training would stop at later.
     """
+    check_accelerator(run)
     settings = engine_settings(run)
     check_backends(settings.extension, settings.layout, settings.build)
     if run.export.hf_path is not None:
         check_exportable(run.extension)
         check_target(Path(run.export.hf_path))
     check_data(run)
+
+
+def check_accelerator(run: ResolvedRun) -> None:
+    """Refuse a run that shall compute on the CPU of a machine whose GPU Megatron would take.
+
+    Raises:
+        ConfigError: with how to hide the GPU.
+    """
+    if run.trainer.get("accelerator") == "cpu" and torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.accelerator",
+            required="auto or gpu where a CUDA device is visible: Megatron's tensors go there",
+            given="cpu",
+            mend="leave it at auto, or hide the device: CUDA_VISIBLE_DEVICES= (empty) in the environment",
+        )
 
 
 def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:

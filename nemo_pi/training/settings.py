@@ -28,6 +28,7 @@ def engine_settings(run: ResolvedRun) -> EngineSettings:
         recompute_granularity=run.recompute.granularity,
         recompute_method=run.recompute.method,
         recompute_num_layers=run.recompute.num_layers,
+        recompute_modules=run.recompute.modules,
     )
     optim = AdamSettings(
         lr=run.optim.lr,

@@ -51,6 +51,6 @@ def test_one_that_fails_stops_no_other(
     assert everything.main([]) == 1
     out = capfd.readouterr().out
     assert "About 2 min on two idle cores: no_such_script 1, harness 1." in out
-    assert "harness: 0." in out and out.strip().endswith("Failed: no_such_script.")
+    assert "\nharness: " in out and out.strip().endswith("Failed: no_such_script.")
     with pytest.raises(SystemExit):
         everything.parse(["rop"])

@@ -126,6 +126,8 @@ def test_recomputation_keeps_layer_inputs() -> None:
 
     whole, layer_input = layer_bytes_per_token(run_with()), 4 * HIDDEN
     assert bytes_per_token() == bytes_per_token("selective") == LAYERS * whole
+    mlp = 4 * 3 * FFN
+    assert bytes_per_token("selective", None, None, ("mlp",)) == LAYERS * (whole - mlp) + mlp
     assert bytes_per_token("full", "uniform", 1) == LAYERS * layer_input + whole
     assert bytes_per_token("full", "uniform", 2) == LAYERS // 2 * layer_input + 2 * whole
     assert bytes_per_token("full", "block", 1) == layer_input + 3 * whole + whole

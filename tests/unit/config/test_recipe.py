@@ -134,9 +134,13 @@ def test_initialization(name: str, wrong: Any) -> None:
 
 
 def recompute(
-    granularity: str | None = None, method: str | None = None, number: int | None = None
+    granularity: str | None = None,
+    method: str | None = None,
+    number: int | None = None,
+    modules: list[str] | None = None,
 ) -> Recompute:
     config = ModelConfig(
+        activations_checkpoint_modules=modules,
         activations_checkpoint_granularity=granularity,
         activations_checkpoint_method=method,
         activations_checkpoint_num_layers=number,
@@ -146,7 +150,8 @@ def recompute(
 
 def test_recomputation() -> None:
     assert recompute() == Recompute()
-    assert recompute("selective") == Recompute("selective")
+    assert recompute("selective") == Recompute("selective", modules=("core_attn",))
+    assert recompute("selective", modules=["mlp"]) == Recompute("selective", modules=("mlp",))
     assert recompute("full") == Recompute("full", "uniform", 1)
     assert recompute("full", "block", 2) == Recompute("full", "block", 2)
 
@@ -172,6 +177,11 @@ def test_uniform_recomputation_wants_equal_chunks() -> None:
         (("full", None, 3), "num_layers"),  # a stage of 4 layers on 2 ranks has 2
         (("full", None, 0), "num_layers"),
         (("selective", "uniform"), "method"),
+        (("selective", None, None, ["mpl"]), "modules"),
+        (("selective", None, None, []), "modules"),
+        (("selective", None, None, ["mlp", "mlp"]), "modules"),
+        (("full", None, None, ["mlp"]), "modules"),
+        ((None, None, None, ["mlp"]), "modules"),
         ((None, None, 1), "num_layers"),
     ],
 )
@@ -233,6 +243,7 @@ def test_export_keeps_the_checkpoint_s_dtype() -> None:
         ({"transformer_engine": "False"}, (False, "auto")),
         ({"rotary_kernel": "triton"}, (None, "triton")),
         ({"apply_rope_fusion": False}, (None, "torch")),
+        ({"apply_rope_fusion": True}, (None, "fused")),
         ({"apply_rope_fusion": True, "rotary_kernel": "apex"}, (None, "apex")),
     ],
 )
@@ -245,6 +256,7 @@ def test_kernels(changes: dict[str, Any], expected: tuple[bool | None, str]) -> 
     [
         ({"transformer_engine": "yes"}, "transformer_engine"),
         ({"rotary_kernel": "tritn"}, "rotary_kernel"),
+        ({"rotary_kernel": "fused"}, "rotary_kernel"),
         ({"rotary_kernel": "triton", "apply_rope_fusion": False}, "apply_rope_fusion"),
         ({"rotary_kernel": "torch", "apply_rope_fusion": True}, "apply_rope_fusion"),
     ],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from nemo_pi.kernels.adapters import as_one_sequence, full_width
+from nemo_pi.kernels.adapters import as_one_sequence, full_width, is_installed
 from nemo_pi.kernels.reference import apply_rotary
 
 
@@ -49,3 +53,16 @@ def test_a_projection_is_handed_over_where_it_lies() -> None:
 
     assert torch.equal(as_one_sequence(kernel, key), key)
     assert seen[0].shape == (15, 1, 2, 10) and seen[0].data_ptr() == key.data_ptr()
+
+
+@pytest.mark.parametrize("folder", ["", "a_library", "a_library/wheel_lib"])
+def test_compiled_modules_are_found_wherever_transformer_engine_keeps_them(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_library" / "wheel_lib").mkdir(parents=True)
+    (tmp_path / "a_library" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not is_installed("a_library_torch")
+    (tmp_path / folder / f"a_library_torch{EXTENSION_SUFFIXES[-1]}").touch()
+    importlib.invalidate_caches()
+    assert is_installed("a_library_torch")

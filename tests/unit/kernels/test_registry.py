@@ -119,6 +119,19 @@ def test_auto_takes_the_first_and_logs_once(caplog: pytest.LogCaptureFixture) ->
     )
 
 
+def test_fused_never_falls_back_to_operators(caplog: pytest.LogCaptureFixture) -> None:
+    """model.apply_rope_fusion: true."""
+    with pytest.raises(BackendUnavailableError) as caught:
+        select_rotary_kernel("fused", NEEDS)
+    assert caught.value.field == "model.apply_rope_fusion"
+    assert "apex: it runs on cuda" in str(caught.value) and "write null" in str(caught.value)
+    fast = RotaryKernel("fast", ABLE, rotate_query_key)
+    with caplog.at_level(logging.INFO, logger="nemo_pi.kernels.registry"):
+        assert select_rotary_kernel("fused", replace(NEEDS, head_dim=70), (*KERNELS, fast)) is fast
+    (record,) = caplog.records
+    assert record.message.startswith("model.apply_rope_fusion: true chose fast")
+
+
 def test_an_explicit_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="nemo_pi.kernels.registry"):
         for _ in range(3):

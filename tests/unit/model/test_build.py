@@ -101,21 +101,23 @@ def losses_and_gradients(
     return losses_BS.detach(), gradients  # type: ignore[return-value]
 
 
-RECOMPUTE = [("full", "uniform", 1), ("full", "uniform", 2), ("full", "block", 2), ("selective", None, None)]
+RECOMPUTE = [
+    BuildOptions(recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1),
+    BuildOptions(recompute_granularity="full", recompute_method="uniform", recompute_num_layers=2),
+    BuildOptions(recompute_granularity="full", recompute_method="block", recompute_num_layers=2),
+    BuildOptions(recompute_granularity="selective"),
+    BuildOptions(recompute_granularity="selective", recompute_modules=("mlp",)),
+    BuildOptions(recompute_granularity="selective", recompute_modules=("core_attn", "mlp")),
+]
 
 
 @pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("granularity", "method", "layers"), RECOMPUTE)
-def test_recomputation_changes_nothing(
-    granularity: str, method: str | None, layers: int | None, packed: bool
-) -> None:
+@pytest.mark.parametrize("options", RECOMPUTE)
+def test_recomputation_changes_nothing(options: BuildOptions, packed: bool) -> None:
     """Same operations on the same numbers: equal bit for bit."""
     documents = DocumentBoundaries(((0, 7, 24), (0, 24))) if packed else None
     kept = losses_and_gradients(BuildOptions(), documents)
-    options = BuildOptions(
-        recompute_granularity=granularity, recompute_method=method, recompute_num_layers=layers
-    )
     again = losses_and_gradients(options, documents)
     assert torch.equal(kept[0], again[0])
     for name, gradient in kept[1].items():

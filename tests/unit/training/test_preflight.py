@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, CheckpointError, ConfigError, DataError
 from nemo_pi.training.checkpointing import checkpoint_folder
 from nemo_pi.training.folders import run_folders
-from nemo_pi.training.preflight import check_before_training, checkpoint_to_resume
+from nemo_pi.training.preflight import check_accelerator, check_before_training, checkpoint_to_resume
 from nemo_pi.training.state import save_engine
 from tests.unit.model.models import SHAPE
 from tests.unit.training.loops import engine_of
@@ -31,6 +32,25 @@ def test_a_kernel_that_cannot_run(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path, model__rotary_kernel="apex")
     with pytest.raises(BackendUnavailableError, match="rotary_kernel"):
         check_before_training(run)
+
+
+def test_a_fused_rotation_where_none_can_run(inputs: Path, tmp_path: Path) -> None:
+    """An explicit request never degrades, in NeMo's spelling either."""
+    if torch.cuda.is_available():
+        pytest.skip("a GPU has fused kernels")
+    run = resolved(inputs, tmp_path, model__apply_rope_fusion=True)
+    with pytest.raises(BackendUnavailableError, match=r"apply_rope_fusion.*triton: it runs on cuda"):
+        check_before_training(run)
+
+
+def test_the_cpu_of_a_machine_with_a_gpu(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resolved(inputs, tmp_path, trainer__accelerator="cpu")
+    check_accelerator(replace(run, trainer={"accelerator": "auto"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
+        check_accelerator(replace(run, trainer={"accelerator": "cpu"}))
 
 
 def test_positions_that_hugging_face_cannot_compute(inputs: Path, tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_every_field_arrives() -> None:
         "block",
         3,
     )
+    selective = {"activations_checkpoint_granularity": "selective", "activations_checkpoint_modules": ["mlp"]}
+    assert engine_settings(run_of(selective)).build.recompute_modules == ("mlp",)
     assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (4e-4, (0.8, 0.9), 1e-6, 0.03)
     assert optim.clip_grad == 0.5
     assert (rates.peak, rates.warmup_steps, rates.warmup_start_fraction) == (4e-4, 7, 0.2)
