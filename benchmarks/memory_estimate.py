@@ -218,7 +218,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Estimate, tensors and growth of the process of every run."""
     labels = [
-        f"{line['model']}, {line['tokens']:,} tokens, {line['precision']}"
+        f"{line['model']}, {line['tokens']:,} tokens, {line['precision'].replace('32', 'fp32')}"
         + (f", loss {line['loss']}" if line["loss"] != "auto" else "")
         + (", recomputed" if line["recompute"] != "none" else "")
         for line in rows

@@ -80,14 +80,18 @@ def _draw_bars(axes: Any, panel: Bars) -> None:
     for number, (name, values) in enumerate(panel.values.items()):
         places = [place + number * thick for place in range(len(panel.labels))]
         bars = axes.barh(places, values, thick, label=name, color=COLOURS[(number + 2) % len(COLOURS)])
-        axes.bar_label(bars, [f"{value:,.3g}" for value in values], padding=2, fontsize=7.5)
+        axes.bar_label(bars, [_figures(value) for value in values], padding=2, fontsize=7.5)
     middle = thick * (len(panel.values) - 1) / 2
     axes.set_yticks([place + middle for place in range(len(panel.labels))], panel.labels)
     axes.invert_yaxis()
     axes.set_xlim(right=1.2 * max(max(values) for values in panel.values.values()) or 1.0)
     axes.set_title(panel.title, fontsize=9.5, loc="left")
     if len(panel.values) > 1:
-        axes.legend(fontsize=7.5, loc="lower right")
+        axes.legend(fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(panel.values))
+
+
+def _figures(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _draw(axes: Any, panel: Panel, xlabel: str) -> None:
