@@ -112,12 +112,15 @@ def sources() -> list[Path]:
     return sorted([*(ROOT / "nemo_pi").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downwards(path: Path) -> None:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    is_package = parts[-1] == "__init__"
-    module = ".".join(parts[:-1] if is_package else parts)
-    assert complaints(path.read_text(encoding="utf-8"), module, is_package) == []
+def test_imports_run_downwards() -> None:
+    found, files = [], sources()
+    for path in files:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        module = ".".join(parts[:-1] if is_package else parts)
+        found += complaints(path.read_text(encoding="utf-8"), module, is_package)
+    assert found == []
+    assert len(files) > 100, "the library was not found"
 
 
 def test_every_package_has_a_floor() -> None:
