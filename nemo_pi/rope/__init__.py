@@ -1,0 +1,1 @@
+"""Rotary positions as pure maths: the spec, one file per method, angles, Hugging Face's spelling."""
