@@ -124,16 +124,14 @@ def estimate(wanted: Sequence[Cell], names: Sequence[str], device: str) -> float
     return racing + len(wanted) * loading_seconds(len(names)) + loading_seconds(1)
 
 
-def kept(
-    args: argparse.Namespace, machine: Hardware, wanted: Sequence[Cell], names: Sequence[str]
-) -> Results:
-    """The points that need not be measured again: all of `names` ran there today."""
+def kept(args: argparse.Namespace, machine: Hardware, names: Sequence[str]) -> Results:
+    """The points at which all of `names` ran today, or failed: they need not be measured again."""
     raw = (earlier_today(_name(args), machine, args.results) or {}) if args.resume else {}
     found = {}
-    for cell in wanted:
-        outcomes = {name: Outcome(**one) for name, one in raw.get(f"{cell.size} {cell.length}", {}).items()}
-        if all(name in outcomes and outcomes[name].seconds for name in names):
-            found[cell.size, cell.length] = outcomes
+    for point, outcomes in raw.items():
+        size, length = point.split()
+        if set(names) <= set(outcomes):
+            found[size, int(length)] = {name: Outcome(**one) for name, one in outcomes.items()}
     return found
 
 
@@ -163,9 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     args = parse(arguments)
     names, notes = contestants(args)
     machine = hardware(args.device)
-    everything = cells(args)
-    results = dict(kept(args, machine, everything, names))
-    wanted = [cell for cell in everything if (cell.size, cell.length) not in results]
+    results = dict(kept(args, machine, names))
+    wanted = [cell for cell in cells(args) if (cell.size, cell.length) not in results]
     announce("train_step", estimate(wanted, names, args.device))
     with tempfile.TemporaryDirectory() as scratch:
         for size in dict.fromkeys(cell.size for cell in wanted):
