@@ -14,6 +14,7 @@ from nemo.utils import logging
 from nemo_pi.checkpoint.rotation import prune_checkpoints
 from nemo_pi.parallel import groups
 from nemo_pi.training.module import ContextExtensionModel
+from nemo_pi.training.sample_settings import RECORD, sample_settings
 from nemo_pi.training.state import save_engine
 
 # What Slurm (--signal), Kubernetes and a terminal send ahead of the end.
@@ -93,6 +94,7 @@ class DistributedCheckpointing(Callback):
             "global_step": step,
             "consumed_samples": pl_module.consumed_samples,
             "source_config": pl_module.source_config,
+            RECORD: sample_settings(pl_module.run),
         }
         tokenizer = pl_module.run.tokenizer
         save_engine(

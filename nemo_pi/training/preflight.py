@@ -16,6 +16,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.model.build import check_backends
 from nemo_pi.training.folders import RunFolders
 from nemo_pi.training.loaders import check_data
+from nemo_pi.training.sample_settings import check_same_samples
 from nemo_pi.training.settings import engine_settings
 
 
@@ -53,8 +54,8 @@ def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
     """The checkpoint that this run goes on from; None where it starts at its first step.
 
     Raises:
-        ConfigError: the run's folder holds checkpoints of another model, of other positions, or of a run
-            that shall not be resumed (its next save would be in their way).
+        ConfigError: the run's folder holds checkpoints of another model, of other positions, of other
+            samples, or of a run that shall not be resumed (its next save would be in their way).
     """
     latest = latest_checkpoint(folders.checkpoints)
     if latest is None:
@@ -74,6 +75,7 @@ def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
             given=run.name,
             mend="give this run another name; restore_from_path starts a new run from a checkpoint's weights",
         )
+    check_same_samples(run, latest)
     return latest
 
 

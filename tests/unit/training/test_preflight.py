@@ -15,6 +15,7 @@ from nemo_pi.errors import BackendUnavailableError, CheckpointError, ConfigError
 from nemo_pi.training.checkpointing import checkpoint_folder
 from nemo_pi.training.folders import run_folders
 from nemo_pi.training.preflight import check_accelerator, check_before_training, checkpoint_to_resume
+from nemo_pi.training.sample_settings import RECORD, sample_settings
 from nemo_pi.training.state import save_engine
 from tests.unit.model.models import SHAPE
 from tests.unit.training.loops import engine_of
@@ -88,6 +89,7 @@ def save(run: ResolvedRun, logs: Path, step: int) -> Path:
         "extension": run.extension.to_dict(),
         "global_step": step,
         "consumed_samples": 4 * step,
+        RECORD: sample_settings(run),
     }
     engine = engine_of(shape=run.shape, extension=run.extension)
     folder = checkpoint_folder(logs / "checkpoints", step)

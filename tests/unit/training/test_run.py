@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from nemo_pi.checkpoint.rotation import complete_checkpoints
 from nemo_pi.checkpoint.summary import read_summary
-from nemo_pi.errors import NemoPiError
+from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.training import run as module
 from nemo_pi.training.run import run
 from tests.unit.model.models import WINDOW, causal_logits, forward, ours_from, random_tokens
@@ -80,6 +80,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, inputs: Path, 
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
     half = exported_weights(tmp_path / "2")
     assert any(not torch.equal(weight, half[name]) for name, weight in whole.items())
+
+
+def test_samples_of_another_kind_are_refused_before_anything_is_written(trained: Path, inputs: Path) -> None:
+    before = sorted(trained.rglob("*"))
+    for change, words in (
+        ({"model__data__pose": {}}, "required null, null, null, as"),
+        ({"model__data__seed": 7}, "model.data.seed: required 1234, as"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            run(configuration(inputs, trained, trainer__max_steps=6, **change))
+        assert words in str(caught.value)
+    assert sorted(trained.rglob("*")) == before
 
 
 def test_the_result_is_announced(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
