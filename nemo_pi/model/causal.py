@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from nemo_pi.model.cpu_causal import attend_in_halves, pays_off
+
 # Queries attended to at once where a mask has to be given, at least; fewer would be many small calls.
 _SMALLEST_BLOCK = 512
 
@@ -35,6 +37,8 @@ def attend_causally(
     if lookback is not None and keys > lookback + 1:
         return _in_blocks(q_BNQD, k_BGKD, v_BGKD, scale, lookback)
     if queries == keys:
+        if pays_off(q_BNQD):
+            return attend_in_halves(q_BNQD, k_BGKD, v_BGKD, scale)
         return _sdpa(q_BNQD, k_BGKD, v_BGKD, None, scale)
     if q_BNQD.is_cuda and q_BNQD.dtype in (torch.float16, torch.bfloat16):
         # Flash attention aligns its causal mask so, without a mask tensor; other kernels do not.

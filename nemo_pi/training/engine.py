@@ -12,11 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core.distributed import (
-    DistributedDataParallel,
-    DistributedDataParallelConfig,
-    finalize_model_grads,
-)
+from megatron.core.distributed import DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.module import Float16Module
 from torch import Tensor, nn
@@ -30,6 +26,7 @@ from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.training.batches import MicroBatch, micro_batches
+from nemo_pi.training.data_parallel import ReplicatedModule
 from nemo_pi.training.optimizer import AdamSettings, build_optimizer
 
 Batch = dict[str, Tensor]
@@ -77,7 +74,7 @@ class MegatronEngine:
         )
         with cpu_shim():
             self.modules = [
-                DistributedDataParallel(self.config, ddp_config, module, disable_bucketing=number > 0)
+                ReplicatedModule(self.config, ddp_config, module, disable_bucketing=number > 0)
                 for number, module in enumerate(self.modules)
             ]
         self.optimizer = build_optimizer(self.modules, self.settings.optim, self.settings.build.params_dtype)

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from megatron.core.optimizer import clip_grads
+from megatron.core.pipeline_parallel import schedules
 from megatron.core.tensor_parallel import random as megatron_random
+from megatron.core.utils import local_multi_tensor_scale
+from torch.overrides import _get_current_function_mode
 
 from nemo_pi.parallel import cpu_shim as module
 from nemo_pi.parallel.cpu_shim import cpu_shim
@@ -23,6 +27,8 @@ def touched() -> dict[str, Any]:
         "tensor": torch.Tensor,
         "random": megatron_random,
         "tracker": megatron_random.CudaRNGStatesTracker,
+        "schedules": schedules,
+        "clip_grads": clip_grads,
     }
     return {f"{key}.{name}": value for key, owner in owners.items() for name, value in vars(owner).items()}
 
@@ -80,6 +86,34 @@ def test_blocks_can_be_nested() -> None:
             pass
         assert torch.zeros(1, device=torch.cuda.current_device()).device.type == "cpu"
         assert torch.zeros(1).type() == "torch.cuda.FloatTensor"
+
+
+def test_a_models_passes_are_outside_of_the_mode() -> None:
+    """However deep the blocks are nested, and whatever happens in the passes."""
+
+    def fails() -> None:
+        assert _get_current_function_mode() is None
+        raise ZeroDivisionError
+
+    with cpu_shim(), cpu_shim():
+        with pytest.raises(ZeroDivisionError):
+            module._outside(fails)()
+        assert _get_current_function_mode() is not None
+        assert torch.zeros(1, device="cuda").device.type == "cpu"
+
+
+def test_gradients_are_scaled_as_megatron_does_it() -> None:
+    gradients = [torch.arange(3.0), torch.full((2, 2), 0.3)]
+    ours, theirs = ([x.clone() for x in gradients] for _ in range(2))
+    pointers = [x.data_ptr() for x in ours]
+    with cpu_shim():
+        clip_grads.multi_tensor_scale_impl(0, torch.zeros(1), [ours, ours], 0.1)
+        other = [torch.empty_like(x) for x in gradients]
+        clip_grads.multi_tensor_scale_impl(0, torch.zeros(1), [gradients, other], 0.1)
+    local_multi_tensor_scale(0, None, [theirs, theirs], 0.1)
+    for one, two, three in zip(ours, theirs, other, strict=True):
+        assert torch.equal(one, two) and torch.equal(two, three)
+    assert [x.data_ptr() for x in ours] == pointers
 
 
 def test_a_part_that_cannot_be_replaced_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
