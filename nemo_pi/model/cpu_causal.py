@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nemo_pi.model.piece_attention import Result, attend_part, part_gradients
+
 # Tokens of the smallest blocks. Half as many gain 3% more and need another level.
 _BLOCK = 128
 # Below it there is little to gain.
@@ -95,10 +97,8 @@ class _Halves(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_BNSD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, scale: float | None) -> Tensor:
-        out_BNSD, logsumexp_BNS = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q_BNSD, k_BGSD, v_BGSD, 0.0, True, scale=scale
-        )
-        ctx.save_for_backward(q_BNSD, k_BGSD, v_BGSD, out_BNSD, logsumexp_BNS)
+        out_BNSD, lse_BNS = attend_part((q_BNSD, k_BGSD, v_BGSD), True, scale)
+        ctx.save_for_backward(q_BNSD, k_BGSD, v_BGSD, out_BNSD, lse_BNS)
         ctx.scale = scale
         return out_BNSD
 
@@ -115,20 +115,19 @@ class _Halves(torch.autograd.Function):
 
 def _add_gradients(
     part: _Part,
-    grad: Tensor,
+    upstream: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     out: Tensor,
-    logsumexp: Tensor,
+    lse: Tensor,
     *sums: Tensor,
     scale: float | None,
 ) -> None:
     """Adds a part's gradients of one row's q, k and v to `sums`; causal parts, which come first, set them."""
-    grad, q, out, logsumexp = (part.of_queries(x) for x in (grad, q, out, logsumexp))
-    gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, q, part.of_keys(k), part.of_keys(v), out, logsumexp, 0.0, part.causal, scale=scale
-    )
+    own = part.of_queries(q), part.of_keys(k), part.of_keys(v)
+    result = Result(part.of_queries(out), part.of_queries(lse))
+    gradients = part_gradients(part.of_queries(upstream), own, result, part.causal, scale)
     places = part.of_queries(sums[0]), part.of_keys(sums[1]), part.of_keys(sums[2])
     for place, gradient in zip(places, gradients, strict=True):
         place.copy_(gradient) if part.causal else place.add_(gradient)
