@@ -17,9 +17,10 @@ hide_harmless_messages()  # before the imports that utter them
 from nemo.core.config import hydra_runner  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from nemo_pi.training.cli import reports_errors  # noqa: E402
+from nemo_pi.training.cli import reports_errors, understands_overrides  # noqa: E402
 
 
+@understands_overrides
 @hydra_runner(config_path="../conf", config_name="extend_context")
 @reports_errors
 def main(cfg: DictConfig) -> None:

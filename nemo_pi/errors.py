@@ -42,3 +42,7 @@ class DataError(NemoPiError, ValueError):
 
 class BackendUnavailableError(NemoPiError, RuntimeError):
     """An explicitly requested backend that cannot do the job here."""
+
+
+class TrainingError(NemoPiError, FloatingPointError):
+    """A training step whose loss or gradient is no number."""

@@ -83,6 +83,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def check_writable(field: str, folder: Path) -> None:
+    """Refuses a folder that could not be made or written to; makes nothing itself.
+
+    Raises:
+        CheckpointError: naming `field`, and the nearest folder that exists.
+    """
+    nearest = folder.expanduser().absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    raise CheckpointError(
+        field,
+        required="a folder that can be written to",
+        given=f"{folder}: {nearest} is {'not writable for you' if nearest.is_dir() else 'a file'}",
+        mend="give another folder, or correct its permissions",
+    )
+
+
 def start_folder(folder: Path) -> Path:
     """An empty partial folder for `folder`; one left over from an interrupted write is removed."""
     partial = partial_folder(folder)

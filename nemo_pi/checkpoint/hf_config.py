@@ -12,6 +12,9 @@ from nemo_pi.rope.spec import ContextExtension
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
 
+_OTHER_MODEL = "start from a Llama or Mistral checkpoint (" + ", ".join(ARCHITECTURES.values()) + ")"
+_CORRECT = "correct this entry of config.json, or copy the file again"
+
 # What transformers assumes where config.json is silent.
 _DEFAULT_GROUPS: dict[str, int | None] = {"llama": None, "mistral": 8}
 _DEFAULT_SLIDING_WINDOW: dict[str, int | None] = {"llama": None, "mistral": 4096}
@@ -35,7 +38,7 @@ def check_architecture(config: Mapping[str, Any]) -> str:
             f"{family} with position_embedding_type {kind}" if family not in _NOT_ROPE else family,
         )
     if family not in ARCHITECTURES:
-        raise _unusable("model_type", "one of " + ", ".join(ARCHITECTURES), repr(family))
+        raise _unusable("model_type", "one of " + ", ".join(ARCHITECTURES), family)
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             raise _unusable(key, "false (biases are not supported)", config[key])
@@ -60,9 +63,9 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     groups = config.get("num_key_value_heads", _DEFAULT_GROUPS[family])
     groups = heads if groups is None else groups
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or heads % groups:
-        raise _unusable("num_key_value_heads", f"a divisor of num_attention_heads {heads}", groups)
+        raise _unusable("num_key_value_heads", f"a divisor of num_attention_heads {heads}", groups, _CORRECT)
     if config.get("head_dim") is None and hidden % heads:
-        raise _unusable("hidden_size", f"a multiple of num_attention_heads {heads}", hidden)
+        raise _unusable("hidden_size", f"a multiple of num_attention_heads {heads}", hidden, _CORRECT)
     return ModelShape(
         num_layers=_size(config, "num_hidden_layers"),
         hidden_size=hidden,
@@ -81,7 +84,7 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
 def _epsilon(config: Mapping[str, Any]) -> float:
     value = config.get("rms_norm_eps", _DEFAULT_EPSILON)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise _unusable("rms_norm_eps", "a small positive number", value)
+        raise _unusable("rms_norm_eps", "a small positive number", value, _CORRECT)
     return float(value)
 
 
@@ -126,14 +129,10 @@ def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str
 def _size(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _unusable(key, "a positive integer", value)
+        raise _unusable(key, "a positive integer", value, _CORRECT)
     return value
 
 
-def _unusable(key: str, required: str, given: Any) -> CheckpointError:
-    return CheckpointError(
-        f"config.json: {key}",
-        required=required,
-        given=given,
-        mend="start from a Llama or Mistral checkpoint (" + ", ".join(ARCHITECTURES.values()) + ")",
-    )
+def _unusable(key: str, required: str, given: Any, mend: str = _OTHER_MODEL) -> CheckpointError:
+    shown = repr(given) if isinstance(given, str) else given  # a number in quotes must look like one
+    return CheckpointError(f"config.json: {key}", required=required, given=shown, mend=mend)

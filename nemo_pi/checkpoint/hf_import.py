@@ -52,7 +52,8 @@ def load_huggingface(
             model gets the rows of q and k reordered). None means halves.
 
     Raises:
-        CheckpointError: the folder does not hold exactly this model, or a parameter has no counterpart.
+        CheckpointError: the folder does not hold exactly this model, a parameter has no counterpart, or
+            weights that are no numbers.
     """
     weights = HuggingFaceWeights(Path(folder))
     check_weights(weights, shape)
@@ -77,7 +78,18 @@ def load_huggingface(
                     given=f"shape {list(value.shape)}",
                     mend="build the model from the checkpoint's own sizes",
                 )
+            _check_finite(value, rule.names(layer), weights.folder)
             target.copy_(value)
+
+
+def _check_finite(value: Tensor, names: Sequence[str], folder: Path) -> None:
+    if not torch.isfinite(value).all():
+        raise CheckpointError(
+            f"{folder}: {', '.join(names)}",
+            required="finite weights",
+            given=f"{int((~torch.isfinite(value)).sum())} that are infinite or no numbers",
+            mend="download or copy the checkpoint again, or take an earlier one: this one cannot be trained",
+        )
 
 
 def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:

@@ -27,13 +27,29 @@ MARKER = "nemo_pi_export.json"
 NO_SPECIAL_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
+def check_apart(target: Path, source: Path) -> None:
+    """Refuses to replace a checkpoint by what is made from it, or a folder that it lies in.
+
+    Raises:
+        CheckpointError: `target` is `source`, under whatever name, or one of the folders above it.
+    """
+    place, origin = target.expanduser().resolve(), source.expanduser().resolve()
+    if place == origin or place in origin.parents:
+        raise CheckpointError(
+            str(target),
+            required="another folder than the checkpoint's own, and none above it",
+            given=f"{target}, where the checkpoint {source} lies",
+            mend="choose another folder: this one would be replaced, and the checkpoint with it",
+        )
+
+
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
     """Refuses a folder that an export must not replace; ask before training, not after.
 
     Raises:
         CheckpointError: it exists and holds anything that an earlier export did not write.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if overwrite or not folder.exists():
         return
     foreign = "a file" if folder.is_file() else _foreign_content(folder)

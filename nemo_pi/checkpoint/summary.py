@@ -37,7 +37,12 @@ def read_summary(path: str | Path) -> CheckpointSummary:
     """
     folder = Path(path).expanduser()
     if not folder.exists():
-        raise _unreadable(folder, "an existing folder", "no such path", "check restore_from_path")
+        raise _unreadable(
+            folder,
+            "an existing folder",
+            "no such path",
+            "give a local one: nothing is downloaded",
+        )
     if not folder.is_dir():
         raise _unreadable(folder, "a folder", "a file", "give a Hugging Face folder or a distributed one")
     if (folder / MANIFEST).is_file():

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.config.exp_manager_keys import check_exp_manager
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.loss import resolve_loss
 from nemo_pi.config.merge import convert, from_mapping, refuse_targets
@@ -27,7 +28,7 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
-from nemo_pi.config.trainer_keys import STEP_BASED, check_exp_manager, check_trainer, trainer_number
+from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
 from nemo_pi.config.windows import resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError
 

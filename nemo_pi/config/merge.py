@@ -23,6 +23,7 @@ T = TypeVar("T")
 _EXPONENT_NOTATION = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+")
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _MISSING = "???"
+_FEW = 12
 
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
@@ -62,11 +63,14 @@ def check_keys(values: Mapping[Any, Any], valid: Iterable[str], path: str) -> No
                 given=_show(values[key]),
                 mend="remove the key",
             )
+        found = nearest(str(key), names)
+        # Fifty names would bury the one that was meant.
+        listed = "" if found and len(names) > _FEW else f": {', '.join(names)}"
         raise ConfigError(
             name,
-            required=f"a key of {path or 'the top level'}: {', '.join(names)}",
+            required=f"a key of {path or 'the top level'}{listed}",
             given=f"the unknown key {key!r}",
-            mend=_suggestion(str(key), names, path),
+            mend=f"did you mean {_join(path, found)}?" if found else f"remove {str(key)!r}",
         )
 
 
@@ -167,14 +171,9 @@ def _wrong(value: Any, required: str, path: str) -> ConfigError:
         mend = "leave the key out for its default"
     elif isinstance(value, str) and "number" in required:
         mend = "write it without quotes and units"
+    elif required == _WORDS[str] and isinstance(value, int | float):
+        mend = f"""write it in quotes: '{value}' (on the command line "'{value}'")"""
     return ConfigError(path, required=required, given=_show(value), mend=mend)
-
-
-def _suggestion(key: str, names: list[str], path: str) -> str:
-    found = nearest(key, names)
-    if found is None:
-        return f"remove {key!r}"
-    return f"did you mean {_join(path, found)}?"
 
 
 def _show(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nemo_pi.arch.shape import ModelShape
@@ -164,7 +165,9 @@ def resolve_tokenizer(given: TokenizerConfig, summary: CheckpointSummary | None)
 
 
 def resolve_export(export: ExportConfig, summary: CheckpointSummary | None) -> ExportConfig:
-    """The export with its dtype filled in: the checkpoint's own, or float32."""
+    """The export with its dtype filled in (the checkpoint's own, or float32) and `~` for the home folder."""
+    if export.hf_path is not None:
+        export = replace(export, hf_path=str(Path(export.hf_path).expanduser()))
     if export.dtype is not None:
         check_choice("model.export.dtype", export.dtype, _DTYPES)
         return export

@@ -1,15 +1,15 @@
-"""The two sections that other libraries own: their keys are checked against those libraries themselves."""
+"""The trainer section, which Lightning owns: its keys are checked against lightning.Trainer itself."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nemo_pi.config.exp_manager_keys import check_duration
 from nemo_pi.config.merge import check_keys, convert
+from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
 
 # Set by nemo_pi itself; a YAML that sets them too would be overruled silently.
@@ -22,7 +22,27 @@ _OURS = {
 # A run counts steps, not epochs: with Lightning's default, an interval longer than what is left of the data
 # would stop a run that resumes near its end.
 STEP_BASED: dict[str, Any] = {"check_val_every_n_epoch": None}
-_WHOLE = {"num_nodes": 1, "val_check_interval": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
+_WHOLE = {
+    "num_nodes": 1,
+    "val_check_interval": 1,
+    "limit_val_batches": 0,
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "min_steps": 0,
+}
+_FLAGS = ("enable_progress_bar", "enable_model_summary", "detect_anomaly", "benchmark")
+# What a run of so many steps over an endless stream of samples has no place for, and Lightning's own neutral
+# values, which users' YAMLs spell out.
+_NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
+    "logger": ((False, None), "loggers come from exp_manager (create_tensorboard_logger, ...)"),
+    "enable_checkpointing": ((False, None), "checkpoints come from exp_manager.checkpoint_callback_params"),
+    "use_distributed_sampler": ((False, None), "samples are dealt out by nemo_pi"),
+    "limit_train_batches": ((None, 1.0), "set trainer.max_steps"),
+    "overfit_batches": ((None, 0.0), "set trainer.max_steps and a small model.data.data_prefix"),
+    "fast_dev_run": ((None, False), "set trainer.max_steps=1, or dry_run=true"),
+    "barebones": ((None, False), "leave it out"),
+    "gradient_clip_algorithm": ((None, "norm"), "gradients are clipped by their norm"),
+}
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -47,6 +67,23 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             )
     for key, least in _WHOLE.items():
         _check_whole(key, trainer.get(key), least)
+    for key in _FLAGS:
+        if trainer.get(key) is not None:
+            convert(trainer[key], bool, f"trainer.{key}")
+    for key, (neutral, mend) in _NEUTRAL.items():
+        _check_neutral(key, trainer.get(key), neutral, mend)
+    check_choice(
+        "trainer.accelerator", str(trainer.get("accelerator", "auto")), ("auto", "cpu", "gpu", "cuda")
+    )
+    check_duration("trainer.max_time", trainer.get("max_time"))
+    epochs = trainer_number(trainer, "max_epochs", int, -1)
+    if epochs == 0 or epochs < -1:
+        raise ConfigError(
+            "trainer.max_epochs",
+            required="null or -1: trainer.max_steps ends a run",
+            given=epochs,
+            mend="leave it out",
+        )
     accumulate = trainer.get("accumulate_grad_batches", 1)
     if accumulate != 1:
         raise ConfigError(
@@ -55,6 +92,15 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             given=accumulate,
             mend="set model.global_batch_size instead",
         )
+
+
+def _check_neutral(key: str, value: Any, neutral: tuple[Any, ...], mend: str) -> None:
+    """Refuse what would be overruled, or would end a run before its steps are done."""
+    # By type too: True equals 1.0, which for a number of batches means something else.
+    if any(value == allowed and type(value) is type(allowed) for allowed in neutral):
+        return
+    required = " or ".join("null" if value is None else str(value).lower() for value in neutral)
+    raise ConfigError(f"trainer.{key}", required=required, given=value, mend=mend)
 
 
 def _check_whole(key: str, value: Any, least: int) -> None:
@@ -67,20 +113,6 @@ def _check_whole(key: str, value: Any, least: int) -> None:
         given=f"{value!r} ({type(value).__name__})",
         mend="write a whole number, without quotes or a decimal point",
     )
-
-
-def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
-    """Refuse keys that NeMo's exp_manager does not have, its own sections included."""
-    if not exp_manager:
-        return
-    # Imported late: it brings NeMo and Lightning, seconds that a config without the section need not pay.
-    from nemo.utils.exp_manager import ExpManagerConfig
-
-    _check_dataclass(exp_manager, ExpManagerConfig, "exp_manager")
-    params = exp_manager.get("checkpoint_callback_params") or {}
-    for key in ("every_n_train_steps", "save_top_k"):
-        if params.get(key) is not None:
-            convert(params[key], int, f"exp_manager.checkpoint_callback_params.{key}")
 
 
 def trainer_number(trainer: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:
@@ -116,15 +148,3 @@ def _devices(devices: Any) -> int:
             "trainer.devices", required="at least 1, a list or auto", given=devices, mend="devices=1"
         )
     return number
-
-
-def _check_dataclass(values: Mapping[str, Any], kind: type, path: str) -> None:
-    """check_keys on a foreign dataclass and on the dataclasses inside it; values are left alone."""
-    hints = typing.get_type_hints(kind)
-    check_keys(values, [field.name for field in dataclasses.fields(kind)], path)
-    for key, value in values.items():
-        inner = [
-            hint for hint in (hints[key], *typing.get_args(hints[key])) if dataclasses.is_dataclass(hint)
-        ]
-        if inner and isinstance(value, Mapping):
-            _check_dataclass(value, typing.cast(type, inner[0]), f"{path}.{key}")

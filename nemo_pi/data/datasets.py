@@ -49,6 +49,7 @@ def build_datasets(
         ConfigError: a key of the wrong form, or training asked for and nothing to train on.
         DataError: missing, damaged or foreign files, ids outside the vocabulary, too few tokens.
     """
+    _check_end(eod_id, vocab_size)
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
     packed = bool(data_cfg.get("pack_documents", False))
     rules = _rules(data_cfg, eod_id, pose, packed)
@@ -71,6 +72,17 @@ def build_datasets(
             parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules, packed))
         built.append(BlendedDataset(parts, blend.weights, wanted))
     return built[0], built[1], built[2]
+
+
+def _check_end(eod_id: int | None, vocab_size: int | None) -> None:
+    """The end-of-document id pads packed rows, so that the model must have it."""
+    if eod_id is not None and vocab_size is not None and eod_id >= vocab_size:
+        raise ConfigError(
+            "model.tokenizer",
+            required=f"a tokenizer whose end-of-document id is below model.vocab_size {vocab_size}",
+            given=f"one that ends documents with id {eod_id}",
+            mend="give the tokenizer of the checkpoint (null takes it from there)",
+        )
 
 
 def _refuse_no_training(split: int, wanted: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.hf_target import MARKER, check_apart
+from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
 from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
@@ -17,6 +19,9 @@ from nemo_pi.parallel import groups
 from nemo_pi.training.export import export_weights
 from nemo_pi.training.opening import open_engine
 from nemo_pi.training.state import save_weights
+
+# Any one of these makes a folder one that --overwrite replaces.
+_CHECKPOINT_FILES = (MANIFEST, MARKER, "config.json")
 
 
 def convert(
@@ -41,6 +46,7 @@ def convert(
     """
     summary = read_summary(source)
     kind = "distributed" if summary.kind == "huggingface" else "huggingface"
+    check_apart(target, source)
     _check_target(target, overwrite)
     _check_dtype(kind, dtype)
     sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
@@ -77,7 +83,8 @@ def _check_dtype(kind: str, dtype: str | None) -> None:
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
+    replaceable = not target.exists() or any((target / name).is_file() for name in _CHECKPOINT_FILES)
+    if target.exists() and not (overwrite and replaceable):
         raise CheckpointError(
             str(target),
             required="a folder that does not exist yet",

@@ -61,8 +61,8 @@ def run_folders(run: ResolvedRun) -> RunFolders:
     params = given.get("checkpoint_callback_params") or {}
     resume = bool(given.get("resume_if_exists", False))
     logs = _log_folder(given, run.name, resume)
-    checkpoints = Path(params["dirpath"]) if params.get("dirpath") else logs / "checkpoints"
-    top_k = params.get("save_top_k", 3)
+    checkpoints = _path(params["dirpath"]) if params.get("dirpath") else logs / "checkpoints"
+    top_k = 3 if params.get("save_top_k") is None else params["save_top_k"]
     saves = given.get("create_checkpoint_callback", True)
     return RunFolders(
         logs=logs,
@@ -76,10 +76,14 @@ def run_folders(run: ResolvedRun) -> RunFolders:
 
 def _log_folder(given: Mapping[str, Any], name: str, resume: bool) -> Path:
     if given.get("explicit_log_dir"):
-        return Path(given["explicit_log_dir"])
-    base = Path(given.get("exp_dir") or "nemo_experiments") / (given.get("name") or name)
+        return _path(given["explicit_log_dir"])
+    base = _path(given.get("exp_dir") or "nemo_experiments") / (given.get("name") or name)
     if given.get("version"):
         return base / str(given["version"])
     if resume or not given.get("use_datetime_version", True):
         return base
     return base / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _path(given: str) -> Path:
+    return Path(given).expanduser()

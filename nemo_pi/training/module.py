@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, TrainingError
 from nemo_pi.parallel import groups
 from nemo_pi.training.engine import MegatronEngine
 from nemo_pi.training.loaders import training_loader, validation_loader
@@ -119,16 +119,14 @@ class ContextExtensionModel(ModelPT):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """One optimizer step over the global batch."""
         engine = self._require_engine()
-        lr = self._schedule.at(self.trainer.global_step)
+        step = self.trainer.global_step + 1
+        lr = self._schedule.at(step - 1)
         engine.set_lr(lr)
         started = time.perf_counter()
         loss = engine.forward_backward(batch)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss of step {self.trainer.global_step + 1} is {loss}; weights were not changed by it. "
-                "Lower model.optim.lr, or look at the data of these samples."
-            )
+        _check_finite(step, "loss", loss, "weights were not changed by it")
         self.optimizers().step()
+        _check_finite(step, "gradient norm", self._grad_norm, "no checkpoint was written after it")
         self.consumed_samples += self.run.global_batch_size
         self._log_step(loss, lr, time.perf_counter() - started)
 
@@ -181,3 +179,13 @@ class ContextExtensionModel(ModelPT):
         """As NeMo's: the model of a .nemo file, on one rank."""
         allow_restoring()
         return super().restore_from(*args, **kwargs)
+
+
+def _check_finite(step: int, what: str, value: float, consequence: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"step {step}",
+            required=f"a finite {what}",
+            given=f"{value}; {consequence}",
+            mend="start again from the last checkpoint with a lower model.optim.lr, or look at these samples",
+        )

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 
 from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.hf_config_write import check_exportable
-from nemo_pi.checkpoint.hf_target import check_target
+from nemo_pi.checkpoint.hf_target import check_apart, check_target
 from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.model.build import check_backends
 from nemo_pi.training.folders import RunFolders
 from nemo_pi.training.loaders import check_data
@@ -24,29 +25,53 @@ def check_before_training(run: ResolvedRun) -> None:
     """Looks at backends, whether and where the model can be exported, and the data, cheapest first.
 
     Raises:
-        BackendUnavailableError, CheckpointError, ConfigError, DataError: what training would stop at later.
+        BackendUnavailableError, CheckpointError, ConfigError, DataError: what training would stop at later,
+            or destroy.
     """
     check_accelerator(run)
     settings = engine_settings(run)
     check_backends(settings.extension, settings.layout, settings.build)
     if run.export.hf_path is not None:
         check_exportable(run.extension)
+        if run.checkpoint is not None:
+            check_apart(Path(run.export.hf_path), run.checkpoint.path)
         check_target(Path(run.export.hf_path))
     check_data(run)
 
 
-def check_accelerator(run: ResolvedRun) -> None:
-    """Refuse a run that shall compute on the CPU of a machine whose GPU Megatron would take.
+def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
+    """Whether the run can write where it shall: logs, checkpoints and export.
 
     Raises:
-        ConfigError: with how to hide the GPU.
+        CheckpointError: naming the key.
     """
-    if run.trainer.get("accelerator") == "cpu" and torch.cuda.is_available():
+    check_writable("exp_manager.exp_dir", folders.logs)
+    check_writable("exp_manager.checkpoint_callback_params.dirpath", folders.checkpoints)
+    if run.export.hf_path is not None:
+        check_writable("model.export.hf_path", Path(run.export.hf_path).parent)
+
+
+def check_accelerator(run: ResolvedRun) -> None:
+    """Refuse a run that shall compute where Megatron would not: it takes the GPU wherever one is visible.
+
+    Raises:
+        ConfigError: the CPU of a machine whose GPU is visible; with how to hide it.
+        BackendUnavailableError: a GPU where none is visible.
+    """
+    asked, visible = run.trainer.get("accelerator"), torch.cuda.is_available()
+    if asked == "cpu" and visible:
         raise ConfigError(
             "trainer.accelerator",
             required="auto or gpu where a CUDA device is visible: Megatron's tensors go there",
             given="cpu",
             mend="leave it at auto, or hide the device: CUDA_VISIBLE_DEVICES= (empty) in the environment",
+        )
+    if asked in ("gpu", "cuda") and not visible:
+        raise BackendUnavailableError(
+            "trainer.accelerator",
+            required="auto or cpu: PyTorch sees no CUDA device here",
+            given=asked,
+            mend="launch it where there is one (and see what nvidia-smi says there), or set auto",
         )
 
 

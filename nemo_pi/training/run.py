@@ -26,7 +26,7 @@ from nemo_pi.training.checkpointing import DistributedCheckpointing
 from nemo_pi.training.export import export_model
 from nemo_pi.training.folders import RunFolders, run_folders
 from nemo_pi.training.module import ContextExtensionModel
-from nemo_pi.training.preflight import check_before_training, checkpoint_to_resume
+from nemo_pi.training.preflight import check_before_training, check_folders, checkpoint_to_resume
 from nemo_pi.training.progress import StepProgressBar
 from nemo_pi.training.settings import self_contained_model_config
 from nemo_pi.training.strategy import MegatronStrategy
@@ -72,11 +72,12 @@ def run(cfg: DictConfig) -> RunResult | None:
     resolved = resolve(cfg, world_size=world_size_of(cfg.get("trainer") or {}), summary=summary)
     folders = run_folders(resolved)
     if _is_first_rank():
-        print(render_plan(resolved), flush=True)
+        print(render_plan(resolved, logs=folders.logs, checkpoints=folders.checkpoints), flush=True)
     if resolved.dry_run:
         return None
     resume_from = checkpoint_to_resume(resolved, folders)
     check_before_training(resolved)
+    check_folders(resolved, folders)
     return _train(resolved, folders, resume_from)
 
 
@@ -113,6 +114,8 @@ def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
     show_bar = arguments.pop("enable_progress_bar", True)
     # Megatron handles 16-bit weights itself; Lightning's precision plugins must stay out of it.
     arguments["precision"] = "32-true"
+    if not torch.cuda.is_available():  # where Lightning takes a plain number only: neither -1 nor a list
+        arguments["devices"] = resolved.parallel.world_size // (arguments.get("num_nodes") or 1)
     arguments.update(_launched_devices())
     if resolved.exp_manager.get("max_time_per_run") is not None:
         arguments["max_time"] = resolved.exp_manager["max_time_per_run"]

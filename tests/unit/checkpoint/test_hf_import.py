@@ -158,3 +158,13 @@ def test_a_parameter_without_counterpart(llama: Path) -> None:
     chunks[0].decoder.register_parameter("extra", torch.nn.Parameter(torch.zeros(1)))
     with pytest.raises(CheckpointError, match=r"decoder\.extra"):
         load_huggingface(chunks, llama, summary.shape)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named(value: float, llama: Path, tmp_path: Path) -> None:
+    folder, name = shutil.copytree(llama, tmp_path / "damaged"), "model.layers.1.self_attn.o_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][0, 0] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=name):
+        our_logits(folder)

@@ -133,6 +133,11 @@ def test_eod_mask_without_an_id_is_refused(prefix: str) -> None:
         build({"data_prefix": prefix, "eod_mask_loss": True})
 
 
+def test_an_end_outside_the_vocabulary_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.tokenizer.* 2000; given one .* id 2000"):
+        build({"data_prefix": prefix}, vocab_size=2000, eod_id=2000)
+
+
 @pytest.mark.parametrize("seed", [-1, "x", 1.5, True])
 def test_bad_seed_is_refused(prefix: str, seed: Any) -> None:
     with pytest.raises(ConfigError, match=r"data\.seed"):

@@ -25,6 +25,7 @@ def folders_of(**exp_manager: Any) -> RunFolders:
         ({"exp_dir": "/exp", "version": "v3"}, "/exp/mine/v3"),
         ({"exp_dir": "/exp", "resume_if_exists": True}, "/exp/mine"),
         ({"use_datetime_version": False}, "nemo_experiments/mine"),
+        ({"exp_dir": "~/exp", "use_datetime_version": False}, str(Path("~/exp/mine").expanduser())),
     ],
     ids=str,
 )
@@ -53,6 +54,7 @@ def test_checkpoints_may_lie_elsewhere() -> None:
         ({}, 0, 3),
         ({"every_n_train_steps": 50, "save_top_k": 1}, 50, 1),
         ({"save_top_k": -1}, 0, 0),
+        ({"save_top_k": None}, 0, 3),
         ({"save_top_k": 0}, 0, 1),  # NeMo keeps the last one whatever k is
         ({"every_n_train_steps": None}, 0, 3),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, TrainingError
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.training.module import ContextExtensionModel
 from nemo_pi.training.optimizer import AdamSettings
@@ -84,8 +84,22 @@ class Poison(Callback):
 def test_a_loss_that_is_no_number_stops_before_the_update(inputs: Path, tmp_path: Path) -> None:
     poison = Poison()
     run = resolved(inputs, tmp_path)
-    with pytest.raises(FloatingPointError, match="step 2"):
+    with pytest.raises(TrainingError, match="step 2: required a finite loss"):
         fit(run, poison)
+
+
+class Gradients(Callback):
+    """Spoils the second step's gradients after its loss is known to be sound."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            weight = pl_module.engine.chunks[0].decoder.final_layernorm.weight
+            weight.register_hook(lambda gradient: gradient * float("inf"))
+
+
+def test_a_gradient_that_is_no_number_stops_before_a_checkpoint(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 2: required a finite gradient norm"):
+        fit(resolved(inputs, tmp_path), Gradients())
 
 
 def test_the_learning_rate_follows_the_schedule(inputs: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,18 @@ from typing import Any
 import pytest
 import torch
 
+from nemo_pi.checkpoint.hf_target import MARKER
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, CheckpointError, ConfigError, DataError
 from nemo_pi.training.checkpointing import checkpoint_folder
 from nemo_pi.training.folders import run_folders
-from nemo_pi.training.preflight import check_accelerator, check_before_training, checkpoint_to_resume
-from nemo_pi.training.sample_settings import RECORD, sample_settings
+from nemo_pi.training.preflight import (
+    check_accelerator,
+    check_before_training,
+    check_folders,
+    checkpoint_to_resume,
+)
 from nemo_pi.training.state import save_engine
 from tests.unit.model.models import SHAPE
 from tests.unit.training.loops import engine_of
@@ -67,6 +74,41 @@ def test_an_export_folder_in_use(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path))
     with pytest.raises(CheckpointError, match=r"diary\.txt"):
         check_before_training(run)
+
+
+@pytest.mark.parametrize("name", ["exported", "exported/../exported", "link", "."])
+def test_an_export_never_replaces_what_the_run_starts_from(name: str, inputs: Path, tmp_path: Path) -> None:
+    """Also where the start is an earlier export of ours, which another one may replace."""
+    start = tmp_path / "exported"
+    shutil.copytree(inputs / "start", start)
+    (start / MARKER).write_text(json.dumps({"files": [path.name for path in start.iterdir()]}))
+    (tmp_path / "link").symlink_to(start)
+    run = resolved(
+        inputs,
+        tmp_path / "logs",
+        restore_from_path=str(start),
+        model__export__hf_path=str(tmp_path / name),
+    )
+    with pytest.raises(CheckpointError, match="another folder than the checkpoint's own"):
+        check_before_training(run)
+
+
+def test_folders_that_cannot_be_written_to(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    blocked = str(tmp_path / "file" / "below")
+    sound = resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path / "new" / "hf"))
+    check_folders(sound, run_folders(sound))
+    for key in ("model__export__hf_path", "exp_manager__explicit_log_dir"):
+        run = resolved(inputs, tmp_path / "logs", **{key: blocked + "/x"})
+        with pytest.raises(CheckpointError, match="file is a file"):
+            check_folders(run, run_folders(run))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"trainer\.accelerator"):
+        check_before_training(resolved(inputs, tmp_path, trainer__accelerator="gpu"))
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -1,0 +1,91 @@
+"""NeMo's exp_manager section: names and types as NeMo has them, and only what is done here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from nemo_pi.config.merge import check_keys, convert
+from nemo_pi.errors import ConfigError
+
+_PARAMS = "checkpoint_callback_params"
+_SCALARS = (bool, int, float, str)
+_DURATION = re.compile(r"\s*\d+:\d\d:\d\d:\d\d\s*")
+
+# What asks for something that is not done here, and where it is found instead.
+_NOT_DONE = {
+    "resume_from_checkpoint": "resume_if_exists=true goes on with a run; restore_from_path starts a new one",
+    "ema.enable": "remove the key: averages of weights are not kept",
+    f"{_PARAMS}.always_save_nemo": "set it to false; model.save_to makes a .nemo file",
+    f"{_PARAMS}.save_nemo_on_train_end": "set it to false; model.save_to makes a .nemo file",
+    f"{_PARAMS}.save_best_model": "set it to false: the newest checkpoints are kept",
+    f"{_PARAMS}.save_weights_only": "set it to false; model.export.hf_path writes weights alone",
+    f"{_PARAMS}.async_save": "set it to false: a checkpoint is written before the next step",
+    f"{_PARAMS}.train_time_interval": "give every_n_train_steps",
+}
+
+
+def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
+    """Refuse keys that NeMo's exp_manager does not have, values of another type, and what is not done here.
+
+    Raises:
+        ConfigError: naming the key; of the nearest valid one, the type, or the way to the same end.
+    """
+    if not exp_manager:
+        return
+    # Imported late: it brings NeMo and Lightning, seconds that a config without the section need not pay.
+    from nemo.utils.exp_manager import ExpManagerConfig
+
+    check_duration("exp_manager.max_time_per_run", exp_manager.get("max_time_per_run"))
+    _check_dataclass(exp_manager, ExpManagerConfig, "exp_manager")
+    for key, mend in _NOT_DONE.items():
+        section, _, name = key.rpartition(".")
+        inner = (exp_manager.get(section) or {}) if section else exp_manager
+        if inner.get(name):
+            raise ConfigError(f"exp_manager.{key}", required="null or false", given=inner[name], mend=mend)
+    params = exp_manager.get(_PARAMS) or {}
+    for name, least, meaning in (
+        ("every_n_train_steps", 0, "0 or null saves at the end only"),
+        ("save_top_k", -1, "-1 keeps all"),
+    ):
+        value = params.get(name)
+        if value is not None and convert(value, int, f"exp_manager.{_PARAMS}.{name}") < least:
+            field = f"exp_manager.{_PARAMS}.{name}"
+            raise ConfigError(field, required=f"at least {least}", given=value, mend=meaning)
+
+
+def check_duration(key: str, value: Any) -> None:
+    """Refuse a wall-clock limit that Lightning's timer does not understand."""
+    if value is None or (isinstance(value, str) and _DURATION.fullmatch(value)):
+        return
+    raise ConfigError(
+        key,
+        required="days, hours, minutes and seconds as text: 'dd:hh:mm:ss'",
+        given=f"{value!r} ({type(value).__name__})",
+        mend="write it with quotes, such as '00:03:45:00'; null sets no limit",
+    )
+
+
+def _check_dataclass(values: Mapping[str, Any], kind: type, path: str) -> None:
+    """Names and plain types of a foreign dataclass and of the dataclasses inside it."""
+    hints = typing.get_type_hints(kind)
+    check_keys(values, [field.name for field in dataclasses.fields(kind)], path)
+    for key, value in values.items():
+        options = [hint for hint in (hints[key], *typing.get_args(hints[key])) if isinstance(hint, type)]
+        inner = [hint for hint in options if dataclasses.is_dataclass(hint)]
+        if value is None:
+            continue
+        if inner and not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{path}.{key}",
+                required="a section of `key: value` lines",
+                given=repr(value),
+                mend="write keys and values under it, or null",
+            )
+        if inner:
+            _check_dataclass(value, inner[0], f"{path}.{key}")
+        elif scalars := [hint for hint in options if hint in _SCALARS]:
+            convert(value, scalars[0], f"{path}.{key}")
