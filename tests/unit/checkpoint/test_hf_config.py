@@ -73,7 +73,7 @@ REFUSED = [
     ({"quantization_config": {"quant_method": "gptq"}}, "quantised"),
     ({"hidden_size": None}, "hidden_size: required a positive integer; given None"),
     ({"num_hidden_layers": 0}, "num_hidden_layers: required a positive integer"),
-    ({"vocab_size": "96"}, "vocab_size: required a positive integer; given 96"),
+    ({"vocab_size": "96"}, "vocab_size: required a positive integer; given '96'"),
     ({"num_attention_heads": True}, "num_attention_heads"),
     ({"num_key_value_heads": 3}, "divisor of num_attention_heads 8; given 3"),
     ({"num_key_value_heads": 0}, "divisor of num_attention_heads 8; given 0"),
