@@ -23,6 +23,7 @@ from nemo_pi.training.preflight import (
     check_folders,
     checkpoint_to_resume,
 )
+from nemo_pi.training.sample_settings import RECORD, sample_settings
 from nemo_pi.training.state import save_engine
 from tests.unit.model.models import SHAPE
 from tests.unit.training.loops import engine_of
