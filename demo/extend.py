@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
 from demo.methods import Method
-from demo.prepare import Prepared
+from demo.prepare import Prepared, prepare
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import resolve
 from nemo_pi.parallel import groups
@@ -20,8 +21,29 @@ from nemo_pi.training.weights import load_initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_MODEL = ROOT / "demo" / "model"
+WINDOW, TARGET = 512, 4096
 # Every second step reads blocks with pass keys: a few hundred steps hold too few questions otherwise.
 PASSKEY_SHARE = 0.5
+
+
+def prepare_samples(methods: Iterable[Method], folder: Path, steps: int) -> dict[int, Prepared]:
+    """Writes the data of all methods into `folder`, once for each length of sample.
+
+    Most pass keys are asked for within the base model's window: many questions in few tokens.
+
+    Returns:
+        By the tokens of a sample, what the methods with such samples read.
+    """
+    rows = {method.window: method.rows for method in methods}
+    return {
+        window: prepare(
+            folder / f"data_{window}",
+            window=window,
+            passkey_blocks_count=steps * count,
+            short_length=WINDOW if window > WINDOW else None,
+        )
+        for window, count in rows.items()
+    }
 
 
 def overrides(method: Method, data: Prepared, folder: Path, steps: int) -> list[str]:
@@ -36,6 +58,7 @@ def overrides(method: Method, data: Prepared, folder: Path, steps: int) -> list[
         f"trainer.max_steps={steps}",
         f"model.data.data_prefix={{train:{train},validation:[{data.valid}],test:[{data.valid}]}}",
         f"model.export.hf_path={trained_folder(method, folder)}",
+        *method.sample_overrides(),
         *method.overrides,
     ]
 

@@ -7,34 +7,32 @@ from pathlib import Path
 
 import torch
 
-from demo.extend import BASE_MODEL
-from demo.prepare import Prepared
+from demo.extend import BASE_MODEL, TARGET, WINDOW
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.row import EvaluationRow
 
-WINDOW, TARGET = 512, 4096
 # Books of four kinds, none of them trained on.
 TITLES = ("Job", "Revelation", "Persuasion", "Moby Dick")
 TOKENS_PER_BOOK = 4608
 
 
-def heldout_documents(data: Prepared) -> list[list[int]]:
+def heldout_documents(path: Path) -> list[list[int]]:
     """The beginning of one held-out work of each kind, as token ids."""
-    with data.heldout.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     chosen = [next(row for row in rows if row["title"].startswith(title)) for title in TITLES]
     return [row["tokens"][:TOKENS_PER_BOOK] for row in chosen]
 
 
-def measure(name: str, model: Path, data: Prepared, *, thorough: bool) -> EvaluationRow:
+def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> EvaluationRow:
     """One row of the report.
 
     Args:
         name: what the report calls it.
         model: Hugging Face folder; transformers computes, so nothing of ours can flatter it.
-        data: of prepare.
+        heldout: what prepare wrote.
         thorough: twice the trials, for `make compare`.
     """
     tokenizer = build_tokenizer("huggingface", str(BASE_MODEL))
@@ -49,7 +47,7 @@ def measure(name: str, model: Path, data: Prepared, *, thorough: bool) -> Evalua
     )
     print(f"Measuring {name} ...", flush=True)
     with torch.inference_mode():
-        return evaluate(HuggingFaceScorer(model), heldout_documents(data), tokenizer, settings)
+        return evaluate(HuggingFaceScorer(model), heldout_documents(heldout), tokenizer, settings)
 
 
 def training_losses(folder: Path) -> list[tuple[int, float]]:

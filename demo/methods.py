@@ -14,33 +14,52 @@ class Method:
     title: str
     """What the report calls it."""
     overrides: tuple[str, ...]
-    """Hydra overrides that choose it."""
+    """Hydra overrides that choose it, beside its samples."""
     before_training: bool
     """Whether it is also measured with the base model's weights as they are."""
-    window: int = 4096
+    window: int
     """Tokens of a training sample, which passkey blocks are made to fit."""
+    rows: int
+    """Samples of an optimizer step."""
+
+    @property
+    def untrained_title(self) -> str:
+        """What the report calls the base weights under this scaling, whatever samples train them."""
+        return f"{self.title.partition(',')[0]}, untrained"
+
+    def sample_overrides(self) -> tuple[str, ...]:
+        """Hydra overrides for its samples; the rows of a step are one forward pass."""
+        return (
+            f"model.encoder_seq_length={self.window}",
+            f"model.global_batch_size={self.rows}",
+            f"model.micro_batch_size={self.rows}",
+        )
 
 
-POSITION_INTERPOLATION = Method("pi", "PI", (), before_training=True)
+def _skipping(key: str, title: str, *overrides: str, before_training: bool = True) -> Method:
+    """A method on samples as long as the base model's window, whose positions skip through the target (PoSE).
+
+    In as much time, full-length samples hold four sevenths of the tokens, and a small model learns less from each.
+    """
+    overrides = ("pose=paper", "model.optim.lr=1.0e-3", *overrides)
+    return Method(key, title, overrides, before_training, window=512, rows=14)
+
+
+POSITION_INTERPOLATION = _skipping("pi", "PI")
 COMPARED = (
-    Method(
+    _skipping(
         "direct",
         "direct fine-tuning",
-        ("model.pos_scaling_type=none", "model.pos_scaling_factor=1.0"),
+        "model.pos_scaling_type=none",
+        "model.pos_scaling_factor=1.0",
         before_training=False,
     ),
-    Method("ntk", "NTK-aware", ("model.pos_scaling_type=ntk",), before_training=True),
-    Method("yarn", "YaRN", ("model.pos_scaling_type=yarn",), before_training=True),
+    _skipping("ntk", "NTK-aware", "model.pos_scaling_type=ntk"),
+    _skipping("yarn", "YaRN", "model.pos_scaling_type=yarn"),
 )
-# Samples as long as the base model's window, and as many tokens a step as at full length.
-_SHORT_SAMPLES = ("model.global_batch_size=8", "model.micro_batch_size=8")
-SKIPPING = (
-    Method("pose", "PoSE PI", ("pose=paper", *_SHORT_SAMPLES), before_training=False, window=512),
-    Method(
-        "randomised",
-        "randomised positions PI",
-        ("pose=random", *_SHORT_SAMPLES),
-        before_training=False,
-        window=512,
-    ),
+# As many tokens a step at full length and in samples as long as the base model's window.
+SAMPLERS = (
+    Method("pi-full", "PI, full length", (), before_training=True, window=4096, rows=1),
+    Method("pi-pose", "PI, PoSE", ("pose=paper",), before_training=False, window=512, rows=8),
+    Method("pi-random", "PI, randomised positions", ("pose=random",), False, window=512, rows=8),
 )
