@@ -39,7 +39,7 @@ class Method:
 def _skipping(key: str, title: str, *overrides: str, before_training: bool = True) -> Method:
     """A method on samples as long as the base model's window, whose positions skip through the target (PoSE).
 
-    Full-length samples of as much time hold four sevenths of the tokens, and a small model learns less from each.
+    Full-length samples of as much time hold four sevenths of the tokens, and teach a small model less.
     """
     overrides = ("pose=paper", "model.optim.lr=1.0e-3", *overrides)
     return Method(key, title, overrides, before_training, window=512, rows=14)
