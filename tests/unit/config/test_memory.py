@@ -133,6 +133,7 @@ def test_recomputation_keeps_layer_inputs() -> None:
     assert bytes_per_token("full", "block", 1) == layer_input + 3 * whole + whole
 
 
+@pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_one_layer_keeps_what_autograd_says(precision: str) -> None:
     """The real layer's saved tensors, counted by storage, against the formula."""
@@ -146,13 +147,10 @@ def test_one_layer_keeps_what_autograd_says(precision: str) -> None:
 def _saved_bytes(dtype: torch.dtype, num_layers: int, tokens: int = 128) -> float:
     """Bytes per token that autograd holds after the forward pass of a model, parameters not counted."""
     from nemo_pi.model.build import BuildOptions, build_model_chunks
-    from nemo_pi.parallel import groups
     from nemo_pi.parallel.cpu_shim import cpu_shim
     from nemo_pi.rope.spec import ContextExtension
 
     layout = ParallelLayout()
-    groups.ensure_process_group()
-    groups.initialize(layout, seed=1)
     extension = ContextExtension.unscaled(tokens, SHAPE.head_dim)
     shape = replace(SHAPE, num_layers=num_layers)
     with cpu_shim():
