@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from demo.methods import Method
+from demo.methods import WINDOW, Method
 from demo.prepare import Prepared, prepare
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import resolve
@@ -21,7 +21,6 @@ from nemo_pi.training.weights import load_initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_MODEL = ROOT / "demo" / "model"
-WINDOW, TARGET = 512, 4096
 # Every second step reads blocks with pass keys: a few hundred steps hold too few questions otherwise.
 PASSKEY_SHARE = 0.5
 

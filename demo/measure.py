@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from demo.extend import BASE_MODEL, TARGET, WINDOW
+from demo.extend import BASE_MODEL
+from demo.methods import TARGET, WINDOW
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer

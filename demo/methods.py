@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Tokens of the bundled model's window, and of the extended one.
+WINDOW, TARGET = 512, 4096
+
 
 @dataclass(frozen=True)
 class Method:
@@ -42,7 +45,7 @@ def _skipping(key: str, title: str, *overrides: str, before_training: bool = Tru
     Full-length samples of as much time hold four sevenths of the tokens, and teach a small model less.
     """
     overrides = ("pose=paper", "model.optim.lr=1.0e-3", *overrides)
-    return Method(key, title, overrides, before_training, window=512, rows=14)
+    return Method(key, title, overrides, before_training, window=WINDOW, rows=14)
 
 
 POSITION_INTERPOLATION = _skipping("pi", "PI")
@@ -59,7 +62,7 @@ COMPARED = (
 )
 # As many tokens a step at full length and in samples as long as the base model's window.
 SAMPLERS = (
-    Method("pi-full", "PI, full length", (), before_training=True, window=4096, rows=1),
-    Method("pi-pose", "PI, PoSE", ("pose=paper",), before_training=False, window=512, rows=8),
-    Method("pi-random", "PI, randomised positions", ("pose=random",), False, window=512, rows=8),
+    Method("pi-full", "PI, full length", (), before_training=True, window=TARGET, rows=1),
+    Method("pi-pose", "PI, PoSE", ("pose=paper",), before_training=False, window=WINDOW, rows=8),
+    Method("pi-random", "PI, randomised positions", ("pose=random",), False, window=WINDOW, rows=8),
 )
