@@ -19,12 +19,17 @@ from benchmarks.harness import timed
 from benchmarks.training.estimate import gemm_flops_per_second
 from benchmarks.training.job import Job
 from benchmarks.training.sizes import SIZES
+from nemo_pi.kernels.products import times_transposed
 
 GEMM, LOSS, COPIES, OTHER = "matrix products", "loss", "copies", "other operators"
+ATTENTION = "attention"
 OUTSIDE = "outside operators"
 _KINDS = (
-    (GEMM, r"aten::(mm|addmm|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$"),
-    ("attention", r"(?i)scaled_?dot_?product|flash_attn|flash_attention|efficient_attention"),
+    (
+        GEMM,
+        r"aten::(mm|addmm|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$|mkldnn::_linear_pointwise",
+    ),
+    (ATTENTION, r"(?i)scaled_?dot_?product|flash_attn|flash_attention|efficient_attention|^_(rows|halves)"),
     ("optimizer", r"Optimizer\.|_fused_adam|_foreach_|clip_grad|linalg_vector_norm|adamw?_"),
     (LOSS, r"softmax|nll_loss|cross_entropy|logsumexp|Loss"),
     ("rotary", r"(?i)rotat|rotary|apply_rope"),
@@ -48,7 +53,7 @@ def kind_of(name: str, shapes: Iterable[Any], vocab_size: int) -> str:
         vocab_size: tells the loss by.
     """
     found = next((kind for kind, pattern in _KINDS if re.search(pattern, name)), OTHER)
-    if found in (GEMM, "attention", "optimizer", "embedding"):
+    if found in (GEMM, ATTENTION, "optimizer", "embedding"):
         return found
     wide = any(isinstance(shape, list) and vocab_size in shape[1:] for shape in shapes)
     return LOSS if wide else found
@@ -57,13 +62,14 @@ def kind_of(name: str, shapes: Iterable[Any], vocab_size: int) -> str:
 def kind_of_event(event: Any, vocab_size: int) -> str:
     """The kind of a profiled operator, or of the nearest one around it that is more than arithmetic.
 
-    A multiplication within a hand-written rotary function is rotary.
+    A multiplication within a hand-written rotary function is rotary, anything within attention is attention.
     """
     kind = kind_of(event.name, event.input_shapes or (), vocab_size)
     around = event.cpu_parent
-    while kind in (OTHER, COPIES) and around is not None:
+    while around is not None:
         outer = kind_of(around.name, around.input_shapes or (), vocab_size)
-        kind = kind if outer in (OTHER, COPIES) else outer
+        if outer == ATTENTION or (kind in (OTHER, COPIES) and outer not in (OTHER, COPIES)):
+            kind = outer
         around = around.cpu_parent
     return kind
 
@@ -109,7 +115,10 @@ def main() -> None:
         return
     found = profile_step(step, SIZES[job.size].shape.vocab_size, job.on_gpu)
     dtype = torch.bfloat16 if job.on_gpu else torch.float32
-    found["gemm_peak"] = gemm_flops_per_second(job.device, dtype, 8192 if job.on_gpu else 2048)
+    side = 8192 if job.on_gpu else 2048
+    found["gemm_peak"] = max(
+        gemm_flops_per_second(job.device, dtype, side, product) for product in (torch.mm, times_transposed)
+    )
     pacer.send({"event": "profile", **found})
 
 

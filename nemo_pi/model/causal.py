@@ -13,6 +13,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from nemo_pi.model.cpu_causal import attend_in_halves, pays_off
+from nemo_pi.model.cpu_rows import attend_by_rows, rows_pay_off
 
 # Queries attended to at once where a mask has to be given, at least; fewer would be many small calls.
 _SMALLEST_BLOCK = 512
@@ -37,6 +38,8 @@ def attend_causally(
     if lookback is not None and keys > lookback + 1:
         return _in_blocks(q_BNQD, k_BGKD, v_BGKD, scale, lookback)
     if queries == keys:
+        if rows_pay_off(q_BNQD):
+            return attend_by_rows(q_BNQD, k_BGKD, v_BGKD, scale)
         if pays_off(q_BNQD):
             return attend_in_halves(q_BNQD, k_BGKD, v_BGKD, scale)
         return _sdpa(q_BNQD, k_BGKD, v_BGKD, None, scale)

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nemo_pi.kernels.products import add_transposed_times, times_transposed
 from nemo_pi.model.vocab_parallel import (
     ChunkBuffers,
     accumulator_dtype,
@@ -109,17 +110,10 @@ class _Tokens:
             weight_n1 = self.weight_N[chunk, None].to(hidden_nH.dtype)
             grad_nV = buffers.as_factor(logit_gradient(softmax, shift_n))
             if grad_hidden_NH is not None:
-                torch.mul(grad_nV @ self.weight_VH, weight_n1, out=grad_hidden_NH[chunk])
+                product_nH = times_transposed(grad_nV, self.weight_VH.t())
+                torch.mul(product_nH, weight_n1, out=grad_hidden_NH[chunk])
             if grad_weight_VH is not None:
-                _add_product(grad_weight_VH, grad_nV.t(), hidden_nH * weight_n1)
+                add_transposed_times(grad_weight_VH, grad_nV, hidden_nH * weight_n1)
         empty_0 = self.hidden_NH.new_zeros(0, dtype=accumulator_dtype(self.hidden_NH))
         loss_N = torch.cat([empty_0, *losses])
         return (loss_N * self.weight_N.to(loss_N.dtype)).sum()
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right; `total` may be wider than the factors."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)

@@ -106,7 +106,7 @@ class _Halves(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BNSD: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        sums = [_like_tokens_first(x) for x in saved[:3]]
+        sums = [like_tokens_first(x) for x in saved[:3]]
         for rows in zip(grad_BNSD, *saved, *sums, strict=True):
             for part in _parts(grad_BNSD.size(2)):
                 _add_gradients(part, *rows, scale=ctx.scale)
@@ -133,7 +133,7 @@ def _add_gradients(
         place.copy_(gradient) if part.causal else place.add_(gradient)
 
 
-def _like_tokens_first(x_BNSD: Tensor) -> Tensor:
+def like_tokens_first(x_BNSD: Tensor) -> Tensor:
     """New [B, N, S, D] that lies in memory as [S, B, N, D], which is how the layers around want it."""
     batch, heads, length, width = x_BNSD.shape
     return x_BNSD.new_empty(length, batch, heads, width).permute(1, 2, 0, 3)

@@ -15,6 +15,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
+from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.norm import RMSNorm
 from nemo_pi.model.swiglu import swiglu
 from nemo_pi.model.te_documents import with_documents
@@ -77,7 +78,11 @@ def decoder_spec(
         norm = RMSNorm
         spec.submodules.input_layernorm = norm
         spec.submodules.pre_mlp_layernorm = norm
-        spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
+        attention = spec.submodules.self_attention.submodules
+        attention.core_attention = SdpaCoreAttention
+        attention.linear_qkv, attention.linear_proj = ColumnLinear, RowLinear
+        mlp = spec.submodules.mlp.submodules
+        mlp.linear_fc1, mlp.linear_fc2 = ColumnLinear, RowLinear
     spec.submodules.self_attention.module = RotarySelfAttention
     spec.submodules.mlp.submodules.activation_func = swiglu
     spec.submodules.self_attention.params.update(

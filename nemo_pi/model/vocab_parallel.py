@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemo_pi.errors import DataError
+from nemo_pi.kernels.products import times_transposed_into
 
 
 class ChunkBuffers:
@@ -35,7 +36,7 @@ class ChunkBuffers:
 
     def logits(self, hidden_nH: Tensor, weight_VH: Tensor) -> Tensor:
         """hidden · weightᵀ [n, V] in their dtype."""
-        return torch.mm(hidden_nH, weight_VH.t(), out=self._logits_cV[: hidden_nH.size(0)])
+        return times_transposed_into(self._logits_cV[: hidden_nH.size(0)], hidden_nH, weight_VH)
 
     def logprob(self, logits_nV: Tensor) -> Tensor:
         """The log-softmax [n, V] over this rank's rows, fp32 (fp64 of fp64 logits)."""

@@ -20,6 +20,7 @@ VOCAB = 2048
     ("name", "shapes", "kind"),
     [
         ("aten::mm", [[1024, 256], [256, VOCAB]], "matrix products"),  # the output layer's is one, too
+        ("mkldnn::_linear_pointwise", [[1024, 256], [768, 256]], "matrix products"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", [], "attention"),
         ("aten::_log_softmax", [[1024, VOCAB], [], []], "loss"),
         ("aten::exp", [[1024, VOCAB]], "loss"),  # as wide as the vocabulary
@@ -54,6 +55,8 @@ def test_arithmetic_counts_for_what_it_is_part_of() -> None:
     assert kind_of_event(Event("aten::copy_", rotary), VOCAB) == "rotary"
     assert kind_of_event(Event("aten::mm", rotary), VOCAB) == "matrix products"
     assert kind_of_event(Event("aten::copy_", Event("whole step")), VOCAB) == "copies"
+    for name in ("aten::mm", "aten::softmax", "aten::mul"):
+        assert kind_of_event(Event(name, Event("_RowsBackward")), VOCAB) == "attention"
 
 
 class _RotateByOne(torch.autograd.Function):

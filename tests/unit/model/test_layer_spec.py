@@ -10,6 +10,7 @@ from nemo_pi.model import layer_spec
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.layer_spec import resolve_transformer_engine
+from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.norm import RMSNorm
 from nemo_pi.model.swiglu import swiglu
 from tests.unit.model.models import SHAPE, build
@@ -49,6 +50,8 @@ def test_local_layers_are_made_of_our_parts() -> None:
     for layer in model.decoder.layers:
         assert isinstance(layer.self_attention, RotarySelfAttention)
         assert isinstance(layer.self_attention.core_attention, SdpaCoreAttention)
+        assert isinstance(layer.self_attention.linear_qkv, ColumnLinear)
+        assert isinstance(layer.self_attention.linear_proj, RowLinear)
         norms += [layer.input_layernorm, layer.pre_mlp_layernorm]
     assert all(isinstance(norm, RMSNorm) for norm in norms)
 

@@ -1,0 +1,133 @@
+"""Matrix products of fp32 tensors on a CPU, by the faster of the two libraries that PyTorch carries.
+
+PyTorch hands such products to MKL, which keeps to AVX2 on processors that are not Intel's. oneDNN, which
+PyTorch brings along for 16-bit ones, uses the AVX-512 of newer AMD processors and is twice as fast there
+(docs/performance.md). Everything else is computed as PyTorch computes it.
+
+torch.backends.mkldnn.flags(enabled=False) turns it off.
+
+Shape legend: M, N rows and columns of a product, K what is summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Multiplications from which on a product is worth the 10 µs that oneDNN takes to start.
+_SMALLEST = 2**20
+# Numbers of a piece of a product that is made elsewhere and copied to its place: 2 MiB.
+_PIECE = 2**19
+
+
+def gains_from_onednn(x: Tensor) -> bool:
+    """Whether products of tensors like this one go to oneDNN."""
+    is_meant = x.dtype is torch.float32 and x.device.type == "cpu"
+    return is_meant and _mkl_falls_behind() and bool(torch.backends.mkldnn.enabled)
+
+
+def times_transposed(a_MK: Tensor, b_NK: Tensor) -> Tensor:
+    """a·bᵀ [M, N], without a gradient; `a` may be [..., K] if it is contiguous."""
+    worthwhile = a_MK.numel() * b_NK.size(0) >= _SMALLEST
+    if not worthwhile or not gains_from_onednn(a_MK):
+        return torch.nn.functional.linear(a_MK, b_NK)
+    # A stray stride would cost a reference implementation a thousand times as slow.
+    left = a_MK if a_MK.is_contiguous() or _has_rows(a_MK) else a_MK.contiguous()
+    right = b_NK.t().contiguous().t() if b_NK.stride(0) == 1 else b_NK.contiguous()
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return product
+
+
+def transposed_times(a_KM: Tensor, b_KN: Tensor) -> Tensor:
+    """aᵀ·b [M, N], without a gradient; its memory may be laid out as [N, M].
+
+    oneDNN is up to twice as fast with the wider factor on the right.
+    """
+    if a_KM.size(1) <= b_KN.size(1):
+        return times_transposed(a_KM.t(), b_KN.t())
+    return times_transposed(b_KN.t(), a_KM.t()).t()
+
+
+def times_transposed_into(out_MN: Tensor, a_MK: Tensor, b_NK: Tensor) -> Tensor:
+    """a·bᵀ written into `out_MN`, with little memory beside it."""
+    if not gains_from_onednn(a_MK):
+        return torch.mm(a_MK, b_NK.t(), out=out_MN)
+    for columns in _pieces(b_NK.size(0), a_MK.size(0)):
+        out_MN[:, columns] = times_transposed(a_MK, b_NK[columns])
+    return out_MN
+
+
+def add_transposed_times(total_MN: Tensor, a_KM: Tensor, b_KN: Tensor) -> None:
+    """Adds aᵀ·b to `total_MN`, which may be wider than the factors, with little memory beside it."""
+    if gains_from_onednn(a_KM):
+        for rows in _pieces(a_KM.size(1), b_KN.size(1)):
+            total_MN[rows] += transposed_times(a_KM[:, rows], b_KN)
+    elif total_MN.dtype == a_KM.dtype:
+        total_MN.addmm_(a_KM.t(), b_KN)
+    else:
+        total_MN += a_KM.t() @ b_KN
+
+
+def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
+    """x·weightᵀ [..., N] of x [..., K]; its backward pass cannot be differentiated."""
+    product: Tensor = _Linear.apply(x, weight_NK)
+    return product
+
+
+class _Linear(torch.autograd.Function):
+    """Keeps its inputs, as torch's does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_NK: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight_NK)
+        return times_transposed(x.contiguous(), weight_NK)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight_NK = ctx.saved_tensors
+        grad = grad.contiguous()
+        wants_x, wants_weight = ctx.needs_input_grad
+        grad_x = times_transposed(grad, weight_NK.t()) if wants_x else None
+        rows = grad.flatten(0, -2), x.flatten(0, -2)
+        return grad_x, transposed_times(*rows) if wants_weight else None
+
+
+def _pieces(length: int, width: int) -> Iterator[slice]:
+    """Slices of a dimension, so that a piece of a matrix that is `width` wide stays in the cache."""
+    size = max(_PIECE // max(width, 1), 1)
+    for start in range(0, length, size):
+        yield slice(start, start + size)
+
+
+def _has_rows(a: Tensor) -> bool:
+    """Whether a matrix lies in memory as rows, or columns, that do not overlap."""
+    if a.dim() != 2:
+        return False
+    (rows, columns), (down, right) = a.shape, a.stride()
+    return (right == 1 and down >= columns) or (down == 1 and right >= rows)
+
+
+@cache
+def _mkl_falls_behind() -> bool:
+    """Whether this is a processor whose AVX-512 only oneDNN uses, and PyTorch has both."""
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _is_amd()
+    )
+
+
+def _is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return False

@@ -1,0 +1,75 @@
+"""Attention by whole rows of scores against one call in float64.
+
+Shape legend: B batch, N query heads, G key/value heads, S tokens, D head dim.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from nemo_pi.kernels import products
+from nemo_pi.model import cpu_rows
+from nemo_pi.model.causal import attend_causally
+from nemo_pi.model.cpu_rows import attend_by_rows, rows_pay_off
+
+B, N, D = 2, 4, 8
+one_call = partial(scaled_dot_product_attention, enable_gqa=True)
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_rows, "_MOST_QUERIES", 4)
+    monkeypatch.setattr(cpu_rows, "_FEWEST_QUERIES", 2)
+    monkeypatch.setattr(cpu_rows, "_LARGEST_TILE", 100)
+
+
+def draw(length: int, groups: int = N) -> list[Tensor]:
+    """Query, key and value as a fused projection leaves them: views of one [S, B, G, N/G + 2, D]."""
+    generator = torch.Generator().manual_seed(length)
+    mixed = 2 * torch.randn(length, B, groups, N // groups + 2, D, generator=generator)
+    parts = mixed.split((N // groups, 1, 1), dim=3)
+    return [part.flatten(2, 3).permute(1, 2, 0, 3).requires_grad_() for part in parts]
+
+
+@pytest.mark.parametrize(("groups", "scale"), [(N, None), (2, 0.3), (1, None)])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9, 31, 64])
+def test_equals_one_call(length: int, groups: int, scale: float | None) -> None:
+    """Lengths of whole tiles and others, forward and backward, queries grouped or not."""
+    inputs = draw(length, groups)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    out = attend_by_rows(*inputs, scale=scale)
+    expected = one_call(*exact, is_causal=True, scale=scale)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    ours = torch.autograd.grad(out, inputs, upstream)
+    theirs = torch.autograd.grad(expected, exact, upstream.double())
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-5)
+
+
+def test_tiles_shrink_as_the_sequence_grows() -> None:
+    """So that memory stays linear: 4 queries at once, then 100 // 40, then never fewer than 2."""
+    for length, size in ((20, 4), (40, 2), (90, 2)):
+        tiles = list(cpu_rows._tiles(length))
+        assert tiles[0] == slice(0, size) and tiles[-1].stop == length
+        assert all(one.stop == other.start for one, other in pairwise(tiles))
+
+
+def test_who_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_rows, "_SHORTEST", 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    q, k, v = draw(16)
+    monkeypatch.setattr(products, "_mkl_falls_behind", lambda: False)
+    assert not rows_pay_off(q)
+    monkeypatch.setattr(products, "_mkl_falls_behind", lambda: True)
+    assert rows_pay_off(q) and not rows_pay_off(q[:, :, :15]) and not rows_pay_off(q.bfloat16())
+    out = attend_causally(q, k, v)
+    assert "Rows" in out.grad_fn.name()  # type: ignore[union-attr]
+    (grad,) = torch.autograd.grad(out.sum(), q)
+    assert all(x.permute(2, 0, 1, 3).is_contiguous() for x in (out, grad))
