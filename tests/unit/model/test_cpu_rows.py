@@ -5,21 +5,16 @@ Shape legend: B batch, N query heads, G key/value heads, S tokens, D head dim.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from nemo_pi.kernels import products
 from nemo_pi.model import cpu_rows
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.cpu_rows import attend_by_rows, rows_pay_off
-
-B, N, D = 2, 4, 8
-one_call = partial(scaled_dot_product_attention, enable_gqa=True)
+from tests.unit.model.causal_inputs import N, check_against_one_call, draw
 
 
 @pytest.fixture(autouse=True)
@@ -29,28 +24,11 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_rows, "_LARGEST_TILE", 100)
 
 
-def draw(length: int, groups: int = N) -> list[Tensor]:
-    """Query, key and value as a fused projection leaves them: views of one [S, B, G, N/G + 2, D]."""
-    generator = torch.Generator().manual_seed(length)
-    mixed = 2 * torch.randn(length, B, groups, N // groups + 2, D, generator=generator)
-    parts = mixed.split((N // groups, 1, 1), dim=3)
-    return [part.flatten(2, 3).permute(1, 2, 0, 3).requires_grad_() for part in parts]
-
-
 @pytest.mark.parametrize(("groups", "scale"), [(N, None), (2, 0.3), (1, None)])
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9, 31, 64])
 def test_equals_one_call(length: int, groups: int, scale: float | None) -> None:
     """Lengths of whole tiles and others, forward and backward, queries grouped or not."""
-    inputs = draw(length, groups)
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    out = attend_by_rows(*inputs, scale=scale)
-    expected = one_call(*exact, is_causal=True, scale=scale)
-    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
-    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
-    ours = torch.autograd.grad(out, inputs, upstream)
-    theirs = torch.autograd.grad(expected, exact, upstream.double())
-    for our, their in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-5)
+    check_against_one_call(attend_by_rows, length, groups, scale)
 
 
 def test_tiles_shrink_as_the_sequence_grows() -> None:
