@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from demo.methods import WINDOW, Method
+from demo.methods import WINDOW, Method, Stage
 from demo.prepare import Prepared, prepare
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import resolve
@@ -21,69 +21,87 @@ from nemo_pi.training.weights import load_initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_MODEL = ROOT / "demo" / "model"
-# Every second step reads blocks with pass keys: a few hundred steps hold too few questions otherwise.
-PASSKEY_SHARE = 0.5
+# Samples that ask for pass keys: a few hundred steps hold too few questions otherwise. What lies around the keys
+# is real text, too.
+PASSKEY_SHARE = 0.75
 
 
-def prepare_samples(methods: Iterable[Method], folder: Path, steps: int) -> dict[int, Prepared]:
-    """Writes the data of all methods into `folder`, once for each length of sample.
-
-    Most pass keys are asked for within the base model's window: many questions in few tokens.
+def prepare_samples(methods: Iterable[Method], folder: Path, steps: int) -> dict[Stage, Prepared]:
+    """Writes the data of all methods into `folder`, once for each kind of stage.
 
     Returns:
-        By the tokens of a sample, what the methods with such samples read.
+        What each stage reads.
     """
-    rows = {method.window: method.rows for method in methods}
+    blocks = {
+        stage: count * stage.rows
+        for method in methods
+        for stage, count in zip(method.stages, method.steps_of_stages(steps), strict=True)
+    }
     return {
-        window: prepare(
-            folder / f"data_{window}",
-            window=window,
-            passkey_blocks_count=steps * count,
-            short_length=WINDOW if window > WINDOW else None,
+        stage: prepare(
+            folder / stage.data_name,
+            window=stage.window,
+            passkey_blocks_count=count,
+            short_length=WINDOW if stage.mostly_short_keys else None,
         )
-        for window, count in rows.items()
+        for stage, count in blocks.items()
     }
 
 
-def overrides(method: Method, data: Prepared, folder: Path, steps: int) -> list[str]:
-    """The command-line overrides of a method's run."""
+def overrides(method: Method, number: int, data: Prepared, folder: Path, steps: int) -> list[str]:
+    """The command-line overrides of one stage's run.
+
+    Args:
+        method: what is trained.
+        number: of the stage, from 0.
+        data: what the stage reads.
+        folder: the demo's results.
+        steps: of this stage.
+    """
+    start = trained_folder(method, folder, number - 1) if number else BASE_MODEL
     train = f"[{1 - PASSKEY_SHARE},{data.train},{PASSKEY_SHARE},{data.passkey}]"
     return [
         "model=demo",
-        f"name={method.key}",
-        f"restore_from_path={BASE_MODEL}",
+        f"name={run_name(method, number)}",
+        f"restore_from_path={start}",
         f"model.tokenizer.model={BASE_MODEL}",
         f"exp_manager.exp_dir={folder}",
         f"trainer.max_steps={steps}",
         f"model.data.data_prefix={{train:{train},validation:[{data.valid}],test:[{data.valid}]}}",
-        f"model.export.hf_path={trained_folder(method, folder)}",
-        *method.sample_overrides(),
+        f"model.export.hf_path={trained_folder(method, folder, number)}",
+        *method.stages[number].sample_overrides(),
         *method.overrides,
     ]
 
 
-def trained_folder(method: Method, folder: Path) -> Path:
-    """Where a method's trained model is exported to."""
-    return folder / method.key / "huggingface"
+def run_name(method: Method, number: int) -> str:
+    """Name of the folder that stage `number` of a method writes: the last one has the method's own."""
+    return method.key if number + 1 == len(method.stages) else f"{method.key}-{number + 1}"
 
 
-def train(method: Method, data: Prepared, folder: Path, steps: int) -> Path:
-    """Runs examples/extend_context.py; a run that was cut off goes on from its checkpoint.
+def trained_folder(method: Method, folder: Path, number: int = -1) -> Path:
+    """Where a method's trained model is exported to by a stage, the last one by default."""
+    return folder / run_name(method, number % len(method.stages)) / "huggingface"
+
+
+def train(method: Method, data: dict[Stage, Prepared], folder: Path, steps: int) -> Path:
+    """Runs examples/extend_context.py for each stage; a run that was cut off goes on from its checkpoint.
 
     Returns:
         The Hugging Face folder of the trained model.
     """
-    exported = trained_folder(method, folder)
-    if not exported.exists():
-        script = ROOT / "examples" / "extend_context.py"
-        command = [sys.executable, str(script), *overrides(method, data, folder, steps)]
-        subprocess.run(command, cwd=ROOT, check=True)
-    if not exported.exists():  # a run that is asked to stop saves and ends without an error
-        raise SystemExit("Training was stopped; start again to go on from its checkpoint.")
+    script = ROOT / "examples" / "extend_context.py"
+    for number, (stage, count) in enumerate(zip(method.stages, method.steps_of_stages(steps), strict=True)):
+        exported = trained_folder(method, folder, number)
+        if not exported.exists():
+            chosen = overrides(method, number, data[stage], folder, count)
+            subprocess.run([sys.executable, str(script), *chosen], cwd=ROOT, check=True)
+        if not exported.exists():  # a run that is asked to stop saves and ends without an error
+            raise SystemExit("Training was stopped; start again to go on from its checkpoint.")
     return exported
 
 
-def extend_untrained(method: Method, data: Prepared, folder: Path) -> Path:
+def extend_untrained(method: Method, data: dict[Stage, Prepared], folder: Path) -> Path:
     """Exports the base weights with a method's scaling, through Megatron and back.
 
     Returns:
@@ -93,7 +111,7 @@ def extend_untrained(method: Method, data: Prepared, folder: Path) -> Path:
     if exported.exists():
         return exported
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        cfg = compose("extend_context", overrides(method, data, folder, steps=100))
+        cfg = compose("extend_context", overrides(method, 0, data[method.stages[0]], folder, steps=100))
     run = resolve(cfg, world_size=1, summary=read_summary(BASE_MODEL))
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from demo.extend import BASE_MODEL
-from demo.methods import TARGET, WINDOW
+from demo.extend import BASE_MODEL, run_name
+from demo.methods import TARGET, WINDOW, Method
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
@@ -51,7 +51,17 @@ def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> Evaluat
         return evaluate(HuggingFaceScorer(model), heldout_documents(heldout), tokenizer, settings)
 
 
-def training_losses(folder: Path) -> list[tuple[int, float]]:
+def training_losses(method: Method, folder: Path, steps: int) -> list[tuple[int, float]]:
+    """(step, loss) of a method's training, its stages one after the other."""
+    counts = method.steps_of_stages(steps)
+    return [
+        (sum(counts[:number]) + step, loss)
+        for number in range(len(counts))
+        for step, loss in _logged_losses(folder / run_name(method, number))
+    ]
+
+
+def _logged_losses(folder: Path) -> list[tuple[int, float]]:
     """(step, loss) of a run, from its TensorBoard files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

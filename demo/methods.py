@@ -9,6 +9,36 @@ WINDOW, TARGET = 512, 4096
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One run of a method's training: what its samples are."""
+
+    window: int
+    """Tokens of a sample, which passkey blocks are made to fit."""
+    rows: int
+    """Samples of an optimizer step; they are one forward pass."""
+    overrides: tuple[str, ...] = ()
+    """Hydra overrides of this stage alone."""
+    share: float = 1.0
+    """Of the method's steps; a method's stages come to 1."""
+    mostly_short_keys: bool = False
+    """Whether most pass keys are asked for within the base model's window: many questions in few tokens."""
+
+    @property
+    def data_name(self) -> str:
+        """Name of the folder with what it reads."""
+        return f"data_{self.window}{'_short_keys' if self.mostly_short_keys else ''}"
+
+    def sample_overrides(self) -> tuple[str, ...]:
+        """Hydra overrides for its samples."""
+        return (
+            f"model.encoder_seq_length={self.window}",
+            f"model.global_batch_size={self.rows}",
+            f"model.micro_batch_size={self.rows}",
+            *self.overrides,
+        )
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the report, or two where it is measured before training as well."""
 
@@ -20,49 +50,57 @@ class Method:
     """Hydra overrides that choose it, beside its samples."""
     before_training: bool
     """Whether it is also measured with the base model's weights as they are."""
-    window: int
-    """Tokens of a training sample, which passkey blocks are made to fit."""
-    rows: int
-    """Samples of an optimizer step."""
+    stages: tuple[Stage, ...]
+    """Runs, each from the weights that the one before it left."""
 
     @property
     def untrained_title(self) -> str:
         """What the report calls the base weights under this scaling, whatever samples train them."""
         return f"{self.title.partition(',')[0]}, untrained"
 
-    def sample_overrides(self) -> tuple[str, ...]:
-        """Hydra overrides for its samples; the rows of a step are one forward pass."""
-        return (
-            f"model.encoder_seq_length={self.window}",
-            f"model.global_batch_size={self.rows}",
-            f"model.micro_batch_size={self.rows}",
-        )
+    def steps_of_stages(self, steps: int) -> list[int]:
+        """How many of `steps` each stage takes; rounding falls to the last."""
+        counts = [int(steps * stage.share) for stage in self.stages[:-1]]
+        return [*counts, steps - sum(counts)]
 
 
-def _skipping(key: str, title: str, *overrides: str, before_training: bool = True) -> Method:
-    """A method on samples as long as the base model's window, whose positions skip through the target (PoSE).
-
-    Full-length samples of as much time hold four sevenths of the tokens, and teach a small model less.
-    """
-    overrides = ("pose=paper", "model.optim.lr=1.0e-3", *overrides)
-    return Method(key, title, overrides, before_training, window=WINDOW, rows=14)
-
-
-POSITION_INTERPOLATION = _skipping("pi", "PI")
+# First samples as long as the base model's window, whose positions skip through the target: there attention
+# that interpolation has blunted is sharpened soonest. Then whole ones, where a key is one of 4,096 tokens.
+SHORT_THEN_LONG = (
+    Stage(
+        WINDOW,
+        rows=22,
+        overrides=("pose=paper", "model.optim.lr=1.4e-3", "model.optim.sched.min_lr=4.0e-4"),
+        share=0.75,
+    ),
+    Stage(
+        TARGET,
+        rows=2,
+        overrides=("model.optim.lr=5.0e-4", "model.optim.sched.warmup_steps=5"),
+        share=0.25,
+    ),
+)
+POSITION_INTERPOLATION = Method("pi", "PI", (), before_training=True, stages=SHORT_THEN_LONG)
 COMPARED = (
-    _skipping(
+    Method(
         "direct",
         "direct fine-tuning",
-        "model.pos_scaling_type=none",
-        "model.pos_scaling_factor=1.0",
+        ("model.pos_scaling_type=none", "model.pos_scaling_factor=1.0"),
         before_training=False,
+        stages=SHORT_THEN_LONG,
     ),
-    _skipping("ntk", "NTK-aware", "model.pos_scaling_type=ntk"),
-    _skipping("yarn", "YaRN", "model.pos_scaling_type=yarn"),
+    Method("ntk", "NTK-aware", ("model.pos_scaling_type=ntk",), before_training=True, stages=SHORT_THEN_LONG),
+    Method("yarn", "YaRN", ("model.pos_scaling_type=yarn",), before_training=True, stages=SHORT_THEN_LONG),
 )
+
+
+def _sampler(key: str, title: str, stage: Stage, before_training: bool = False) -> Method:
+    return Method(key, title, (), before_training, stages=(stage,))
+
+
 # As many tokens a step at full length and in samples as long as the base model's window.
 SAMPLERS = (
-    Method("pi-full", "PI, full length", (), before_training=True, window=TARGET, rows=1),
-    Method("pi-pose", "PI, PoSE", ("pose=paper",), before_training=False, window=WINDOW, rows=8),
-    Method("pi-random", "PI, randomised positions", ("pose=random",), False, window=WINDOW, rows=8),
+    _sampler("pi-full", "PI, full length", Stage(TARGET, 1, mostly_short_keys=True), before_training=True),
+    _sampler("pi-pose", "PI, PoSE", Stage(WINDOW, 8, ("pose=paper",))),
+    _sampler("pi-random", "PI, randomised positions", Stage(WINDOW, 8, ("pose=random",))),
 )

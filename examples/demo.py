@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="PI at full length, by PoSE and at randomised positions (15 minutes)",
     )
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run (default 200)")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each method (default 200)")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "demo", help="folder to write")
     return parser.parse_args()
 
@@ -48,18 +48,18 @@ def main() -> None:
     folder = args.results.resolve()
     methods = SAMPLERS if args.pose else (POSITION_INTERPOLATION, *(COMPARED if args.compare else ()))
     data = prepare_samples(methods, folder, args.steps)
-    heldout = data[methods[0].window].heldout
+    heldout = data[methods[0].stages[0]].heldout
     thorough = args.compare or args.pose
     rows = [measure("base model", BASE_MODEL, heldout, thorough=thorough)]
     for method in methods:
         if method.before_training:
-            untrained = extend_untrained(method, data[method.window], folder)
+            untrained = extend_untrained(method, data, folder)
             rows.append(measure(method.untrained_title, untrained, heldout, thorough=thorough))
-        trained = train(method, data[method.window], folder, args.steps)
+        trained = train(method, data, folder, args.steps)
         rows.append(measure(f"{method.title}, {args.steps} steps", trained, heldout, thorough=thorough))
     report = folder / next((name for name in ("compare", "pose") if getattr(args, name)), "report")
     write_report(rows, report, title="From 512 to 4,096 tokens")
-    losses = {method.title: training_losses(folder / method.key) for method in methods}
+    losses = {method.title: training_losses(method, folder, args.steps) for method in methods}
     plot_losses(losses, report / "loss.png")
     print(f"\n{render_text(rows)}\n\nTook {(time.perf_counter() - started) / 60:.1f} minutes.")
     print(f"Extended model (Hugging Face): {trained_folder(methods[0], folder)}")
