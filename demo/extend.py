@@ -21,9 +21,6 @@ from nemo_pi.training.weights import load_initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_MODEL = ROOT / "demo" / "model"
-# Samples that ask for pass keys: a few hundred steps hold too few questions otherwise. What lies around the keys
-# is real text, too.
-PASSKEY_SHARE = 0.75
 
 
 def prepare_samples(methods: Iterable[Method], folder: Path, steps: int) -> dict[Stage, Prepared]:
@@ -59,7 +56,8 @@ def overrides(method: Method, number: int, data: Prepared, folder: Path, steps: 
         steps: of this stage.
     """
     start = trained_folder(method, folder, number - 1) if number else BASE_MODEL
-    train = f"[{1 - PASSKEY_SHARE},{data.train},{PASSKEY_SHARE},{data.passkey}]"
+    share = method.stages[number].passkey_share
+    train = f"[{1 - share},{data.train},{share},{data.passkey}]"
     return [
         "model=demo",
         f"name={run_name(method, number)}",

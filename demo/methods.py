@@ -20,6 +20,8 @@ class Stage:
     """Hydra overrides of this stage alone."""
     share: float = 1.0
     """Of the method's steps; a method's stages come to 1."""
+    passkey_share: float = 0.5
+    """Of its samples, those that ask for pass keys: a few hundred steps hold too few questions otherwise."""
     mostly_short_keys: bool = False
     """Whether most pass keys are asked for within the base model's window: many questions in few tokens."""
 
@@ -72,12 +74,14 @@ SHORT_THEN_LONG = (
         rows=22,
         overrides=("pose=paper", "model.optim.lr=1.4e-3", "model.optim.sched.min_lr=4.0e-4"),
         share=0.75,
+        passkey_share=0.75,
     ),
     Stage(
         TARGET,
         rows=2,
         overrides=("model.optim.lr=5.0e-4", "model.optim.sched.warmup_steps=5"),
         share=0.25,
+        passkey_share=0.75,
     ),
 )
 POSITION_INTERPOLATION = Method("pi", "PI", (), before_training=True, stages=SHORT_THEN_LONG)
