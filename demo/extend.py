@@ -40,6 +40,7 @@ def prepare_samples(methods: Iterable[Method], folder: Path, steps: int) -> dict
             window=stage.window,
             passkey_blocks_count=count,
             short_length=WINDOW if stage.mostly_short_keys else None,
+            first_length=stage.first_key_length,
         )
         for stage, count in blocks.items()
     }

@@ -60,13 +60,14 @@ class PasskeyMaker:
         self.frame_tokens = len(encode(self._render([], 0, "12345")))
         self._lengths: dict[str, int] = {}  # measured on first use: most sentences are never drawn
 
-    def document(self, num_tokens: int, rng: random.Random) -> str:
+    def document(self, num_tokens: int, rng: random.Random, *, early: bool = False) -> str:
         """Return a document of at most ``num_tokens`` tokens, question and answer included.
 
-        It falls short by about a sentence of filler at most. The key's depth is uniform over the filler.
+        It falls short by about a sentence of filler at most. The key's depth is uniform over the filler, or
+        the square of that if it shall be ``early``: every second key then lies in the first quarter.
         A length below the frame's own (``frame_tokens``) gives the frame without filler.
         """
-        key, depth = f"{rng.randrange(100000):05d}", rng.random()
+        key, depth = f"{rng.randrange(100000):05d}", rng.random() ** (2 if early else 1)
         filler = self._filler(num_tokens - self.frame_tokens, rng)
         while True:
             text = self._render(filler, round(depth * len(filler)), key)

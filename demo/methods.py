@@ -25,6 +25,9 @@ class Stage:
     mostly_short_keys: bool = False
     """Whether most pass keys are asked for within the base model's window: many questions in few tokens."""
 
+    first_key_length: int | None = None
+    """Tokens of the shortest document drawn first in each passkey block, its key early; None: no such ones."""
+
     @property
     def data_name(self) -> str:
         """Name of the folder with what it reads."""
@@ -71,7 +74,7 @@ class Method:
 SHORT_THEN_LONG = (
     Stage(
         WINDOW,
-        rows=22,
+        rows=20,
         overrides=("pose=paper", "model.optim.lr=1.4e-3", "model.optim.sched.min_lr=4.0e-4"),
         share=0.75,
         passkey_share=0.75,
@@ -82,6 +85,7 @@ SHORT_THEN_LONG = (
         overrides=("model.optim.lr=5.0e-4", "model.optim.sched.warmup_steps=5"),
         share=0.25,
         passkey_share=0.75,
+        first_key_length=TARGET // 2,
     ),
 )
 POSITION_INTERPOLATION = Method("pi", "PI", (), before_training=True, stages=SHORT_THEN_LONG)

@@ -82,6 +82,7 @@ def passkey_blocks(
     max_length: int,
     seed: int,
     short_length: int | None = None,
+    first_length: int | None = None,
 ) -> Iterator[Tokens]:
     """Yield ``count`` blocks of exactly ``window`` tokens, packed with passkey documents and text.
 
@@ -94,6 +95,8 @@ def passkey_blocks(
         min_length, max_length: span of the passkey documents' lengths in tokens.
         short_length: instead of ``max_length`` in three blocks of four, for many keys in few tokens;
             ``None``: all blocks alike.
+        first_length: the shortest of the documents drawn first in each block, whose keys lie early: for keys
+            that are far away; ``None``: ``min_length``, and keys anywhere.
     """
     if max_length >= window:
         raise ValueError(f"max_length {max_length} must leave room for the end-of-text token in {window}")
@@ -108,8 +111,10 @@ def passkey_blocks(
         parts, room = [], window
         longest = short_length if short_length and block % 4 else max_length
         while room > min_length:
-            span = math.log(min_length), math.log(min(longest, room - 1))
-            document = encode(maker.document(int(math.exp(rng.uniform(*span))), rng))
+            far = first_length is not None and not parts
+            shortest = first_length if far else min_length
+            span = math.log(shortest), math.log(min(longest, room - 1))
+            document = encode(maker.document(int(math.exp(rng.uniform(*span))), rng, early=far))
             parts.append([*document, EOD])
             room -= len(document) + 1
         start = int(starts[rng.randrange(len(starts))])
@@ -165,6 +170,7 @@ def prepare(
     min_length: int = 80,
     max_length: int | None = None,
     short_length: int | None = None,
+    first_length: int | None = None,
     seed: int = 1234,
 ) -> Prepared:
     """Write everything a demo run reads into ``folder``, from the bundled files alone.
@@ -177,6 +183,7 @@ def prepare(
         min_length, max_length: span of the passkey documents' lengths in tokens, question and answer
             included; ``None`` is the window less two.
         short_length: the longest in three blocks of four; ``None``: all blocks alike.
+        first_length: the shortest of each block's first, whose keys lie early; ``None``: no such documents.
         seed: everything random follows from it.
     """
     folder = Path(folder)
@@ -198,6 +205,7 @@ def prepare(
         min_length=min_length,
         max_length=window - 2 if max_length is None else max_length,
         short_length=short_length,
+        first_length=first_length,
         seed=seed,
     )
     done.num_tokens["train"] = write_indexed(done.train, train)
