@@ -26,7 +26,7 @@ class Stage:
     """Whether most pass keys are asked for within the base model's window: many questions in few tokens."""
 
     first_key_length: int | None = None
-    """Tokens of the shortest document drawn first in each passkey block, its key early; None: no such ones."""
+    """Tokens of the shortest document drawn first in a passkey block, its key early; None: no such ones."""
 
     @property
     def data_name(self) -> str:

@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--min-length", type=int, default=80, help="tokens of the shortest passkey document")
     parser.add_argument("--max-length", type=int, default=None, help="default: the window less two")
     parser.add_argument("--short-length", type=int, default=None, help="the longest in three blocks of four")
+    parser.add_argument("--first-length", type=int, help="the shortest drawn first in a block, its key early")
     parser.add_argument("--seed", type=int, default=1234)
     args = parser.parse_args()
     done = prepare(
@@ -238,6 +239,7 @@ def main() -> None:
         min_length=args.min_length,
         max_length=args.max_length,
         short_length=args.short_length,
+        first_length=args.first_length,
         seed=args.seed,
     )
     for name, count in done.num_tokens.items():
