@@ -111,10 +111,9 @@ def passkey_blocks(
         parts, room = [], window
         longest = short_length if short_length and block % 4 else max_length
         while room > min_length:
-            far = first_length is not None and not parts
-            shortest = first_length if far else min_length
-            span = math.log(shortest), math.log(min(longest, room - 1))
-            document = encode(maker.document(int(math.exp(rng.uniform(*span))), rng, early=far))
+            far = not parts and first_length
+            span = math.log(far or min_length), math.log(min(longest, room - 1))
+            document = encode(maker.document(int(math.exp(rng.uniform(*span))), rng, early=bool(far)))
             parts.append([*document, EOD])
             room -= len(document) + 1
         start = int(starts[rng.randrange(len(starts))])
