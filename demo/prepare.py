@@ -108,7 +108,8 @@ def passkey_blocks(
 
     maker = PasskeyMaker(encode, text_sentences())
     for block in range(count):
-        parts, room = [], window
+        parts: list[list[int]] = []
+        room = window
         longest = short_length if short_length and block % 4 else max_length
         while room > min_length:
             far = not parts and first_length
