@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,15 @@ class Prepared:
     num_tokens: dict[str, int]
 
 
+@cache
 def load_encoder() -> Tokenizer:
     """Return the bundled tokenizer."""
     return Tokenizer.from_file(str(MODEL / "tokenizer.json"))
 
 
+@cache
 def encode_split(split: str, tokenizer: Tokenizer) -> list[Tokens]:
-    """Encode every document of a split, end-of-text token appended."""
+    """Encode every document of a split, end-of-text token appended; once, however many runs will read it."""
     return [
         np.array([*tokenizer.encode(document.text).ids, EOD], dtype=np.uint16)
         for document in read_documents(split)
