@@ -19,6 +19,7 @@ WORKDIR /opt/nemo_pi
 # First what changes seldom, so that an edit of the sources does not install everything again.
 COPY setup.py pyproject.toml constraints.txt ./
 COPY nemo_pi/__init__.py nemo_pi/
+COPY nemo_pi/kernels/csrc nemo_pi/kernels/csrc
 COPY docker docker
 
 # The image pins every package it was built with, through PIP_CONSTRAINT; that would forbid versions nemo_pi

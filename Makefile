@@ -30,7 +30,7 @@ venv: $(STAMP) ## create .venv with everything tested together (again only when 
 
 # Safe to interrupt at any point: an environment without a working pip, or made for another folder, is made
 # anew; a package whose installation was cut off has no RECORD, is forgotten and installed again; others stay.
-$(STAMP): setup.py constraints.txt
+$(STAMP): setup.py constraints.txt $(wildcard nemo_pi/kernels/csrc/*)
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11, 3.12 or 3.13 with venv found; give one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 		exit 1; fi

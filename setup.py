@@ -1,9 +1,11 @@
 """Packaging: ranges that are meant to work. What was tested together is pinned in constraints.txt."""
 
+import platform
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "nemo_pi" / "__init__.py").read_text())[1]
@@ -44,6 +46,26 @@ EXTRAS = {
     ],
 }
 
+
+def native_kernels() -> list[Extension]:
+    """Kernels for CPUs with AVX2, plain C; left out without a compiler, when PyTorch's operators serve.
+
+    OpenMP is compiled in but not linked to: PyTorch has loaded the one runtime that a process should have.
+    """
+    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        return []
+    folder = "nemo_pi/kernels/csrc"
+    return [
+        Extension(
+            "nemo_pi.kernels._native",
+            sources=[f"{folder}/{name}.c" for name in ("attention", "layers", "rotary")],
+            depends=[f"{folder}/simd.h"],
+            extra_compile_args=["-O3", "-mavx2", "-mfma", "-mf16c", "-fopenmp", "-fno-math-errno"],
+            optional=True,
+        )
+    ]
+
+
 setup(
     name="nemo_pi",
     version=VERSION,
@@ -53,6 +75,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["nemo_pi", "nemo_pi.*"]),
     package_data={"nemo_pi": ["py.typed"]},
+    ext_modules=native_kernels(),
     # Python 3.10 has no tested pins: megatron-core is built from source there and transformers 5 wants 3.11.
     python_requires=">=3.10,<3.14",
     install_requires=REQUIRES,

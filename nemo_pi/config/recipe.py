@@ -13,7 +13,7 @@ from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
-from nemo_pi.kernels.registry import FUSED
+from nemo_pi.kernels.registry import FUSED, KERNELS
 from nemo_pi.parallel.layout import ParallelLayout
 
 OPTIMIZERS = ("adamw", "adam", "fused_adam", "megatron_fused_adam", "distributed_fused_adam")
@@ -179,7 +179,7 @@ def resolve_kernels(model: ModelConfig) -> tuple[bool | None, str]:
     engine = str(model.transformer_engine).lower()
     check_choice("model.transformer_engine", engine, ("auto", "true", "false"))
     kernel, fused = model.rotary_kernel, model.apply_rope_fusion
-    check_choice("model.rotary_kernel", kernel, ("auto", "torch", "triton", "transformer_engine", "apex"))
+    check_choice("model.rotary_kernel", kernel, ("auto", *(known.name for known in KERNELS)))
     if fused is False:
         contradiction, kernel = kernel not in ("auto", "torch"), "torch"
     else:

@@ -124,12 +124,12 @@ class ModelConfig:
     transformer_engine: str | bool = "auto"
     """Transformer Engine's layers: auto (where installed, and says so), true (stops without it) or false."""
     rotary_kernel: str = "auto"
-    """auto (triton on a GPU, torch on a CPU), torch, triton, transformer_engine or apex. A named kernel runs
-    or stops; auto says its choice."""
+    """auto (triton on a GPU, native on a CPU), triton, transformer_engine, apex, native (compiled for CPUs
+    when nemo_pi is installed) or torch. A named kernel runs or stops; auto says its choice."""
     apply_rope_fusion: bool | None = None
-    """NeMo's spelling: true means the first of triton, transformer_engine and apex that can run, or the one
-    named by rotary_kernel, and stops where none can (on a CPU none can); false means torch. null:
-    rotary_kernel decides."""
+    """NeMo's spelling: true means the first of triton, transformer_engine, apex and native that can run, or
+    the one named by rotary_kernel, and stops where none can; false means torch. null: rotary_kernel
+    decides."""
 
     # --- loss ---
     loss: str = "auto"

@@ -115,6 +115,12 @@ def _has_rows(a: Tensor) -> bool:
 
 
 @cache
+def mkl_keeps_to_avx2() -> bool:
+    """Whether PyTorch's products use no more than AVX2 here: the processor has no more, or is AMD's."""
+    return torch.backends.cpu.get_cpu_capability() != "AVX512" or _is_amd()
+
+
+@cache
 def _mkl_falls_behind() -> bool:
     """Whether this is a processor whose AVX-512 only oneDNN uses, and PyTorch has both."""
     return (

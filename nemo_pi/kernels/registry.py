@@ -2,7 +2,7 @@
 
 A request by name gets that kernel or an error with the reason, never another one. `auto` chooses: the first,
 in the order of KERNELS, that can do the job. So does `fused` (model.apply_rope_fusion: true), among kernels
-that turn everything in one pass on a GPU, or it is an error. Which one it is, and why, is logged once.
+that turn everything in one pass, or it is an error. Which one it is, and why, is logged once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.kernels import torch_rotary
+from nemo_pi.kernels import native, native_rotary, torch_rotary
 from nemo_pi.kernels.adapters import is_installed, rotate_with_apex, rotate_with_transformer_engine
 from nemo_pi.kernels.autograd import rotate_query_key
 from nemo_pi.kernels.capability import RotaryCapability, RotaryNeeds
@@ -49,6 +49,8 @@ class RotaryKernel:
     """What does it."""
     package: str | None = None
     """Module that must be installed for it; looked up, not imported."""
+    obstacle: Callable[[], str | None] | None = None
+    """Says why it cannot run in this process, if so."""
     rotation: Rotation | None = None
     """The same for heads wherever they lie, where there is such a thing: it serves fused projections."""
     fused: bool = True
@@ -59,6 +61,8 @@ class RotaryKernel:
         lacking = self.capability.lacks(needs)
         if lacking is None and self.package is not None and not is_installed(self.package):
             return f"the module {self.package} is not installed"
+        if lacking is None and self.obstacle is not None:
+            return self.obstacle()
         return lacking
 
     def __call__(
@@ -98,6 +102,13 @@ KERNELS: tuple[RotaryKernel, ...] = (
         RotaryCapability(_CUDA, _FP32, interleaved=False, tempered=True),
         rotate_with_apex,
         package="fused_rotary_positional_embedding",
+    ),
+    RotaryKernel(
+        "native",
+        RotaryCapability(frozenset({"cpu"}), _FLOATS, interleaved=True, tempered=True),
+        partial(rotate_query_key, native_rotary.rotate_heads),
+        obstacle=native.obstacle,
+        rotation=native_rotary.rotate_heads,
     ),
     RotaryKernel(
         "torch",

@@ -1,4 +1,4 @@
-"""Causal attention of the last queries of a stretch to all of its keys, on scaled_dot_product_attention.
+"""Causal attention of the last queries of a stretch to all of its keys, by the fastest means at hand.
 
 Nothing here holds a score matrix or a mask that grows with the square of the sequence.
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from nemo_pi.model.cpu_causal import attend_in_halves, pays_off
+from nemo_pi.model.cpu_attention import attend_by_kernel, kernel_pays_off
 from nemo_pi.model.cpu_rows import attend_by_rows, rows_pay_off
 
 # Queries attended to at once where a mask has to be given, at least; fewer would be many small calls.
@@ -37,11 +37,11 @@ def attend_causally(
     queries, keys = q_BNQD.size(2), k_BGKD.size(2)
     if lookback is not None and keys > lookback + 1:
         return _in_blocks(q_BNQD, k_BGKD, v_BGKD, scale, lookback)
+    if queries == keys and rows_pay_off(q_BNQD):
+        return attend_by_rows(q_BNQD, k_BGKD, v_BGKD, scale)
+    if kernel_pays_off(q_BNQD, k_BGKD, v_BGKD):
+        return attend_by_kernel(q_BNQD, k_BGKD, v_BGKD, scale)
     if queries == keys:
-        if rows_pay_off(q_BNQD):
-            return attend_by_rows(q_BNQD, k_BGKD, v_BGKD, scale)
-        if pays_off(q_BNQD):
-            return attend_in_halves(q_BNQD, k_BGKD, v_BGKD, scale)
         return _sdpa(q_BNQD, k_BGKD, v_BGKD, None, scale)
     if q_BNQD.is_cuda and q_BNQD.dtype in (torch.float16, torch.bfloat16):
         # Flash attention aligns its causal mask so, without a mask tensor; other kernels do not.

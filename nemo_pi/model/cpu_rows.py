@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nemo_pi.kernels.native_attention import tokens_first
 from nemo_pi.kernels.products import gains_from_onednn, times_transposed
-from nemo_pi.model.cpu_causal import like_tokens_first
 
 # Tokens for each thread below which torch's own attention, which deals heads to threads, takes no longer.
 _SHORTEST = 512
@@ -55,7 +55,7 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, q_BNSD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(q_BNSD, k_BGSD, v_BGSD)
         ctx.scale = scale
-        out_BNSD = like_tokens_first(q_BNSD)
+        out_BNSD = tokens_first(q_BNSD)
         for (row, head), group, keys in _heads(q_BNSD, k_BGSD):
             own = _Head(keys.contiguous(), v_BGSD[row, group].contiguous())
             for tile in _tiles(q_BNSD.size(2)):
@@ -67,7 +67,7 @@ class _Rows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BNSD: Tensor) -> tuple[Tensor | None, ...]:
         q_BNSD, k_BGSD, v_BGSD = ctx.saved_tensors
-        dq, dk, dv = (like_tokens_first(x) for x in ctx.saved_tensors)
+        dq, dk, dv = (tokens_first(x) for x in ctx.saved_tensors)
         dk.zero_(), dv.zero_()
         for (row, head), group, keys in _heads(q_BNSD, k_BGSD):
             own = _Head(keys.contiguous(), v_BGSD[row, group].contiguous())

@@ -12,6 +12,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nemo_pi.kernels import native_layers
+
 
 class RMSNorm(torch.nn.RMSNorm):
     """torch's RMSNorm, whose weight Megatron knows to reduce over tensor ranks under sequence parallelism.
@@ -38,6 +40,10 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        if native_layers.takes(x, weight_H):
+            normal, inverse = native_layers.rms_norm(x, weight_H, eps)
+            ctx.save_for_backward(x, weight_H, inverse)
+            return normal
         wide = torch.promote_types(x.dtype, torch.float32)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         inverse = norm.square_().div_(x.size(-1)).add_(eps).rsqrt_()
@@ -49,6 +55,8 @@ class _RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """dx = r·w·g − x·(Σ w·g·x)·r³/H and dw = Σ over tokens of g·x·r."""
         x, weight_H, inverse = ctx.saved_tensors
+        if native_layers.takes(x, weight_H, grad):
+            return *native_layers.rms_norm_gradients(grad, x, weight_H, inverse), None
         wide, hidden = inverse.dtype, x.size(-1)
         wide_grad, wide_x, wide_weight_H = grad.to(wide), x.to(wide), weight_H.to(wide)
         product_NH = (wide_grad * wide_x).reshape(-1, hidden)

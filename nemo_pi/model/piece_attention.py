@@ -15,6 +15,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from nemo_pi.kernels import native_attention
+from nemo_pi.model.cpu_attention import kernel_pays_off
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q [1, N, Q, D], k and v [1, G, K, D] to [1, N, Q, D]: the last Q of K tokens attend causally."""
 QKV = tuple[Tensor, Tensor, Tensor]
@@ -103,6 +106,8 @@ class Merged:
 
 def attend_part(qkv: QKV, causal: bool, scale: float | None = None) -> Result:
     """Attention to these keys alone, all of them or, where they are the queries' own, causally (CPU)."""
+    if kernel_pays_off(*qkv):
+        return Result(*native_attention.attend(*qkv, causal=causal, scale=scale))
     return Result(*_flash(*qkv, 0.0, causal, scale=scale))
 
 
@@ -118,6 +123,9 @@ def part_gradients(
         causal: what attend_part was given.
         scale: what attend_part was given.
     """
+    if kernel_pays_off(*qkv):
+        assert result.lse is not None
+        return native_attention.gradients(upstream, *qkv, result.out, result.lse, causal=causal, scale=scale)
     dq, dk, dv = _flash_backward(upstream, *qkv, *result, 0.0, causal, scale=scale)
     return dq, dk, dv
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from nemo_pi.kernels import native_layers
+
 
 def swiglu(both_2F: Tensor) -> Tensor:
     """silu(gate) · up [..., F] of gate and up side by side [..., 2F].
@@ -25,17 +27,21 @@ def swiglu(both_2F: Tensor) -> Tensor:
 
 
 class _Swiglu(torch.autograd.Function):
-    """The same operations, in the same order and dtype, that autograd would do."""
+    """One pass each way where the compiled kernels run; else the operations that autograd would do."""
 
     @staticmethod
     def forward(ctx: Any, both_2F: Tensor) -> Tensor:
         ctx.save_for_backward(both_2F)
+        if native_layers.takes(both_2F):
+            return native_layers.swiglu(both_2F)
         gate_F, up_F = both_2F.chunk(2, dim=-1)
         return silu(gate_F).mul_(up_F)
 
     @staticmethod
     def backward(ctx: Any, grad_F: Tensor) -> Tensor:
         (both_2F,) = ctx.saved_tensors
+        if native_layers.takes(both_2F, grad_F):
+            return native_layers.swiglu_gradient(grad_F, both_2F)
         gate_F, up_F = both_2F.chunk(2, dim=-1)
         grad_2F = torch.empty_like(both_2F)
         grad_gate_F, grad_up_F = grad_2F.chunk(2, dim=-1)

@@ -12,12 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from nemo_pi.kernels.native import obstacle
 from nemo_pi.kernels.reference import apply_rotary
 from nemo_pi.kernels.rotation import Rotation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEEDS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-NAMES = ("torch", pytest.param("triton", marks=NEEDS_TRITON))
+NEEDS_NATIVE = pytest.mark.skipif(obstacle() is not None or DEVICE == "cuda", reason=f"native: {obstacle()}")
+NAMES = (
+    "torch",
+    pytest.param("native", marks=NEEDS_NATIVE),
+    pytest.param("triton", marks=NEEDS_TRITON),
+)
 """Every rotation of ours, to parametrize tests with."""
 
 
@@ -25,6 +31,8 @@ def rotation(name: str) -> Rotation:
     """The rotation of that name; imported now, after conftest has chosen the interpreter or the GPU."""
     if name == "triton":
         from nemo_pi.kernels.triton_rotary import rotate_heads
+    elif name == "native":
+        from nemo_pi.kernels.native_rotary import rotate_heads
     else:
         from nemo_pi.kernels.torch_rotary import rotate_heads
     return rotate_heads

@@ -14,19 +14,19 @@ from torch.nn.functional import scaled_dot_product_attention
 B, N, D = 2, 4, 8
 
 
-def draw(length: int, groups: int = N) -> list[Tensor]:
-    """Query, key and value as a fused projection leaves them: views of one [S, B, G, N/G + 2, D]."""
+def draw(length: int, groups: int = N, width: int = D) -> list[Tensor]:
+    """Query, key and value as a fused projection leaves them: views of one [S, B, G, N/G + 2, width]."""
     generator = torch.Generator().manual_seed(length)
-    mixed = 2 * torch.randn(length, B, groups, N // groups + 2, D, generator=generator)
+    mixed = 2 * torch.randn(length, B, groups, N // groups + 2, width, generator=generator)
     parts = mixed.split((N // groups, 1, 1), dim=3)
     return [part.flatten(2, 3).permute(1, 2, 0, 3).requires_grad_() for part in parts]
 
 
 def check_against_one_call(
-    attend: Callable[..., Tensor], length: int, groups: int, scale: float | None
+    attend: Callable[..., Tensor], length: int, groups: int, scale: float | None, width: int = D
 ) -> None:
     """Outputs and gradients of `attend(q, k, v, scale=…)` are those of PyTorch's attention in float64."""
-    inputs = draw(length, groups)
+    inputs = draw(length, groups, width)
     exact = [x.detach().double().requires_grad_() for x in inputs]
     out = attend(*inputs, scale=scale)
     expected = scaled_dot_product_attention(*exact, is_causal=True, scale=scale, enable_gqa=True)

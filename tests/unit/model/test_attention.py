@@ -67,7 +67,9 @@ def test_each_layer_takes_the_kernel_it_is_told() -> None:
 def test_named_kernel_equals_the_chosen_one() -> None:
     chosen, named = build(), build(options=BuildOptions(rotary_kernel="torch"))
     named.load_state_dict(chosen.state_dict())
-    assert torch.equal(forward(chosen, random_tokens()), forward(named, random_tokens()))
+    ours, theirs = forward(chosen, random_tokens()), forward(named, random_tokens())
+    # `auto` may take the compiled kernel, which fuses products and sums.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def split_and_gradient(attention: RotarySelfAttention, hidden_SBH: Tensor) -> list[Tensor]:

@@ -15,6 +15,7 @@ from nemo_pi.checkpoint.hf_target import MARKER
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, CheckpointError, ConfigError, DataError
+from nemo_pi.kernels import native
 from nemo_pi.training.checkpointing import checkpoint_folder
 from nemo_pi.training.folders import run_folders
 from nemo_pi.training.preflight import (
@@ -43,10 +44,13 @@ def test_a_kernel_that_cannot_run(inputs: Path, tmp_path: Path) -> None:
         check_before_training(run)
 
 
-def test_a_fused_rotation_where_none_can_run(inputs: Path, tmp_path: Path) -> None:
+def test_a_fused_rotation_where_none_can_run(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An explicit request never degrades, in NeMo's spelling either."""
     if torch.cuda.is_available():
         pytest.skip("a GPU has fused kernels")
+    monkeypatch.setattr(native, "_load", lambda: "not compiled")
     run = resolved(inputs, tmp_path, model__apply_rope_fusion=True)
     with pytest.raises(BackendUnavailableError, match=r"apply_rope_fusion.*triton: it runs on cuda"):
         check_before_training(run)

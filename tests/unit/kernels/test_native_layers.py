@@ -1,0 +1,72 @@
+"""The compiled RMSNorm and SwiGLU against their formulas in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from nemo_pi.kernels import native_layers
+from nemo_pi.kernels.native import obstacle
+
+pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"native: {obstacle()}")
+
+SHAPES = [(1, 16), (3, 2, 48), (2, 1000, 256), (7, 5, 1, 688)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_rms_norm(shape: tuple[int, ...], scale: float) -> None:
+    x, weight, grad = scale * torch.randn(shape), 1 + torch.rand(shape[-1]), torch.randn(shape)
+    given, inverse = native_layers.rms_norm(x, weight, 1e-5)
+    gradients = native_layers.rms_norm_gradients(grad, x, weight, inverse)
+    exact_x, exact_weight = (t.double().requires_grad_() for t in (x, weight))
+    exact = exact_x / (exact_x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * exact_weight
+    expected = torch.autograd.grad(exact, (exact_x, exact_weight), grad.double())
+    assert inverse.shape == (*shape[:-1], 1)
+    for ours, theirs in zip((given, *gradients), (exact, *expected), strict=True):
+        assert ours.shape == theirs.shape
+        assert (ours.double() - theirs).norm() <= 1e-6 * theirs.norm()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_swiglu(shape: tuple[int, ...]) -> None:
+    both, grad = 4 * torch.randn(*shape[:-1], 2 * shape[-1]), torch.randn(shape)
+    exact = both.double().requires_grad_()
+    gate, up = exact.chunk(2, dim=-1)
+    (expected,) = torch.autograd.grad(silu(gate) * up, exact, grad.double())
+    assert_close(native_layers.swiglu(both), silu(gate) * up)
+    assert_close(native_layers.swiglu_gradient(grad, both), expected)
+
+
+def test_swiglu_of_large_and_small_gates() -> None:
+    """Neither overflow nor a lost sign: silu is 0 far below and its argument far above."""
+    gate = torch.tensor(
+        [-1e30, -1000.0, -90.0, -20.0, -1e-30, 0.0, 1e-30, 20.0, 90.0, 1000.0, 1e30, 1, 2, 3, 4, 5]
+    )
+    both, ones = torch.cat([gate, torch.ones(16)])[None], torch.ones(1, 16)
+    assert_close(native_layers.swiglu(both)[0], silu(gate.double()))
+    exact = gate.double().requires_grad_()
+    (slope,) = torch.autograd.grad(silu(exact).sum(), exact)
+    assert_close(native_layers.swiglu_gradient(ones, both)[0, :16], slope)
+
+
+def test_rows_that_lie_apart() -> None:
+    x, weight = torch.randn(6, 64)[:, 16:48], torch.rand(32)
+    for one, other in zip(
+        native_layers.rms_norm(x, weight, 1e-5), native_layers.rms_norm(x.clone(), weight, 1e-5), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert torch.equal(native_layers.swiglu(x), native_layers.swiglu(x.clone()))
+
+
+def test_what_they_take() -> None:
+    x = torch.ones(3, 32)
+    assert native_layers.takes(x, x)
+    for odd in (x.double(), x[:, :24], x[:0]):
+        assert not native_layers.takes(odd)
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours.double(), theirs, rtol=2e-6, atol=1e-6)
