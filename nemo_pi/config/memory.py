@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from nemo_pi.config.resolved import ResolvedRun
 
 _FP32 = 4
@@ -155,10 +157,10 @@ def _backward(run: ResolvedRun) -> int:
 def _logits(run: ResolvedRun) -> int:
     """The loss at its fullest.
 
-    Chunked: the 16-bit or fp32 logits and the fp32 softmax of one chunk, its 16-bit copy in place of 16-bit
-    logits, and the gradients that the forward pass leaves: of the output weights in fp32, with one chunk's
-    product beside it under 16 bits, and of the hidden states. Full: the fp32 softmax, computed in place of
-    fp32 logits; 16-bit logits exist beside it.
+    Chunked: the 16-bit or fp32 logits and the fp32 softmax of one chunk (on a CPU in place of fp32 logits),
+    its 16-bit copy in place of 16-bit logits, and the gradients that the forward pass leaves: of the output
+    weights in fp32, with one chunk's product beside it under 16 bits, and of the hidden states. Full: the fp32
+    softmax, computed in place of fp32 logits; 16-bit logits exist beside it.
     """
     width, shape, layout = run.compute_dtype.itemsize, run.shape, run.parallel
     tokens = run.micro_batch_size * run.training_length // layout.cp
@@ -169,4 +171,5 @@ def _logits(run: ResolvedRun) -> int:
     chunk = min(run.loss.chunk_tokens, tokens)
     gathered = 2 if layout.sequence_parallel else 1
     hidden = gathered * tokens * shape.hidden_size * width
-    return chunk * rows * (_FP32 + width) + rows * shape.hidden_size * (_FP32 + beside) + hidden
+    logits = 0 if width == _FP32 and not torch.cuda.is_available() else width
+    return chunk * rows * (_FP32 + logits) + rows * shape.hidden_size * (_FP32 + beside) + hidden

@@ -96,12 +96,14 @@ class _Tokens:
     def loss_sum(self, grad_hidden_NH: Tensor | None, grad_weight_VH: Tensor | None) -> Tensor:
         """The weighted sum; fills `grad_hidden_NH` and adds to `grad_weight_VH` where they are given."""
         losses = []
-        buffers = ChunkBuffers(min(self.chunk_tokens, self.hidden_NH.size(0)), self.weight_VH)
+        tokens = min(self.chunk_tokens, self.hidden_NH.size(0))
+        buffers = ChunkBuffers(tokens, self.weight_VH, keep_logits=False)
         for start in range(0, self.hidden_NH.size(0), self.chunk_tokens):
             chunk = slice(start, start + self.chunk_tokens)
             hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]
             logits_nV = buffers.logits(hidden_nH, self.weight_VH)
-            softmax = local_softmax(logits_nV, buffers.logprob(logits_nV), labels_n, self.group)
+            first_n = logits_nV[:, 0].clone()
+            softmax = local_softmax(first_n, buffers.logprob(logits_nV), labels_n, self.group)
             loss_n, shift_n = across_ranks(softmax, self.group)
             losses.append(loss_n)
             if grad_hidden_NH is None and grad_weight_VH is None:

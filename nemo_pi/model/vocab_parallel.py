@@ -27,12 +27,15 @@ class ChunkBuffers:
     Args:
         tokens: of the largest chunk.
         weight_VH: this rank's rows of the output projection.
+        keep_logits: whether logits are read again after their log-softmax. If not, it takes their place where
+            it has their dtype and a CPU computes it, row by row.
     """
 
-    def __init__(self, tokens: int, weight_VH: Tensor) -> None:
-        rows = weight_VH.size(0)
+    def __init__(self, tokens: int, weight_VH: Tensor, *, keep_logits: bool) -> None:
+        rows, wide = weight_VH.size(0), accumulator_dtype(weight_VH)
         self._logits_cV = weight_VH.new_empty(tokens, rows)
-        self._logprob_cV = weight_VH.new_empty(tokens, rows, dtype=accumulator_dtype(weight_VH))
+        here = not keep_logits and wide == weight_VH.dtype and weight_VH.device.type == "cpu"
+        self._logprob_cV = self._logits_cV if here else weight_VH.new_empty(tokens, rows, dtype=wide)
 
     def logits(self, hidden_nH: Tensor, weight_VH: Tensor) -> Tensor:
         """hidden · weightᵀ [n, V] in their dtype."""
@@ -90,12 +93,13 @@ def token_log_probs(
     check_labels(labels_N, weight_VH.size(0) * (1 if group is None else dist.get_world_size(group)))
     parts = []
     with torch.no_grad():
-        buffers = ChunkBuffers(min(chunk_tokens, labels_N.numel()), weight_VH)
+        buffers = ChunkBuffers(min(chunk_tokens, labels_N.numel()), weight_VH, keep_logits=True)
         for hidden_nH, labels_n in zip(
             hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
         ):
             logits_nV = buffers.logits(hidden_nH, weight_VH)
-            softmax = local_softmax(logits_nV, buffers.logprob(logits_nV), labels_n, group)
+            first_n = logits_nV[:, 0]
+            softmax = local_softmax(first_n, buffers.logprob(logits_nV), labels_n, group)
             loss_n, _ = across_ranks(softmax, group)
             parts.append((-loss_n.float(), _is_greedy(logits_nV, labels_n, group)))
     return torch.cat([logprob for logprob, _ in parts]), torch.cat([greedy for _, greedy in parts])
@@ -127,15 +131,18 @@ def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
 
 
 def local_softmax(
-    logits_nV: Tensor, logprob_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None
+    first_n: Tensor, logprob_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None
 ) -> LocalSoftmax:
-    """Where each label [n] is in a chunk's log-softmax over this rank's rows."""
+    """Where each label [n] is in a chunk's log-softmax over this rank's rows.
+
+    `first_n` are the logits of the first of these rows.
+    """
     if group is None:
         return LocalSoftmax(logprob_nV, labels_n, None, None)
-    rows = logits_nV.size(1)
+    rows = logprob_nV.size(1)
     row_n = labels_n - dist.get_rank(group) * rows
     here_n = (row_n >= 0) & (row_n < rows)
-    logsumexp_n = logits_nV[:, 0].to(logprob_nV.dtype) - logprob_nV[:, 0]
+    logsumexp_n = first_n.to(logprob_nV.dtype) - logprob_nV[:, 0]
     return LocalSoftmax(logprob_nV, row_n.where(here_n, 0), here_n, logsumexp_n)
 
 
