@@ -142,7 +142,7 @@ def estimate(args: argparse.Namespace) -> float:
         for name in args.shapes:
             inputs = Inputs(SHAPES[name], tokens, args.device, torch.bfloat16 if on_gpu else torch.float32)
             calls = 10 * (rounds(args, tokens) + 2) if on_gpu else rounds(args, tokens) + 2
-            moved = 8.7 * inputs.query_key_bytes * (len(args.contestants) - (0 if on_gpu else 4))
+            moved = 8.7 * inputs.query_key_bytes * (len(args.contestants) - (0 if on_gpu else 5))
             total += calls * moved / (1e12 if on_gpu else 2e9) + 5  # random numbers, and compiling
     return total
 

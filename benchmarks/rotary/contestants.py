@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.rotary.tasks import Inputs, Rotate
+from nemo_pi.kernels import native
 from nemo_pi.kernels.autograd import rotate_fused_qkv
 from nemo_pi.kernels.capability import RotaryNeeds
 from nemo_pi.kernels.reference import rotate_query_key
@@ -41,6 +42,10 @@ class Ours:
         (self.kernel,) = (kernel for kernel in KERNELS if kernel.name == name)
         if name == "triton":
             needs("triton", inputs)
+        if self.kernel.obstacle is not None and (why := self.kernel.obstacle()):
+            raise NotHere(why)
+        if name == "native" and inputs.device != "cpu":
+            raise NotHere("runs on CPUs only")
         self.cos, self.sin = inputs.angles()
         self.head_dim = inputs.shape.head_dim
 
@@ -119,11 +124,11 @@ def liger(inputs: Inputs) -> Rotate:
 
 
 def flash_attention(inputs: Inputs) -> Rotate:
-    """flash-attention's Triton kernel, for q and k in turn."""
+    """flash-attention's Triton kernel, for q and k in turn; its tables must have their dtype."""
     needs("flash_attn", inputs)
     from flash_attn.layers.rotary import apply_rotary_emb
 
-    cos, sin = (table[0] for table in inputs.angles())
+    cos, sin = (table[0].to(inputs.dtype) for table in inputs.angles())
     return lambda q, k: (apply_rotary_emb(q, cos, sin), apply_rotary_emb(k, cos, sin))
 
 
@@ -137,6 +142,7 @@ def transformer_engine(inputs: Inputs) -> Rotate:
 
 CONTESTANTS: dict[str, Callable[[Inputs], Rotate]] = {
     "nemo_pi triton": partial(Ours, "triton"),
+    "nemo_pi native": partial(Ours, "native"),
     "nemo_pi torch": partial(Ours, "torch"),
     "nemo_pi reference": reference,
     "transformers": transformers_eager,
@@ -146,5 +152,5 @@ CONTESTANTS: dict[str, Callable[[Inputs], Rotate]] = {
     "flash-attention": flash_attention,
     "Transformer Engine": transformer_engine,
 }
-OURS = {"cpu": "nemo_pi torch", "cuda": "nemo_pi triton"}
+OURS = {"cpu": "nemo_pi torch" if native.obstacle() else "nemo_pi native", "cuda": "nemo_pi triton"}
 """What `auto` takes."""

@@ -159,8 +159,8 @@ def _logits(run: ResolvedRun) -> int:
 
     Chunked: the 16-bit or fp32 logits and the fp32 softmax of one chunk (on a CPU in place of fp32 logits),
     its 16-bit copy in place of 16-bit logits, and the gradients that the forward pass leaves: of the output
-    weights in fp32, with one chunk's product beside it under 16 bits, and of the hidden states. Full: the fp32
-    softmax, computed in place of fp32 logits; 16-bit logits exist beside it.
+    weights in fp32, with one chunk's product beside it under 16 bits, and of the hidden states. Full: the
+    fp32 softmax, computed in place of fp32 logits; 16-bit logits exist beside it.
     """
     width, shape, layout = run.compute_dtype.itemsize, run.shape, run.parallel
     tokens = run.micro_batch_size * run.training_length // layout.cp

@@ -119,6 +119,23 @@ def check_backends(extension: ContextExtension, layout: ParallelLayout, options:
         )
 
 
+def check_documents(shape: ModelShape, layout: ParallelLayout, options: BuildOptions) -> None:
+    """Raises what samples of several documents would stop at in the first step.
+
+    Raises:
+        BackendUnavailableError: Transformer Engine's all-gather between context-parallel ranks takes whole
+            rows only (its versions 2.4 to 2.14 refuse documents by an assertion).
+    """
+    if layout.cp > 1 and options.transformer_engine and _exchange(shape, layout, options) == "all_gather":
+        raise BackendUnavailableError(
+            "model.data.pack_documents or model.data.reset_attention_mask",
+            required="false where Transformer Engine gathers keys and values over context-parallel ranks"
+            " (cp_comm_type: all_gather, which a sliding window needs)",
+            given=True,
+            mend="transformer_engine: false, whose attention does both, or context_parallel_size: 1",
+        )
+
+
 def build_model_chunks(
     shape: ModelShape,
     extension: ContextExtension,

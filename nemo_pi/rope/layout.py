@@ -13,10 +13,11 @@ def halves_from_interleaved(head_dim: int, rotary_dim: int) -> Tensor:
     rotates halves compute what the interleaved one did: q·k is the same sum in another order.
 
     Returns:
-        int64 [head_dim]; channels beyond rotary_dim stay.
+        int64 [head_dim], on the CPU whatever the default device: there it indexes weights anywhere. Channels
+        beyond rotary_dim stay.
     """
-    rotated = torch.arange(rotary_dim).view(-1, 2).t().reshape(-1)
-    return torch.cat((rotated, torch.arange(rotary_dim, head_dim)))
+    channels = torch.arange(head_dim, device="cpu")
+    return torch.cat((channels[:rotary_dim].view(-1, 2).t().reshape(-1), channels[rotary_dim:]))
 
 
 def interleaved_from_halves(head_dim: int, rotary_dim: int) -> Tensor:

@@ -14,7 +14,7 @@ from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.model.build import check_backends
+from nemo_pi.model.build import check_backends, check_documents
 from nemo_pi.training.folders import RunFolders
 from nemo_pi.training.loaders import check_data
 from nemo_pi.training.sample_settings import check_same_samples
@@ -31,6 +31,8 @@ def check_before_training(run: ResolvedRun) -> None:
     check_accelerator(run)
     settings = engine_settings(run)
     check_backends(settings.extension, settings.layout, settings.build)
+    if run.data.pack_documents or run.data.reset_attention_mask:
+        check_documents(settings.shape, settings.layout, settings.build)
     if run.export.hf_path is not None:
         check_exportable(run.extension)
         if run.checkpoint is not None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 
 from benchmarks.profile_step import useful_gemm_flops
+from benchmarks.training import profiling
 from benchmarks.training.profiling import kind_of, kind_of_event, profile_step
 from benchmarks.training.sizes import SIZES
 
@@ -85,6 +90,19 @@ def test_a_real_profile_adds_up() -> None:
     assert sum(kinds.values()) == pytest.approx(found["profiled"], rel=0.05)
     assert kinds["matrix products"] > 0 and kinds["rotary"] > 0 and kinds["loss"] == 0
     assert ["aten::mm", "matrix products"] in [entry[:2] for entry in found["longest"]]
+
+
+def test_kernels_on_a_gpu_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profiler lists a kernel by itself, and again as device time of the operator that started it."""
+    operator = FunctionEvent(1, "aten::mm", 0, 0, 50, device_type=DeviceType.CPU, use_device="cuda")
+    operator.append_kernel("gemm", 0, 1000)
+    kernel = FunctionEvent(2, "gemm", 0, 10, 1010, device_type=DeviceType.CUDA, use_device="cuda")
+    profiler = SimpleNamespace(events=lambda: [operator, kernel])
+    monkeypatch.setattr(profiling, "profile", lambda **_: nullcontext(profiler))
+    found = profile_step(lambda: 0.0, VOCAB, on_gpu=True)
+    assert found["kinds"]["matrix products"] == pytest.approx(1e-3 / profiling._STEPS)
+    assert found["kinds"]["other operators"] == 0
+    assert [entry[0] for entry in found["longest"]] == ["aten::mm"]
 
 
 def test_useful_work_is_that_of_the_weights() -> None:

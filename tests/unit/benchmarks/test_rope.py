@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from benchmarks import rope
-from benchmarks.rotary.contestants import CONTESTANTS
+from benchmarks.rotary.contestants import CONTESTANTS, OURS
 from benchmarks.rotary.report import Measured, verdict
 from benchmarks.rotary.tasks import SHAPES, Inputs, Rotate, in_projection, separate
 
 INPUTS = Inputs(SHAPES["llama-3-8b"], 8, "cpu", torch.float32)
-ON_CPU = ("nemo_pi torch", "nemo_pi reference", "transformers", "megatron-core")
+ON_CPU = (*{OURS["cpu"]: 0, "nemo_pi torch": 0}, "nemo_pi reference", "transformers", "megatron-core")
 
 
 def measured(ours: float, theirs: float, copy: float = 1.0) -> Measured:

@@ -11,7 +11,7 @@ import torch
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.errors import BackendUnavailableError
-from nemo_pi.model.build import BuildOptions, check_backends, transformer_config
+from nemo_pi.model.build import BuildOptions, check_backends, check_documents, transformer_config
 from nemo_pi.model.core_attention import DocumentBoundaries
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
@@ -86,6 +86,27 @@ def test_a_ring_needs_transformer_engine() -> None:
     with pytest.raises(BackendUnavailableError, match="cp_comm_type"):
         check_backends(plain(), layout, BuildOptions())
     check_backends(plain(), layout, BuildOptions(transformer_engine=True))
+
+
+@pytest.mark.parametrize(
+    ("layout", "window", "engine", "refused"),
+    [
+        (ParallelLayout(cp=2), 9, True, True),
+        (ParallelLayout(cp=2, cp_comm_type="all_gather"), None, True, True),
+        (ParallelLayout(cp=2), None, True, False),
+        (ParallelLayout(cp=2), 9, False, False),
+        (ParallelLayout(), 9, True, False),
+    ],
+)
+def test_documents_that_transformer_engine_cannot_gather(
+    layout: ParallelLayout, window: int | None, engine: bool, refused: bool
+) -> None:
+    given = replace(SHAPE, sliding_window=window), layout, BuildOptions(transformer_engine=engine)
+    if not refused:
+        check_documents(*given)
+        return
+    with pytest.raises(BackendUnavailableError, match=r"pack_documents.*transformer_engine: false"):
+        check_documents(*given)
 
 
 def losses_and_gradients(

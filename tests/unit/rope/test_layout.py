@@ -13,6 +13,13 @@ def test_literal_order() -> None:
     assert interleaved_from_halves(8, 6).tolist() == [0, 3, 1, 4, 2, 5, 6, 7]
 
 
+def test_on_the_cpu_also_where_lightning_builds_models() -> None:
+    """Its default device is the GPU there, and an index from there cannot pick rows of weights read here."""
+    with torch.device("meta"):
+        orders = halves_from_interleaved(8, 6), interleaved_from_halves(8, 6)
+    assert {order.device.type for order in orders} == {"cpu"}
+
+
 def test_reordered_channels_rotate_alike() -> None:
     torch.manual_seed(0)
     x_ND, angle_F = torch.randn(3, 10), torch.randn(4)
