@@ -51,7 +51,8 @@ def hardware(device_type: str = "cpu") -> Hardware:
     if device_type == "cuda":
         name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     else:
-        name = f"{_cpu_name()}, {threads} threads"
+        # Processors of one name differ in what their products can use.
+        name = f"{_cpu_name()} {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
     return Hardware(name, torch.__version__, threads, round(os.getloadavg()[0], 2))
 
 

@@ -8,7 +8,10 @@ import torch
 
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.units import grouped, short
+from nemo_pi.kernels import native
 from nemo_pi.kernels.capability import rotary_needs
+from nemo_pi.kernels.native_attention import takes_width
+from nemo_pi.kernels.products import mkl_keeps_to_avx2
 from nemo_pi.kernels.registry import FUSED, select_rotary_kernel
 
 Rows = list[tuple[str, str]]
@@ -52,11 +55,24 @@ def _attention(run: ResolvedRun) -> str:
     window = run.shape.sliding_window
     limit = f", {grouped(window)} tokens back" if window else ""
     if run.transformer_engine is False:
-        return f"PyTorch SDPA{limit}"
+        return f"{_own_attention(run)}{limit}"
     if run.transformer_engine is None:
         here = torch.cuda.is_available() and find_spec("transformer_engine") is not None
-        return f"{'Transformer Engine' if here else 'PyTorch SDPA'} (auto){limit}"
+        return f"{'Transformer Engine' if here else _own_attention(run)} (auto){limit}"
     return f"Transformer Engine{limit}"
+
+
+def _own_attention(run: ResolvedRun) -> str:
+    """What attends without Transformer Engine."""
+    compiled = (
+        run.compute_dtype is torch.float32
+        and not torch.cuda.is_available()
+        and native.obstacle() is None
+        and mkl_keeps_to_avx2()
+        and takes_width(run.shape.head_dim)
+        and run.shape.sliding_window is None
+    )
+    return "compiled for CPUs" if compiled else "PyTorch SDPA"
 
 
 def _rotary_kernel(run: ResolvedRun) -> str:

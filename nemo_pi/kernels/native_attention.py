@@ -42,9 +42,13 @@ class _Job(ctypes.Structure):
 
 def takes(q_BNQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor) -> bool:
     """Whether the kernel runs here and takes heads like these."""
-    width = q_BNQD.size(-1)
-    fits = width % 16 == 0 and width <= _WIDEST and k_BGKD.shape == v_BGKD.shape
-    return fits and q_BNQD.numel() > 0 and usable_for(q_BNQD, k_BGKD, v_BGKD)
+    fits = takes_width(q_BNQD.size(-1)) and k_BGKD.shape == v_BGKD.shape and q_BNQD.numel() > 0
+    return fits and usable_for(q_BNQD, k_BGKD, v_BGKD)
+
+
+def takes_width(head_dim: int) -> bool:
+    """Whether the kernel takes heads of so many channels."""
+    return head_dim % 16 == 0 and head_dim <= _WIDEST
 
 
 def attend(

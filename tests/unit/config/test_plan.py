@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from nemo_pi.config import plan_model
 from nemo_pi.config.load import resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.kernels import native
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import SHAPE, YAML_SHAPE, run_of, summary_of, values_of
 
@@ -66,7 +69,6 @@ def test_the_numbers_of_a_run() -> None:
           "activations_checkpoint_modules": ["core_attn", "mlp"]}, "recomputation", "core attention and MLP"),
         ({}, "loss", "from hidden states, 512 tokens at a time"),
         ({"loss": "full"}, "loss", "from whole logits"),
-        ({"transformer_engine": False}, "attention", "PyTorch SDPA"),
         ({"export": {"hf_path": "/hf"}}, "export", "/hf (Hugging Face, float32)"),
         ({"optim": {"sched": {"name": "cosine", "min_lr": 1e-6, "warmup_steps": 0}}}, "learning rate",
          "2e-05: cosine to 1e-06 at step 100"),
@@ -111,6 +113,26 @@ def test_sliding_window_is_shown() -> None:
     plan = rows(render_plan(run_of({"transformer_engine": False}, summary=summary_of(shape))))
     assert plan["attention"] == "PyTorch SDPA, 4,096 tokens back"
     assert plan["parameters"].endswith("(mistral)")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "avx2", "precision", "expected"),
+    [
+        (None, True, "32", "compiled for CPUs"),
+        (None, True, "bf16", "PyTorch SDPA"),
+        (None, False, "32", "PyTorch SDPA"),
+        ("not compiled", True, "32", "PyTorch SDPA"),
+    ],
+)
+def test_attention_without_transformer_engine(
+    obstacle: str | None, avx2: bool, precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        expected = "PyTorch SDPA"
+    monkeypatch.setattr(native, "obstacle", lambda: obstacle)
+    monkeypatch.setattr(plan_model, "mkl_keeps_to_avx2", lambda: avx2)
+    plan = plan_of({"transformer_engine": False}, trainer={"max_steps": 100, "precision": precision})
+    assert plan["attention"] == expected
 
 
 def test_dry_run_without_a_checkpoint_says_so() -> None:
