@@ -7,7 +7,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* 2^x for x <= 0, 0 below -126; relative error about 2^-23.
+/* 2^x for x <= 0, 0 below -126; what is no number stays none. Relative error about 2^-23.
 
    x = n + f with |f| <= 1/2; 2^f by its Taylor polynomial, 2^n by adding n to the exponent. */
 INLINE __m256 exp2_8(__m256 x) {
@@ -22,7 +22,7 @@ INLINE __m256 exp2_8(__m256 x) {
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
   const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
   const __m256 power = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
-  return _mm256_and_ps(power, _mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_GE_OQ));
+  return _mm256_and_ps(power, _mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_NLT_UQ));
 }
 
 INLINE float sum_8(__m256 x) {

@@ -93,6 +93,17 @@ def test_hidden_keys_do_not_matter_at_all() -> None:
     assert torch.equal(before[:, :, :48], after[:, :, :48])  # whole blocks are left out
 
 
+@pytest.mark.parametrize("where", range(3))
+def test_what_is_no_number_stays_none(where: int) -> None:
+    """In query, key or value, whether or not the softmax could hide it: runs stop at it by name."""
+    qkv = [draw(1, 2, 100, 32) for _ in range(3)]
+    qkv[where][0, 1, 50, 7] = torch.nan
+    out, lse = native_attention.attend(*qkv, causal=True)
+    assert out[0, 1, 50].isnan().all() if where < 2 else out[0, 1, 50, 7].isnan()
+    gradients = native_attention.gradients(torch.ones_like(out), *qkv, out, lse, causal=True)
+    assert all(x[0, 1].isnan().any() and not x[0, 0].isnan().any() for x in gradients[:2])
+
+
 def test_the_same_in_every_run() -> None:
     """Which thread takes which part changes nothing."""
     q, k, v, upstream = (draw(1, 1, 700, 64) for _ in range(4))

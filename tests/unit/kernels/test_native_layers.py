@@ -52,6 +52,18 @@ def test_swiglu_of_large_and_small_gates() -> None:
     assert_close(native_layers.swiglu_gradient(ones, both)[0, :16], slope)
 
 
+def test_what_is_no_number_stays_none() -> None:
+    both = torch.ones(3, 32)
+    both[1, 3] = torch.nan
+    assert native_layers.swiglu(both).isnan().nonzero().tolist() == [[1, 3]]
+    gradient = native_layers.swiglu_gradient(torch.ones(3, 16), both)
+    assert gradient.isnan().nonzero().tolist() == [[1, 3], [1, 19]]
+    normal, inverse = native_layers.rms_norm(both, torch.ones(32), 1e-5)
+    assert normal[1].isnan().all() and not normal[[0, 2]].isnan().any()
+    grad_x, _ = native_layers.rms_norm_gradients(torch.ones(3, 32), both, torch.ones(32), inverse)
+    assert grad_x[1].isnan().all() and not grad_x[[0, 2]].isnan().any()
+
+
 def test_rows_that_lie_apart() -> None:
     x, weight = torch.randn(6, 64)[:, 16:48], torch.rand(32)
     for one, other in zip(
