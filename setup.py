@@ -58,7 +58,7 @@ def native_kernels() -> list[Extension]:
     return [
         Extension(
             "nemo_pi.kernels._native",
-            sources=[f"{folder}/{name}.c" for name in ("attention", "layers", "rotary")],
+            sources=[f"{folder}/{name}.c" for name in ("attention", "layers", "rotary", "softmax")],
             depends=[f"{folder}/simd.h"],
             extra_compile_args=["-O3", "-mavx2", "-mfma", "-mf16c", "-fopenmp", "-fno-math-errno"],
             optional=True,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,20 +122,13 @@ def draw(found: Found, path: Path) -> Path:
 
 
 def profiled(jobs: Mapping[str, Job]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Profiles and failures, from processes of their own: loaded together on a CPU, one by one on a GPU."""
+    """Profiles and failures, one process after the other: one that ends would slow the next one's steps."""
     found: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    batches = [[name] for name in jobs] if any(job.on_gpu for job in jobs.values()) else [list(jobs)]
-    for names in batches:
-        with ExitStack() as stack:
-            sessions = {name: stack.enter_context(Session(jobs[name], PROFILING)) for name in names}
-            for name, session in sessions.items():
-                with _kept(failed, name):
-                    session.wait_until_ready()
-            for name, session in sessions.items():
-                with _kept(failed, name):
-                    if name not in failed:
-                        found[name] = session.ask("step")
+    for name, job in jobs.items():
+        with _kept(failed, name), Session(job, PROFILING) as session:
+            session.wait_until_ready()
+            found[name] = session.ask("step")
     return found, list(failed.values())
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.kernels import native
 
 _FP32 = 4
 
@@ -146,12 +147,14 @@ def _backward(run: ResolvedRun) -> int:
     """The backward pass of SwiGLU in one layer at its fullest.
 
     Gradients of the product, of gate and up, and a scratch of the product's size, which itself is gone by
-    then; beside them the gradient of the layer's output.
+    then. Compiled kernels write over gate and up, which leaves the gradient of the product. Beside them the
+    gradient of the layer's output.
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
     tokens = run.micro_batch_size * run.training_length // layout.cp
     residual = shape.hidden_size // (layout.tp if layout.sequence_parallel else 1)
-    return tokens * width * (3 * shape.ffn_hidden_size // layout.tp + residual)
+    hidden_layers = 1 if native.serves(run.compute_dtype) else 3
+    return tokens * width * (hidden_layers * shape.ffn_hidden_size // layout.tp + residual)
 
 
 def _logits(run: ResolvedRun) -> int:

@@ -65,9 +65,7 @@ def _attention(run: ResolvedRun) -> str:
 def _own_attention(run: ResolvedRun) -> str:
     """What attends without Transformer Engine."""
     compiled = (
-        run.compute_dtype is torch.float32
-        and not torch.cuda.is_available()
-        and native.obstacle() is None
+        native.serves(run.compute_dtype)
         and mkl_keeps_to_avx2()
         and takes_width(run.shape.head_dim)
         and run.shape.sliding_window is None

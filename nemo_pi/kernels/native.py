@@ -23,6 +23,7 @@ _FUNCTIONS = {
     "nemo_pi_rotate": None,
     "nemo_pi_rms_norm": None,
     "nemo_pi_rms_norm_backward": None,
+    "nemo_pi_softmax": None,
     "nemo_pi_swiglu": None,
     "nemo_pi_swiglu_backward": None,
 }
@@ -37,6 +38,11 @@ def obstacle() -> str | None:
 def usable_for(*tensors: Tensor) -> bool:
     """Whether the kernels run here and take tensors like these: fp32, on a CPU."""
     return all(x.dtype is torch.float32 and x.device.type == "cpu" for x in tensors) and obstacle() is None
+
+
+def serves(dtype: torch.dtype) -> bool:
+    """Whether a run that computes in `dtype` on this machine uses the kernels: in fp32, without a GPU."""
+    return dtype is torch.float32 and not torch.cuda.is_available() and obstacle() is None
 
 
 def library() -> ctypes.CDLL:

@@ -1,6 +1,8 @@
-"""RMSNorm and SwiGLU by the compiled kernels for CPUs (csrc/layers.c), one pass forward and one backward.
+"""RMSNorm, SwiGLU and the loss's softmax by the compiled kernels for CPUs (csrc/layers.c, csrc/softmax.c).
 
-Shapes: N tokens, H channels of a row, F width of one half of an MLP's hidden layer. All fp32.
+One pass over a row forward and one backward. All fp32.
+
+Shapes: n tokens, H channels of a row, F width of half an MLP's hidden layer, V entries of a vocabulary.
 """
 
 from __future__ import annotations
@@ -50,12 +52,39 @@ def swiglu(both_2F: Tensor) -> Tensor:
     return product
 
 
-def swiglu_gradient(grad_F: Tensor, both_2F: Tensor) -> Tensor:
-    """Gradient [..., 2F] of gate and up, given that of their product."""
-    grad_F, both_2F = grad_F.contiguous(), both_2F.contiguous()
-    grad_2F = torch.empty_like(both_2F)
-    library().nemo_pi_swiglu_backward(pointer(both_2F), pointer(grad_F), pointer(grad_2F), *_sizes(grad_F))
+def swiglu_gradient(grad_F: Tensor, both_2F: Tensor, *, in_place: bool = False) -> Tensor:
+    """Gradient [..., 2F] of gate and up, given that of their product.
+
+    Args:
+        grad_F: gradient of the product.
+        both_2F: gate and up.
+        in_place: write the gradient over `both_2F`, if its rows lie one behind the other. Autograd finds that
+            out: whoever saved it cannot use it again.
+    """
+    grad_F, source_2F = grad_F.contiguous(), both_2F.contiguous()
+    here = in_place and source_2F.data_ptr() == both_2F.data_ptr()
+    grad_2F = both_2F.detach() if here else torch.empty_like(source_2F)
+    library().nemo_pi_swiglu_backward(pointer(source_2F), pointer(grad_F), pointer(grad_2F), *_sizes(grad_F))
+    if here:
+        torch.autograd.graph.increment_version(both_2F)
     return grad_2F
+
+
+def softmax_(logits_nV: Tensor, label_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Makes rows of logits, whose entries are neighbours, into probabilities, where they are.
+
+    Returns:
+        The log-probability of each row's label, and the log-sum-exp of its logits, [n] both.
+    """
+    assert logits_nV.stride(1) == 1
+    logprob_n, logsumexp_n = (logits_nV.new_empty(logits_nV.size(0)) for _ in range(2))
+    library().nemo_pi_softmax(
+        pointer(logits_nV),
+        c_int64(logits_nV.stride(0)),
+        *map(pointer, (label_n.contiguous(), logprob_n, logsumexp_n)),
+        *_sizes(logits_nV),
+    )
+    return logprob_n, logsumexp_n
 
 
 def _sizes(x: Tensor) -> tuple[c_int64, c_int64, c_int64]:

@@ -102,8 +102,7 @@ class _Tokens:
             chunk = slice(start, start + self.chunk_tokens)
             hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]
             logits_nV = buffers.logits(hidden_nH, self.weight_VH)
-            first_n = logits_nV[:, 0].clone()
-            softmax = local_softmax(first_n, buffers.logprob(logits_nV), labels_n, self.group)
+            softmax = local_softmax(logits_nV, buffers, labels_n, self.group)
             loss_n, shift_n = across_ranks(softmax, self.group)
             losses.append(loss_n)
             if grad_hidden_NH is None and grad_weight_VH is None:

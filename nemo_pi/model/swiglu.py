@@ -20,6 +20,10 @@ from nemo_pi.kernels import native_layers
 def swiglu(both_2F: Tensor) -> Tensor:
     """silu(gate) · up [..., F] of gate and up side by side [..., 2F].
 
+    The compiled kernel's backward pass writes their gradient over gate and up, unless they are a leaf: what
+    made them must not need its own output for its backward pass. A linear layer does not; for anything that
+    does, or for a second backward pass, autograd finds the changed version and raises.
+
     Megatron's MLP takes it from the layer spec as its activation (config.use_te_activation_func).
     """
     product: Tensor = _Swiglu.apply(both_2F)
@@ -32,6 +36,8 @@ class _Swiglu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, both_2F: Tensor) -> Tensor:
         ctx.save_for_backward(both_2F)
+        # What the layer before made is read by nobody else; a leaf is its owner's.
+        ctx.may_overwrite = not both_2F.is_leaf
         if native_layers.takes(both_2F):
             return native_layers.swiglu(both_2F)
         gate_F, up_F = both_2F.chunk(2, dim=-1)
@@ -41,7 +47,7 @@ class _Swiglu(torch.autograd.Function):
     def backward(ctx: Any, grad_F: Tensor) -> Tensor:
         (both_2F,) = ctx.saved_tensors
         if native_layers.takes(both_2F, grad_F):
-            return native_layers.swiglu_gradient(grad_F, both_2F)
+            return native_layers.swiglu_gradient(grad_F, both_2F, in_place=ctx.may_overwrite)
         gate_F, up_F = both_2F.chunk(2, dim=-1)
         grad_2F = torch.empty_like(both_2F)
         grad_gate_F, grad_up_F = grad_2F.chunk(2, dim=-1)

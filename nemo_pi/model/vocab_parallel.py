@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemo_pi.errors import DataError
+from nemo_pi.kernels import native_layers
 from nemo_pi.kernels.products import times_transposed_into
 
 
@@ -29,13 +30,18 @@ class ChunkBuffers:
         weight_VH: this rank's rows of the output projection.
         keep_logits: whether logits are read again after their log-softmax. If not, it takes their place where
             it has their dtype and a CPU computes it, row by row.
+
+    Attributes:
+        one_place: whether the log-softmax takes the logits' place.
     """
 
     def __init__(self, tokens: int, weight_VH: Tensor, *, keep_logits: bool) -> None:
         rows, wide = weight_VH.size(0), accumulator_dtype(weight_VH)
         self._logits_cV = weight_VH.new_empty(tokens, rows)
-        here = not keep_logits and wide == weight_VH.dtype and weight_VH.device.type == "cpu"
-        self._logprob_cV = self._logits_cV if here else weight_VH.new_empty(tokens, rows, dtype=wide)
+        self.one_place = not keep_logits and wide == weight_VH.dtype and weight_VH.device.type == "cpu"
+        self._logprob_cV = (
+            self._logits_cV if self.one_place else weight_VH.new_empty(tokens, rows, dtype=wide)
+        )
 
     def logits(self, hidden_nH: Tensor, weight_VH: Tensor) -> Tensor:
         """hidden · weightᵀ [n, V] in their dtype."""
@@ -54,16 +60,20 @@ class ChunkBuffers:
 
 @dataclass(frozen=True)
 class LocalSoftmax:
-    """A chunk's log-softmax over this rank's rows, and how to make it one over the whole vocabulary."""
+    """A chunk's softmax over this rank's rows, and how to make it one over the whole vocabulary."""
 
-    logprob_nV: Tensor
-    """fp32 (fp64 for fp64 weights), normalised over this rank's rows."""
+    values_nV: Tensor
+    """Log-probabilities, fp32 (fp64 for fp64 weights), normalised over this rank's rows."""
+    are_probs: bool
+    """Whether the values are probabilities already."""
+    label_n: Tensor
+    """Log-probability of the label's row."""
     row_n: Tensor
     """The label's row on this rank; 0 where another rank holds it."""
     here_n: Tensor | None
     """Whether this rank holds the label; None where it holds the whole vocabulary."""
-    logsumexp_n: Tensor | None
-    """Of this rank's logits; None where it holds the whole vocabulary."""
+    logsumexp_n: Tensor
+    """Of this rank's logits."""
 
 
 def token_log_probs(
@@ -98,8 +108,7 @@ def token_log_probs(
             hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
         ):
             logits_nV = buffers.logits(hidden_nH, weight_VH)
-            first_n = logits_nV[:, 0]
-            softmax = local_softmax(first_n, buffers.logprob(logits_nV), labels_n, group)
+            softmax = local_softmax(logits_nV, buffers, labels_n, group)
             loss_n, _ = across_ranks(softmax, group)
             parts.append((-loss_n.float(), _is_greedy(logits_nV, labels_n, group)))
     return torch.cat([logprob for logprob, _ in parts]), torch.cat([greedy for _, greedy in parts])
@@ -131,38 +140,41 @@ def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
 
 
 def local_softmax(
-    first_n: Tensor, logprob_nV: Tensor, labels_n: Tensor, group: dist.ProcessGroup | None
+    logits_nV: Tensor, buffers: ChunkBuffers, labels_n: Tensor, group: dist.ProcessGroup | None
 ) -> LocalSoftmax:
-    """Where each label [n] is in a chunk's log-softmax over this rank's rows.
-
-    `first_n` are the logits of the first of these rows.
-    """
-    if group is None:
-        return LocalSoftmax(logprob_nV, labels_n, None, None)
-    rows = logprob_nV.size(1)
-    row_n = labels_n - dist.get_rank(group) * rows
-    here_n = (row_n >= 0) & (row_n < rows)
+    """The softmax of a chunk's logits over this rank's rows, and where in it each label [n] is."""
+    row_n, here_n = labels_n, None
+    if group is not None:
+        rows = logits_nV.size(1)
+        row_n = labels_n - dist.get_rank(group) * rows
+        here_n = (row_n >= 0) & (row_n < rows)
+        row_n = row_n.where(here_n, 0)
+    if buffers.one_place and native_layers.takes(logits_nV):
+        label_n, logsumexp_n = native_layers.softmax_(logits_nV, row_n)
+        return LocalSoftmax(logits_nV, True, label_n, row_n, here_n, logsumexp_n)
+    first_n = logits_nV[:, 0].clone()
+    logprob_nV = buffers.logprob(logits_nV)
+    label_n = logprob_nV.gather(1, row_n[:, None]).squeeze(1)
     logsumexp_n = first_n.to(logprob_nV.dtype) - logprob_nV[:, 0]
-    return LocalSoftmax(logprob_nV, row_n.where(here_n, 0), here_n, logsumexp_n)
+    return LocalSoftmax(logprob_nV, False, label_n, row_n, here_n, logsumexp_n)
 
 
 def across_ranks(softmax: LocalSoftmax, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | None]:
     """Cross-entropy [n] over the whole vocabulary, and what to add to this rank's log-softmax [n] for it."""
-    label_n = softmax.logprob_nV.gather(1, softmax.row_n[:, None]).squeeze(1)
-    if group is None or softmax.here_n is None or softmax.logsumexp_n is None:
-        return -label_n, None
+    if group is None or softmax.here_n is None:
+        return -softmax.label_n, None
     highest_n = softmax.logsumexp_n.clone()
     dist.all_reduce(highest_n, dist.ReduceOp.MAX, group=group)
     below_n = softmax.logsumexp_n - highest_n
-    sums_2n = torch.stack([below_n.exp(), (label_n + below_n).where(softmax.here_n, 0.0)])
+    sums_2n = torch.stack([below_n.exp(), (softmax.label_n + below_n).where(softmax.here_n, 0.0)])
     dist.all_reduce(sums_2n, group=group)
     whole_n = sums_2n[0].log()
     return whole_n - sums_2n[1], below_n - whole_n
 
 
 def logit_gradient(softmax: LocalSoftmax, shift_n: Tensor | None) -> Tensor:
-    """softmax − one-hot [n, V] of the whole vocabulary, in place of the log-softmax."""
-    prob_nV = softmax.logprob_nV.exp_()
+    """softmax − one-hot [n, V] of the whole vocabulary, in place of the local one."""
+    prob_nV = softmax.values_nV if softmax.are_probs else softmax.values_nV.exp_()
     if shift_n is not None:
         prob_nV.mul_(shift_n.exp()[:, None])
     one_n = torch.ones_like(softmax.row_n, dtype=prob_nV.dtype)

@@ -72,18 +72,20 @@ void nemo_pi_swiglu(const float *both, float *product, int64_t rows, int64_t wid
   }
 }
 
-/* silu'(x) = σ + x·σ·(1 - σ). */
+/* silu'(x) = σ + x·σ·(1 - σ). The gradient may be written over `both`: numbers are read before their place
+   is written. */
 void nemo_pi_swiglu_backward(const float *both, const float *grad, float *grad_both, int64_t rows, int64_t width,
                              int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads((int)threads) if (threads > 1)
   for (int64_t n = 0; n < rows; n++) {
-    const float *gate = both + 2 * n * width, *up = gate + width, *g = grad + n * width;
-    float *grad_gate = grad_both + 2 * n * width, *grad_up = grad_gate + width;
+    const float *gate = both + 2 * n * width, *g = grad + n * width;
+    float *grad_gate = grad_both + 2 * n * width;
     for (int64_t h = 0; h < width; h += 8) {
-      const __m256 x = LOAD(gate + h), s = sigmoid_8(x), silu = _mm256_mul_ps(x, s), upstream = LOAD(g + h);
-      STORE(grad_up + h, _mm256_mul_ps(upstream, silu));
+      const __m256 x = LOAD(gate + h), up = LOAD(gate + width + h), upstream = LOAD(g + h);
+      const __m256 s = sigmoid_8(x), silu = _mm256_mul_ps(x, s);
       const __m256 slope = _mm256_fmadd_ps(silu, _mm256_sub_ps(_mm256_set1_ps(1.0f), s), s);
-      STORE(grad_gate + h, _mm256_mul_ps(_mm256_mul_ps(upstream, LOAD(up + h)), slope));
+      STORE(grad_gate + width + h, _mm256_mul_ps(upstream, silu));
+      STORE(grad_gate + h, _mm256_mul_ps(_mm256_mul_ps(upstream, up), slope));
     }
   }
 }

@@ -13,6 +13,7 @@ from nemo_pi.config.memory import (
     stage_parameters,
 )
 from nemo_pi.config.resolved import LossPath, Recompute
+from nemo_pi.kernels import native
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.config.builders import SHAPE, run_of
 
@@ -62,8 +63,9 @@ def test_bytes_per_parameter(
 
 
 def test_backward_of_one_layer() -> None:
-    """Three products' worth of SwiGLU's gradients and one residual."""
-    assert estimate_memory(run_with()).backward == 4096 * 4 * (3 * FFN + HIDDEN)
+    """Three products' worth of SwiGLU's gradients (one where kernels write over them) and a residual."""
+    parts = 1 if native.serves(torch.float32) else 3
+    assert estimate_memory(run_with()).backward == 4096 * 4 * (parts * FFN + HIDDEN)
     split = run_with("bf16", parallel=ParallelLayout(tp=2, cp=2, sequence_parallel=True))
     assert estimate_memory(split).backward == 2048 * 2 * (3 * FFN // 2 + HIDDEN // 2)
 

@@ -1,4 +1,4 @@
-"""The compiled RMSNorm and SwiGLU against their formulas in float64."""
+"""The compiled RMSNorm, SwiGLU and softmax against their formulas in float64."""
 
 from __future__ import annotations
 
@@ -38,6 +38,37 @@ def test_swiglu(shape: tuple[int, ...]) -> None:
     (expected,) = torch.autograd.grad(silu(gate) * up, exact, grad.double())
     assert_close(native_layers.swiglu(both), silu(gate) * up)
     assert_close(native_layers.swiglu_gradient(grad, both), expected)
+    version = both._version
+    written_over = native_layers.swiglu_gradient(grad, both, in_place=True)
+    assert_close(written_over, expected)
+    assert written_over.data_ptr() == both.data_ptr() and both._version > version
+
+
+@pytest.mark.parametrize("scale", [0.1, 5.0, 60.0])
+@pytest.mark.parametrize("shape", [(1, 16), (5, 48), (300, 2000), (3, 32768)], ids=str)
+def test_softmax(shape: tuple[int, int], scale: float) -> None:
+    """Where it stands: a part of wider rows, whose other columns stay."""
+    wide = scale * torch.randn(shape[0], shape[1] + 24)
+    logits, rest = wide[:, 8:-16], wide[:, -16:].clone()
+    label = torch.randint(0, shape[1], (shape[0],))
+    exact = logits.double()
+    logprob, logsumexp = native_layers.softmax_(logits, label)
+    assert_close(logits, exact.softmax(-1))
+    assert torch.equal(wide[:, -16:], rest)
+    expected = exact.log_softmax(-1).gather(1, label[:, None])[:, 0]
+    for ours, theirs in ((logprob, expected), (logsumexp, exact.logsumexp(-1))):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=2e-6)
+
+
+def test_softmax_of_what_has_no_number() -> None:
+    """As PyTorch: NaN and +inf leave none in their row, -inf is a probability of 0."""
+    logits = torch.randn(4, 32)
+    logits[0, 31], logits[1, 7], logits[2, 0] = torch.nan, torch.inf, -torch.inf
+    expected, label = logits.softmax(-1), torch.zeros(4, dtype=torch.int64)
+    logprob, logsumexp = native_layers.softmax_(logits, label)
+    torch.testing.assert_close(logits, expected, equal_nan=True)
+    assert logprob.isnan().tolist() == [True, True, False, False] and logprob[2] == -torch.inf
+    assert logsumexp.isfinite().tolist()[2:] == [True, True]
 
 
 def test_swiglu_of_large_and_small_gates() -> None:

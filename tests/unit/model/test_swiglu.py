@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from nemo_pi.kernels.native import obstacle
 from nemo_pi.model.swiglu import swiglu
 
 
@@ -47,3 +48,18 @@ def test_keeps_its_input_only() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         swiglu(both_2F)
     assert [x.data_ptr() for x in kept] == [both_2F.data_ptr()]
+
+
+@pytest.mark.skipif(obstacle() is not None, reason=f"native: {obstacle()}")
+def test_the_gradient_takes_the_place_of_what_a_layer_made() -> None:
+    """Never of a leaf, which is its owner's; and autograd refuses a second use."""
+    leaf_2F = torch.randn(4, 32, requires_grad=True)
+    before_2F = leaf_2F.detach().clone()
+    swiglu(leaf_2F).sum().backward()
+    assert torch.equal(leaf_2F, before_2F)
+    made_2F = leaf_2F * 1
+    product_F = swiglu(made_2F)
+    (grad_2F,) = torch.autograd.grad(product_F.sum(), made_2F, retain_graph=True)
+    torch.testing.assert_close(grad_2F, leaf_2F.grad)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product_F.sum().backward()
