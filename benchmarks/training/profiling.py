@@ -28,7 +28,7 @@ OUTSIDE = "outside operators"
 _KINDS = (
     (
         GEMM,
-        r"aten::(mm|addmm|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$|mkldnn::_linear_pointwise",
+        r"aten::(mm|addmm_?|bmm|baddbmm|_addmm_activation|mkldnn_linear|_linear)$|mkldnn::_linear_pointwise",
     ),
     (ATTENTION, r"(?i)scaled_?dot_?product|flash_attn|flash_attention|efficient_attention|^_(Attend|Rows)"),
     ("optimizer", r"Optimizer\.|_fused_adam|_foreach_|clip_grad|linalg_vector_norm|adamw?_"),

@@ -57,6 +57,9 @@ def initialize(layout: ParallelLayout, seed: int) -> None:
             pipeline_model_parallel_size=layout.pp,
             virtual_pipeline_model_parallel_size=layout.vpp,
             context_parallel_size=layout.cp,
+            # Second data-parallel groups for a checkpoint format that is not used here; each group of gloo's
+            # has a thread that wakes a hundred times a second.
+            create_gloo_process_groups=False,
         )
     torch.manual_seed(seed)
     if torch.cuda.is_available():

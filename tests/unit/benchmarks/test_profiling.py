@@ -25,8 +25,10 @@ VOCAB = 2048
     ("name", "shapes", "kind"),
     [
         ("aten::mm", [[1024, 256], [256, VOCAB]], "matrix products"),  # the output layer's is one, too
+        ("aten::addmm_", [[VOCAB, 256], [VOCAB, 512], [512, 256]], "matrix products"),
         ("mkldnn::_linear_pointwise", [[1024, 256], [768, 256]], "matrix products"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", [], "attention"),
+        ("_AttendBackward", [[1, 4, 1024, 64]], "attention"),
         ("aten::_log_softmax", [[1024, VOCAB], [], []], "loss"),
         ("aten::exp", [[1024, VOCAB]], "loss"),  # as wide as the vocabulary
         ("aten::exp", [[VOCAB, 256]], "other operators"),  # as long as the vocabulary
