@@ -55,7 +55,7 @@ bench-packages: $(STAMP) ## install what the benchmarks compare with
 	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) --no-deps --upgrade \
 		--target .bench/litgpt -r benchmarks/litgpt-packages.txt
 
-bench: $(STAMP) ## rotary kernels, loss, memory, growth, training steps, context parallelism and a profile beside other libraries (about 30 minutes)
+bench: $(STAMP) ## rotary kernels, loss, memory, growth, training steps, context parallelism and a profile beside other libraries (about 45 minutes)
 	$(PY) -m benchmarks
 
 # One worker takes tests/integration (they start ranks of their own), the other the unit tests.

@@ -19,9 +19,9 @@ from benchmarks.training.session import ROOT
 
 MINUTES = {
     "rope": 4,
-    "loss_memory": 5,
+    "loss_memory": 8,
     "memory_estimate": 5,
-    "growth": 5,
+    "growth": 6,
     "train_step": 15,
     "context_parallel_ring": 3,
     "profile_step": 5,

@@ -83,7 +83,7 @@ def table(found: Found) -> list[Row]:
 
 
 def peak(found: Found) -> float:
-    """Operations per second of large matrix products: the best of all processes, whose machine is the same."""
+    """Operations per second of large matrix products: the best of all processes, on one machine."""
     return max(float(one["gemm_peak"]) for profiles in found.values() for one in profiles.values())
 
 
