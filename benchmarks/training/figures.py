@@ -87,7 +87,7 @@ def _draw_bars(axes: Any, panel: Bars) -> None:
     axes.set_xlim(right=1.2 * max(max(values) for values in panel.values.values()) or 1.0)
     several = len(panel.values) > 1
     # A long title would run into the legend: it stands above it.
-    axes.set_title(panel.title, fontsize=9.5, loc="left", pad=18 if several else None)
+    axes.set_title(panel.title, fontsize=9.5, loc="left", pad=24 if several else None)
     if several:
         axes.legend(fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(panel.values))
 
