@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
+
+from tests import ports
 
 # Before anything imports torch. One thread each: two workers, and the ranks that tests start, share few
 # cores. A test that reaches for the network fails here as it would on a machine without one.
@@ -51,6 +52,4 @@ def _has_cuda() -> bool:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on this host that nobody listens on (for a rendezvous that this test starts)."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return ports.free_port()

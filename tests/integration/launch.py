@@ -12,7 +12,6 @@ import importlib
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "examples" / "extend_context.py"
@@ -107,13 +108,6 @@ def call(function: Callable[..., Any], *arguments: Any, folder: Path, ranks: int
     """Calls a function of an importable module in processes with everything imported."""
     folder.mkdir(parents=True, exist_ok=True)
     return _warm(function, arguments, folder, ranks)
-
-
-def free_port() -> int:
-    """A TCP port of this host that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 # ---- forked ranks ---------------------------------------------------------------------------------------
