@@ -63,9 +63,9 @@ class LocalSoftmax:
     """A chunk's softmax over this rank's rows, and how to make it one over the whole vocabulary."""
 
     values_nV: Tensor
-    """Log-probabilities, fp32 (fp64 for fp64 weights), normalised over this rank's rows."""
+    """Log-probabilities or probabilities, fp32 (fp64 for fp64 weights), normalised over this rank's rows."""
     are_probs: bool
-    """Whether the values are probabilities already."""
+    """Which of the two."""
     label_n: Tensor
     """Log-probability of the label's row."""
     row_n: Tensor

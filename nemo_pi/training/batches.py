@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,17 @@ class MicroBatch:
     seq_len: int
     """What frequencies depend on that depend on a length: the largest position of the whole rows plus one,
     or a given length."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a model's forward pass takes, labels aside."""
+        return {
+            "input_ids": self.tokens,
+            "position_ids": self.position_ids,
+            "attention_mask": None,
+            "packed_seq_params": self.documents,
+            "seq_len": self.seq_len,
+        }
 
 
 def micro_batches(

@@ -179,13 +179,5 @@ def _schedule(
 def _forward_step(data_iterator: Iterator[MicroBatch], model: nn.Module) -> tuple[Tensor, Any]:
     """One micro-batch through one model chunk, as Megatron's schedules call it."""
     batch = next(data_iterator)
-    loss_sum = model(
-        input_ids=batch.tokens,
-        position_ids=batch.position_ids,
-        attention_mask=None,
-        labels=batch.labels,
-        loss_mask=batch.loss_mask,
-        packed_seq_params=batch.documents,
-        seq_len=batch.seq_len,
-    )
+    loss_sum = model(**batch.inputs, labels=batch.labels, loss_mask=batch.loss_mask)
     return loss_sum, partial(loss_report, batch.loss_mask)

@@ -79,13 +79,7 @@ class MegatronScorer:
     ) -> tuple[Tensor, partial[Tensor]]:
         """One micro-batch through one model chunk, as Megatron's schedules call it."""
         batch = next(data_iterator)
-        hidden_LBH = model.hidden_states(
-            input_ids=batch.tokens,
-            position_ids=batch.position_ids,
-            attention_mask=None,
-            packed_seq_params=batch.documents,
-            seq_len=batch.seq_len,
-        )
+        hidden_LBH = model.hidden_states(**batch.inputs)
         return hidden_LBH, partial(self._rate, model, batch.labels)
 
     def _rate(

@@ -14,7 +14,6 @@
 
 #define TILE 48 /* a multiple of 6 and of 16: the rows and columns of multiply_6x16 */
 #define BAND 4  /* tiles that take turns on a block of keys */
-#define LOG2_E 1.4426950408889634f
 #define LN_2 0.6931471805599453f
 #define HIDDEN -1e30f
 

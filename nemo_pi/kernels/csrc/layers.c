@@ -5,7 +5,6 @@
 
 #include "simd.h"
 
-#define LOG2_E 1.4426950408889634f
 #define LOAD _mm256_loadu_ps
 #define STORE _mm256_storeu_ps
 

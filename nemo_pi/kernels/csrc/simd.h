@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#define LOG2_E 1.4426950408889634f
 
 /* 2^x for x <= 0, 0 below -126; what is no number stays none. Relative error about 2^-23.
 

@@ -3,8 +3,6 @@
 
 #include "simd.h"
 
-#define LOG2_E 1.4426950408889634f
-
 INLINE float row_maximum(const float *row, int64_t width) {
   __m256 highest = _mm256_loadu_ps(row);
   for (int64_t v = 8; v < width; v += 8) highest = _mm256_max_ps(highest, _mm256_loadu_ps(row + v));

@@ -80,15 +80,7 @@ def sample(documents: DocumentBoundaries | None = None) -> MicroBatch:
 
 def loss_of(module: nn.Module, batch: MicroBatch) -> Tensor:
     """The summed loss, as the engine asks for it."""
-    loss: Tensor = module(
-        input_ids=batch.tokens,
-        position_ids=batch.position_ids,
-        attention_mask=None,
-        labels=batch.labels,
-        loss_mask=batch.loss_mask,
-        packed_seq_params=batch.documents,
-        seq_len=batch.seq_len,
-    )
+    loss: Tensor = module(**batch.inputs, labels=batch.labels, loss_mask=batch.loss_mask)
     return loss
 
 
