@@ -112,10 +112,10 @@ def run_of(case: Case) -> ResolvedRun:
 
 def train(run: ResolvedRun, steps: int) -> None:
     """Some steps of the run on tokens that it makes up; everything is freed at the end."""
+    from nemo_pi.engine.engine import MegatronEngine
+    from nemo_pi.engine.optimizer import prepare_to_load
+    from nemo_pi.nemo.settings import engine_settings
     from nemo_pi.parallel import groups
-    from nemo_pi.training.engine import MegatronEngine
-    from nemo_pi.training.optimizer import prepare_to_load
-    from nemo_pi.training.settings import engine_settings
 
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)

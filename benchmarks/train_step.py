@@ -27,7 +27,7 @@ from benchmarks.training.race import Outcome, missing_package, race
 from benchmarks.training.sizes import SIZES
 from benchmarks.training.step_report import OURS, Results, draw, facts, table, verdict
 from benchmarks.training.worker import MODULES
-from nemo_pi.training.throughput import training_flops_per_token
+from nemo_pi.engine.throughput import training_flops_per_token
 
 DEFAULT = ("transformers", OURS, "trainer", "litgpt")
 # On a CPU, by the operations of a step at most: measured and unmeasured steps.

@@ -13,11 +13,10 @@ from demo.methods import WINDOW, Method, Stage
 from demo.prepare import Prepared, prepare
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import resolve
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.nemo.settings import engine_settings
+from nemo_pi.nemo.transfer import export_engine, load_initial_weights
 from nemo_pi.parallel import groups
-from nemo_pi.training.engine import MegatronEngine
-from nemo_pi.training.export import export_engine
-from nemo_pi.training.settings import engine_settings
-from nemo_pi.training.weights import load_initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_MODEL = ROOT / "demo" / "model"

@@ -14,10 +14,10 @@ import argparse
 from pathlib import Path
 
 from nemo_pi.arch.summary import CheckpointSummary
-from nemo_pi.checkpoint.hf_folder import DTYPES
+from nemo_pi.checkpoint.hf.folder import DTYPES
+from nemo_pi.cli.convert import convert
+from nemo_pi.cli.ends import reports_errors
 from nemo_pi.parallel import groups
-from nemo_pi.training.cli import reports_errors
-from nemo_pi.training.convert import convert
 
 
 def parse() -> argparse.Namespace:

@@ -13,17 +13,17 @@ agree to rounding.
 
 from __future__ import annotations
 
-from nemo_pi.training.quiet import hide_harmless_messages
+from nemo_pi.cli.quiet import hide_harmless_messages
 
 hide_harmless_messages()  # before the imports that utter them
 
-from nemo_pi.training.cli import reports_errors  # noqa: E402
+from nemo_pi.cli.ends import reports_errors  # noqa: E402
 
 
 @reports_errors
 def main() -> None:
     """Measures every model and reports."""
-    from nemo_pi.training.evaluate_cli import run
+    from nemo_pi.cli.evaluate import run
 
     run(__doc__)
 

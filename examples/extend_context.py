@@ -10,14 +10,14 @@ message of the libraries underneath.
 
 from __future__ import annotations
 
-from nemo_pi.training.quiet import hide_harmless_messages
+from nemo_pi.cli.quiet import hide_harmless_messages
 
 hide_harmless_messages()  # before the imports that utter them
 
 from nemo.core.config import hydra_runner  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from nemo_pi.training.cli import reports_errors, understands_overrides  # noqa: E402
+from nemo_pi.cli.ends import reports_errors, understands_overrides  # noqa: E402
 
 
 @understands_overrides
@@ -25,7 +25,7 @@ from nemo_pi.training.cli import reports_errors, understands_overrides  # noqa: 
 @reports_errors
 def main(cfg: DictConfig) -> None:
     """Plans and trains."""
-    from nemo_pi.training.run import run
+    from nemo_pi.nemo.run import run
 
     result = run(cfg)
     if result is not None:

@@ -11,17 +11,17 @@ Greedy without --temperature. Prompt and new tokens together must fit the model'
 
 from __future__ import annotations
 
-from nemo_pi.training.quiet import hide_harmless_messages
+from nemo_pi.cli.quiet import hide_harmless_messages
 
 hide_harmless_messages()  # before the imports that utter them
 
-from nemo_pi.training.cli import reports_errors  # noqa: E402
+from nemo_pi.cli.ends import reports_errors  # noqa: E402
 
 
 @reports_errors
 def main() -> None:
     """Writes the continuation on standard output."""
-    from nemo_pi.training.generate_cli import run
+    from nemo_pi.cli.generate import run
 
     run(__doc__)
 

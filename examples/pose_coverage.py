@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from nemo_pi.cli.ends import reports_errors
 from nemo_pi.config.pose import check_pose
 from nemo_pi.config.sections import PoseConfig
 from nemo_pi.data.coverage import Coverage, coverage
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.coverage_plot import plot_coverage
-from nemo_pi.training.cli import reports_errors
 
 
 def parse() -> argparse.Namespace:

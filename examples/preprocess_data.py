@@ -4,6 +4,6 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Imported here: encoding processes import this file again and need nothing of it.
-    from nemo_pi.data.preprocess_cli import main
+    from nemo_pi.cli.preprocess import main
 
     raise SystemExit(main())

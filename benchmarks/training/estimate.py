@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.harness import timed
 from benchmarks.training.sizes import Size
-from nemo_pi.training.throughput import training_flops_per_token
+from nemo_pi.engine.throughput import training_flops_per_token
 
 # Of the speed of large matrix products, what a training step reaches; and what a process takes to load.
 _SHARE_OF_PEAK, _LOADING_SECONDS = 0.66, 5.0

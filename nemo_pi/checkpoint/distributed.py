@@ -33,7 +33,7 @@ from nemo_pi.checkpoint.files import (
     sync_path,
     write_json,
 )
-from nemo_pi.checkpoint.hf_tokenizer import copy_tokenizer, tokenizer_folder
+from nemo_pi.checkpoint.hf.tokenizer import copy_tokenizer, tokenizer_folder
 from nemo_pi.checkpoint.integrity import check_checkpoint, check_pickles
 from nemo_pi.checkpoint.manifest import (
     CENTRAL_FILES,

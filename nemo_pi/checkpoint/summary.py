@@ -10,11 +10,11 @@ from torch.distributed.checkpoint import TensorStorageMetadata
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.files import read_json
-from nemo_pi.checkpoint.hf_config import extension_from_config, shape_from_config, window_source
-from nemo_pi.checkpoint.hf_folder import HuggingFaceWeights
-from nemo_pi.checkpoint.hf_import import check_weights
-from nemo_pi.checkpoint.hf_source import HuggingFaceSource
-from nemo_pi.checkpoint.hf_tokenizer import has_tokenizer
+from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config, window_source
+from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf.load import check_weights
+from nemo_pi.checkpoint.hf.source import HuggingFaceSource
+from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import (
     MANIFEST,
     METADATA_FILE,

@@ -104,7 +104,7 @@ def forget_shared_embedding() -> None:
 
 def give_replicas_the_same_samples() -> None:
     """Every replica reads the first one's share of a batch."""
-    from nemo_pi.training import loaders
+    from nemo_pi.nemo import loaders
 
     original = loaders.ConsecutiveSampler
     loaders.ConsecutiveSampler = lambda **kwargs: original(**{**kwargs, "dp_rank": 0})  # type: ignore[assignment,misc]
@@ -112,7 +112,7 @@ def give_replicas_the_same_samples() -> None:
 
 def signal_at_step(step: int, number: int, last_rank_only: bool) -> None:
     """Sends the process a signal where gradients of `step` are ready and weights are not yet updated."""
-    from nemo_pi.training.engine import MegatronEngine
+    from nemo_pi.engine.engine import MegatronEngine
 
     _signal_at_call(MegatronEngine, "step", step, number, last_rank_only)
 
@@ -138,7 +138,7 @@ def _signal_at_call(owner: Any, name: str, call: int, number: int, last_rank_onl
 
 def _change_micro_batches(before: Any = None, after: Any = None) -> None:
     """Changes each global batch before it is cut up, or each micro-batch after."""
-    from nemo_pi.training import engine
+    from nemo_pi.engine import engine
 
     original = engine.micro_batches
 

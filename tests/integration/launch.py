@@ -35,11 +35,11 @@ Fault = tuple[Any, ...]
 
 # What examples/ need; imported once, before ranks are forked.
 _PRELOAD = [
-    "nemo_pi.training.run",
-    "nemo_pi.data.preprocess_cli",
+    "nemo_pi.nemo.run",
+    "nemo_pi.cli.preprocess",
     "nemo_pi.data.writer",
-    "nemo_pi.training.evaluate_cli",
-    "nemo_pi.training.generate_cli",
+    "nemo_pi.cli.evaluate",
+    "nemo_pi.cli.generate",
     "torch.utils.tensorboard",
     "transformers.models.llama.modeling_llama",
 ]

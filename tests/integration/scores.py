@@ -26,9 +26,9 @@ def score(model: Path, layout: dict[str, Any], inputs: tuple[Tensor, ...], folde
     import torch.distributed as dist
 
     from nemo_pi.checkpoint.summary import read_summary
+    from nemo_pi.engine.opening import open_engine
+    from nemo_pi.engine.scorer import MegatronScorer
     from nemo_pi.parallel import groups
-    from nemo_pi.training.opening import open_engine
-    from nemo_pi.training.scorer import MegatronScorer
 
     engine = open_engine(read_summary(model), ParallelLayout(**layout))
     scores = MegatronScorer(engine, "model", chunk_tokens=20).score(*inputs)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_pi.training.cli import USER_ERROR
+from nemo_pi.cli.ends import USER_ERROR
 from tests.integration.launch import Finished, launch
 from tests.integration.rows import CP2, PP2, SP, TP2, VPP2
 from tests.integration.world import World

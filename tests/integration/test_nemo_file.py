@@ -27,7 +27,7 @@ def save_and_restore(arguments: list[str], start: Path) -> None:
     """In a process of its own: saves, takes the start model away, restores, compares."""
     import torch
 
-    from nemo_pi.training.module import ContextExtensionModel
+    from nemo_pi.nemo.module import ContextExtensionModel
 
     model = build(arguments, start)
     tokens = torch.randint(2048, (2, LENGTH), generator=torch.Generator().manual_seed(1))
@@ -49,14 +49,14 @@ def save_and_refuse(arguments: list[str], start: Path) -> None:
     """In a process of its own: a file whose configuration names another class is not restored."""
     from nemo.core.classes.common import UnsafeTargetError
 
-    from nemo_pi.training.module import ContextExtensionModel
+    from nemo_pi.nemo.module import ContextExtensionModel
 
     build(arguments, start).save_to("model.nemo")
     with tarfile.open("model.nemo") as archive:
         archive.extractall("opened", filter="data")
     config = Path("opened/model_config.yaml")
     text = config.read_text()
-    assert "target: nemo_pi.training.module.ContextExtensionModel" in text
+    assert "target: nemo_pi.nemo.module.ContextExtensionModel" in text
     config.write_text(text.replace("module.ContextExtensionModel", "cli.reports_errors"))
     with tarfile.open("other.nemo", "w") as archive:
         archive.add("opened", arcname=".")
@@ -73,9 +73,9 @@ def build(arguments: list[str], start: Path) -> Any:
 
     from nemo_pi.checkpoint.summary import read_summary
     from nemo_pi.config.load import resolve
+    from nemo_pi.nemo.module import ContextExtensionModel
+    from nemo_pi.nemo.settings import self_contained_model_config
     from nemo_pi.parallel import groups
-    from nemo_pi.training.module import ContextExtensionModel
-    from nemo_pi.training.settings import self_contained_model_config
     from tests.integration.launch import ROOT
 
     shutil.copytree(start, "start")

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from nemo_pi.training.cli import USER_ERROR
+from nemo_pi.cli.ends import USER_ERROR
 from tests.integration.launch import Fault
 from tests.integration.rows import BF16, CP2, PLAIN_OPTIMIZER, PP2, SP, TP2, VPP2, Tolerance
 from tests.integration.test_parity import assert_same_training

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from nemo_pi.cli import evaluate, generate, preprocess
 from nemo_pi.config.load import merge
-from nemo_pi.data import preprocess_cli
-from nemo_pi.training import evaluate_cli, generate_cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "demo" / "README.md"])
@@ -69,9 +68,9 @@ def commands() -> Iterator[Any]:
 def parser_of(script: str) -> Callable[[], Any]:
     """What reads a script's command line from sys.argv."""
     if script == "preprocess_data":
-        return preprocess_cli.parser().parse_args
+        return preprocess.parser().parse_args
     if script in ("evaluate", "generate"):
-        return {"evaluate": evaluate_cli, "generate": generate_cli}[script].parse
+        return {"evaluate": evaluate, "generate": generate}[script].parse
     path = next((ROOT / "examples").rglob(f"{script}.py"))
     spec = importlib.util.spec_from_file_location(f"documented_{script}", path)
     assert spec is not None and spec.loader is not None

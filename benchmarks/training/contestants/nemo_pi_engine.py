@@ -9,12 +9,12 @@ import torch
 from benchmarks.training.contestants.nemo_pi_yaml import resolved_run
 from benchmarks.training.job import Job
 from benchmarks.training.pacer import Pacer
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.nemo.loaders import training_loader
+from nemo_pi.nemo.settings import engine_settings, schedule
+from nemo_pi.nemo.transfer import load_initial_weights
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
-from nemo_pi.training.engine import MegatronEngine
-from nemo_pi.training.loaders import training_loader
-from nemo_pi.training.settings import engine_settings, schedule
-from nemo_pi.training.weights import load_initial_weights
 
 
 def make_step(job: Job) -> Callable[[], float]:

@@ -13,10 +13,10 @@ import torch
 from benchmarks.training.contestants.nemo_pi_yaml import resolved_run
 from benchmarks.training.job import Job
 from benchmarks.training.pacer import Pacer
+from nemo_pi.nemo.module import ContextExtensionModel
+from nemo_pi.nemo.settings import self_contained_model_config
+from nemo_pi.nemo.strategy import MegatronStrategy
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
-from nemo_pi.training.module import ContextExtensionModel
-from nemo_pi.training.settings import self_contained_model_config
-from nemo_pi.training.strategy import MegatronStrategy
 
 from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nemo_pi.training.quiet import hide_harmless_messages
+from nemo_pi.cli.quiet import hide_harmless_messages
 
 hide_harmless_messages()
 

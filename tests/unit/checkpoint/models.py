@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from nemo_pi.arch.shape import ModelShape
 from nemo_pi.arch.summary import CheckpointSummary
-from nemo_pi.checkpoint.hf_gather import ModelGroups
-from nemo_pi.checkpoint.hf_import import load_huggingface
+from nemo_pi.checkpoint.hf.gather import ModelGroups
+from nemo_pi.checkpoint.hf.load import load_huggingface
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.parallel.cpu_shim import cpu_shim
 

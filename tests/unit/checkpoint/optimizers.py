@@ -9,8 +9,8 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
+from nemo_pi.engine.optimizer import load_states, prepare_to_load
 from nemo_pi.parallel.cpu_shim import cpu_shim
-from nemo_pi.training.optimizer import load_states, prepare_to_load
 from tests.unit.checkpoint.models import model_state
 
 RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor
 
 from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
-from nemo_pi.checkpoint.hf_export import export_huggingface
+from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.integrity import verify
 from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_source_config, read_summary

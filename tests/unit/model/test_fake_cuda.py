@@ -19,10 +19,10 @@ from megatron.core.transformer.module import Float16Module
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.model.build import BuildOptions
 from nemo_pi.model.core_attention import DocumentBoundaries
 from nemo_pi.rope.spec import ContextExtension
-from nemo_pi.training.batches import MicroBatch, micro_batches
 from tests.unit.model.models import SHAPE, WINDOW, build, plain
 
 pytestmark = pytest.mark.usefixtures("one_rank")

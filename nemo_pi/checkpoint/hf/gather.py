@@ -1,0 +1,135 @@
+"""A model that is spread over tensor and pipeline ranks, brought to one rank tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.checkpoint.collective import Group, gather_objects, rank_in, size_of
+from nemo_pi.checkpoint.hf.load import located_parameters
+from nemo_pi.checkpoint.hf.names import WeightRule, export_order, reorder_heads, unfuse
+from nemo_pi.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ModelGroups:
+    """The process groups of one replica of the model. `None` for a group of one rank."""
+
+    tensor: Group = None
+    """Ranks that share each matrix."""
+    pipeline: Group = None
+    """Ranks that the layers are dealt over."""
+
+    @property
+    def tensor_rank(self) -> int:
+        """This rank within the tensor group."""
+        return 0 if self.tensor is None else rank_in(self.tensor)
+
+    @property
+    def pipeline_rank(self) -> int:
+        """This rank within the pipeline group."""
+        return 0 if self.pipeline is None else rank_in(self.pipeline)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether whole tensors arrive here."""
+        return self.tensor_rank == 0 and self.pipeline_rank == 0
+
+
+Key = tuple[str, int | None]
+
+
+def local_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> dict[Key, Tensor]:
+    """This rank's parameters by (table name, global layer number); communicates nothing.
+
+    Raises:
+        CheckpointError: a parameter that has no Hugging Face counterpart.
+    """
+    return {(rule.megatron, layer): tensor for tensor, rule, layer in located_parameters(model_chunks, shape)}
+
+
+def gathered_tensors(
+    local: dict[Key, Tensor], shape: ModelShape, groups: ModelGroups, order: Tensor | None = None
+) -> Iterator[tuple[str, Tensor | None]]:
+    """Every Hugging Face tensor of the model in export order; collective over both groups.
+
+    One parameter is gathered at a time: first over the tensor ranks of the stage that holds it, then from
+    there to the first stage.
+
+    Args:
+        local: this rank's parameters, from local_parameters.
+        groups: this replica's process groups.
+        order: int64 [head_dim] to reorder q and k with, or None.
+
+    Yields:
+        (name, tensor) on the writer, on the CPU and in the model's dtype; (name, None) elsewhere.
+
+    Raises:
+        CheckpointError: a parameter that no stage holds, on every rank.
+    """
+    mine = {key: tensor.dtype for key, tensor in local.items()}
+    held = [mine] if groups.pipeline is None else gather_objects(mine, groups.pipeline)
+    for rule, layer in export_order(shape):
+        key = (rule.megatron, layer)
+        owners = [stage for stage, keys in enumerate(held) if key in keys]
+        if not owners:
+            raise CheckpointError(
+                rule.megatron.format(n=layer),
+                required="a pipeline stage that holds it",
+                given="none",
+                mend="build the model with every layer of its shape",
+            )
+        parts = None
+        if owners[0] == groups.pipeline_rank:
+            parts = _over_tensor_ranks(local[key], rule, shape, groups, order)
+        sizes = rule.sizes(shape)
+        device = next(iter(local.values())).device
+        for number, name in enumerate(rule.names(layer)):
+            whole = None if parts is None else parts[number]
+            blank = torch.empty(sizes[number], dtype=held[owners[0]][key], device="meta")
+            yield name, _to_first_stage(whole, blank, device, owners[0], groups)
+
+
+def _over_tensor_ranks(
+    weight: Tensor, rule: WeightRule, shape: ModelShape, groups: ModelGroups, order: Tensor | None
+) -> Sequence[Tensor] | None:
+    """Whole Hugging Face tensors on tensor rank 0, None on the others."""
+    shards = [weight]
+    if groups.tensor is not None and size_of(groups.tensor) > 1 and rule.split_dim is not None:
+        shards = [torch.empty_like(weight) for _ in range(size_of(groups.tensor))]
+        target = [_bytes_of(shard) for shard in shards] if groups.tensor_rank == 0 else None
+        dist.gather(_bytes_of(weight.contiguous()), target, group=groups.tensor, group_dst=0)
+    if groups.tensor_rank != 0:
+        return None
+    split = [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards]
+    if rule.split_dim is None or len(split) == 1:
+        return split[0]
+    return [torch.cat(part, dim=rule.split_dim) for part in zip(*split, strict=True)]
+
+
+def _to_first_stage(
+    whole: Tensor | None, blank: Tensor, device: torch.device, owner: int, groups: ModelGroups
+) -> Tensor | None:
+    """`whole` on the first rank of the first stage; `blank` has its shape and dtype, without storage."""
+    if groups.tensor_rank != 0:
+        return None
+    if groups.pipeline is None or owner == 0:
+        return None if whole is None else whole.to("cpu", copy=True).contiguous()
+    if whole is not None:
+        dist.send(_bytes_of(whole.contiguous()), group=groups.pipeline, group_dst=0)
+        return None
+    if groups.pipeline_rank != 0:
+        return None
+    received = torch.empty_like(blank, device=device)
+    dist.recv(_bytes_of(received), group=groups.pipeline, group_src=owner)
+    return received.cpu()
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """The same storage as bytes: not every backend moves every dtype."""
+    return tensor.view(torch.uint8)

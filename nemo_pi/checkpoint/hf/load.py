@@ -1,0 +1,151 @@
+"""Hugging Face weights into this rank's Megatron model, slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf.names import (
+    WeightRule,
+    expected_tensors,
+    fuse,
+    reorder_heads,
+    rules_for,
+    split_name,
+)
+from nemo_pi.errors import CheckpointError
+from nemo_pi.rope.layout import interleaved_from_halves
+from nemo_pi.rope.spec import ContextExtension
+
+# Rows of two vocabulary matrices that are compared at a time, so that neither is read whole.
+_ROWS_AT_ONCE = 4096
+
+Located = tuple[Tensor, WeightRule, int | None]
+
+
+def load_huggingface(
+    model_chunks: Sequence[nn.Module],
+    folder: str | Path,
+    shape: ModelShape,
+    *,
+    tp_rank: int = 0,
+    tp_size: int = 1,
+    extension: ContextExtension | None = None,
+) -> None:
+    """Fills this rank's model chunks from a Hugging Face folder, in place.
+
+    Each rank reads only the slices it keeps, one parameter at a time; nothing is communicated. Values are
+    converted to the parameters' dtype (fp16 and bf16 into fp32 without loss).
+
+    Args:
+        model_chunks: this rank's GPTModel chunks (several under interleaved pipelining), wrapped or not.
+        folder: config.json and safetensors.
+        shape: sizes of the whole model.
+        tp_rank, tp_size: this rank's place in the tensor-parallel group.
+        extension: the model's; only its channel order matters (Hugging Face rotates halves; an interleaved
+            model gets the rows of q and k reordered). None means halves.
+
+    Raises:
+        CheckpointError: the folder does not hold exactly this model, a parameter has no counterpart, or
+            weights that are no numbers.
+    """
+    weights = HuggingFaceWeights(Path(folder))
+    check_weights(weights, shape)
+    if shape.num_query_groups % tp_size:
+        raise CheckpointError(
+            "model.tensor_model_parallel_size",
+            required=f"a divisor of the {shape.num_query_groups} key/value heads",
+            given=tp_size,
+            mend="choose a smaller one",
+        )
+    order = None
+    if extension is not None and extension.interleaved:
+        order = interleaved_from_halves(extension.head_dim, extension.rotary_dim)
+    with torch.no_grad():
+        for target, rule, layer in located_parameters(model_chunks, shape):
+            parts = [weights.read(name, rule.split_dim, tp_rank, tp_size) for name in rule.names(layer)]
+            value = fuse(reorder_heads(parts, rule, shape, order), rule, shape)
+            if value.shape != target.shape:
+                raise CheckpointError(
+                    rule.megatron.format(n=layer),
+                    required=f"shape {list(target.shape)} (this rank's part of the model)",
+                    given=f"shape {list(value.shape)}",
+                    mend="build the model from the checkpoint's own sizes",
+                )
+            _check_finite(value, rule.names(layer), weights.folder)
+            target.copy_(value)
+
+
+def _check_finite(value: Tensor, names: Sequence[str], folder: Path) -> None:
+    if not torch.isfinite(value).all():
+        raise CheckpointError(
+            f"{folder}: {', '.join(names)}",
+            required="finite weights",
+            given=f"{int((~torch.isfinite(value)).sum())} that are infinite or no numbers",
+            mend="download or copy the checkpoint again, or take an earlier one: this one cannot be trained",
+        )
+
+
+def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
+    """Compares a folder's tensors with a shape: names, shapes, and a tied output layer's values.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    tied_copy = frozenset({"lm_head.weight"} if shape.tied_embeddings else ())
+    weights.check(expected_tensors(shape), also_allowed=tied_copy)
+    if "lm_head.weight" in weights.sizes and shape.tied_embeddings:
+        _check_tied(weights)
+
+
+def _check_tied(weights: HuggingFaceWeights) -> None:
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+    if weights.sizes[head] == weights.sizes[embedding]:
+        starts = range(0, weights.sizes[head][0], _ROWS_AT_ONCE)
+        same = all(
+            torch.equal(*(weights.rows(name, start, _ROWS_AT_ONCE) for name in (head, embedding)))
+            for start in starts
+        )
+        if same and weights.dtypes[head] == weights.dtypes[embedding]:
+            return
+    raise CheckpointError(
+        "lm_head.weight",
+        required="absent, or equal to model.embed_tokens.weight (config.json: tie_word_embeddings is true)",
+        given="another matrix",
+        mend="set tie_word_embeddings to false in config.json, or remove lm_head.weight",
+    )
+
+
+def located_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> Iterator[Located]:
+    """(parameter, rule, global layer number) of everything this rank holds.
+
+    Raises:
+        CheckpointError: a parameter that no rule covers.
+    """
+    rules = {rule.megatron: rule for rule in rules_for(shape)}
+    for chunk in model_chunks:
+        numbers = global_layers(chunk)
+        for name, parameter in chunk.named_parameters():
+            table_name, local = split_name(name)
+            if table_name not in rules:
+                raise CheckpointError(
+                    name,
+                    required="a parameter of a Llama-like decoder",
+                    given="one that has no Hugging Face counterpart",
+                    mend="build the model without biases and extra heads",
+                )
+            yield parameter.data, rules[table_name], None if local is None else numbers[local]
+
+
+def global_layers(chunk: nn.Module) -> list[int]:
+    """0-based global numbers of a chunk's layers, in their local order."""
+    inner: Any = chunk
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return [layer.layer_number - 1 for layer in inner.decoder.layers]

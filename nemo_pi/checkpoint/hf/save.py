@@ -1,0 +1,146 @@
+"""A Megatron model on any TP/PP layout to a Hugging Face folder, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, together
+from nemo_pi.checkpoint.files import finish_folder, partial_folder, real_folder, start_folder
+from nemo_pi.checkpoint.hf.config_write import check_exportable
+from nemo_pi.checkpoint.hf.folder import DTYPES
+from nemo_pi.checkpoint.hf.gather import Key, ModelGroups, gathered_tensors, local_parameters
+from nemo_pi.checkpoint.hf.names import expected_tensors
+from nemo_pi.checkpoint.hf.shards import ShardWriter
+from nemo_pi.checkpoint.hf.source import HuggingFaceSource
+from nemo_pi.checkpoint.hf.target import check_target, write_side_files
+from nemo_pi.checkpoint.hf.tokenizer import tokenizer_folder
+from nemo_pi.errors import CheckpointError
+from nemo_pi.rope.layout import halves_from_interleaved
+from nemo_pi.rope.spec import ContextExtension
+
+DEFAULT_SHARD_BYTES = 5 * 1024**3
+
+
+def export_huggingface(
+    model_chunks: Sequence[nn.Module],
+    shape: ModelShape,
+    extension: ContextExtension,
+    folder: str | Path,
+    *,
+    source_config: Mapping[str, Any] | None = None,
+    tokenizer_path: str | Path | None = None,
+    dtype: str | None = None,
+    groups: ModelGroups | None = None,
+    replica_rank: int = 0,
+    world: Group = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    overwrite: bool = False,
+) -> Path:
+    """Writes config.json, safetensors and tokenizer; collective over every rank.
+
+    Tensors stream to the writing rank one by one; it never holds more than one shard of them. The folder
+    is written under a hidden name and renamed when complete.
+
+    Args:
+        model_chunks: this rank's GPTModel chunks.
+        shape, extension: of the whole model.
+        folder: to write; must not exist, unless an earlier export wrote it or `overwrite` is set.
+        source_config: what the model came from, as nemo_pi.checkpoint.summary.read_source_config returns
+            it; its other fields and storage dtypes are kept.
+        tokenizer_path: folder with tokenizer files.
+        dtype: to store all weights in: float32, bfloat16, float16 or float64; None keeps the source's,
+            tensor by tensor, and without a source the model's.
+        groups: this replica's process groups; None where one rank holds the whole model.
+        replica_rank: which replica this rank is part of (its rank over data and context parallel ranks
+            together); replica 0 writes.
+        world: process group of all ranks; None is the world.
+        max_shard_bytes: size of one safetensors file at most.
+        overwrite: whether a folder that no export wrote is replaced.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        CheckpointError: on every rank, if any rank failed; nothing is left under `folder`'s name.
+    """
+    folder, groups = real_folder(folder), groups or ModelGroups()
+    source = None if source_config is None else HuggingFaceSource.from_dict(source_config)
+
+    def prepare() -> dict[Key, Tensor]:
+        check_exportable(extension)
+        return local_parameters(model_chunks, shape)
+
+    local = together(str(folder), prepare, world)
+    _check_one_writer(replica_rank == 0 and groups.is_writer, world)
+    if dtype is None and source is None:
+        dtype = str(next(iter(local.values())).dtype).removeprefix("torch.")
+    dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source), world)
+    on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite), world)
+
+    def stream() -> None:
+        writer = ShardWriter(partial_folder(folder), expected_tensors(shape), dtype_of, max_shard_bytes)
+        _stream(local, shape, extension, groups, writer if groups.is_writer else None)
+
+    together(str(folder), stream if replica_rank == 0 else lambda: None, world)
+
+    def finish() -> None:
+        write_side_files(partial_folder(folder), shape, extension, source, tokenizer_path, dtype)
+        finish_folder(folder)
+
+    on_first(str(folder), finish, world)
+    return folder
+
+
+def _check_one_writer(writes: bool, world: Group) -> None:
+    writers = sum(gather_objects(writes, world))
+    if writers != 1:
+        raise CheckpointError(
+            "replica_rank",
+            required="one replica 0, counted over data and context parallel ranks together",
+            given=f"{writers} of them",
+            mend="pass this rank's place in the data-parallel group with context parallel ranks in it",
+        )
+
+
+def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Callable[[str], torch.dtype]:
+    """The storage dtype of each tensor by name."""
+    if dtype is None:
+        assert source is not None, "the caller falls back on the model's dtype"
+        return lambda name: getattr(torch, source.dtype_of(name))
+    name = dtype.removeprefix("torch.")
+    if name not in DTYPES.values():
+        raise CheckpointError(
+            "dtype", required="one of " + ", ".join(DTYPES.values()), given=dtype, mend="choose one of them"
+        )
+    return lambda _: getattr(torch, name)
+
+
+def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool) -> None:
+    check_target(folder, overwrite=overwrite)
+    if tokenizer_path is not None:
+        tokenizer_folder(tokenizer_path)
+    start_folder(folder)
+
+
+def _stream(
+    local: dict[Key, Tensor],
+    shape: ModelShape,
+    extension: ContextExtension,
+    groups: ModelGroups,
+    writer: ShardWriter | None,
+) -> None:
+    order = None
+    if extension.interleaved:
+        order = halves_from_interleaved(extension.head_dim, extension.rotary_dim)
+    for name, tensor in gathered_tensors(local, shape, groups, order):
+        if writer is not None:
+            assert tensor is not None, "whole tensors arrive at the writer"
+            writer.add(name, tensor)
+    if writer is not None:
+        writer.finish()

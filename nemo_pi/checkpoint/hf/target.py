@@ -1,0 +1,108 @@
+"""The folder an export writes: whether it may be written, and every file in it but the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.checkpoint.files import read_json, write_json
+from nemo_pi.checkpoint.hf.config import extension_from_config
+from nemo_pi.checkpoint.hf.config_write import build_config
+from nemo_pi.checkpoint.hf.source import HuggingFaceSource
+from nemo_pi.checkpoint.hf.tokenizer import (
+    GENERATION_CONFIG,
+    copy_tokenizer,
+    extended_generation_config,
+    special_token_ids,
+    tokenizer_folder,
+)
+from nemo_pi.errors import CheckpointError
+from nemo_pi.rope.spec import ContextExtension
+
+MARKER = "nemo_pi_export.json"
+"""Lists what an export wrote, so that a later export may replace the folder and nothing else in it."""
+
+
+NO_SPECIAL_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+
+
+def check_apart(target: Path, source: Path) -> None:
+    """Refuses to replace a checkpoint by what is made from it, or a folder that it lies in.
+
+    Raises:
+        CheckpointError: `target` is `source`, under whatever name, or one of the folders above it.
+    """
+    place, origin = target.expanduser().resolve(), source.expanduser().resolve()
+    if place == origin or place in origin.parents:
+        raise CheckpointError(
+            str(target),
+            required="another folder than the checkpoint's own, and none above it",
+            given=f"{target}, where the checkpoint {source} lies",
+            mend="choose another folder: this one would be replaced, and the checkpoint with it",
+        )
+
+
+def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Refuses a folder that an export must not replace; ask before training, not after.
+
+    Raises:
+        CheckpointError: it exists and holds anything that an earlier export did not write.
+    """
+    folder = Path(folder).expanduser()
+    if overwrite or not folder.exists():
+        return
+    foreign = "a file" if folder.is_file() else _foreign_content(folder)
+    if foreign is not None:
+        raise CheckpointError(
+            str(folder),
+            required="a new folder, or one that an earlier export wrote",
+            given=foreign,
+            mend="choose another export folder, or allow it to be overwritten",
+        )
+
+
+def _foreign_content(folder: Path) -> str | None:
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if not present:
+        return None
+    written: set[str] = set()
+    if MARKER in present:
+        written = {MARKER, *read_json(folder / MARKER).get("files", [])}
+    foreign = sorted(present - written)
+    return f"a folder with other files ({foreign[0]})" if foreign else None
+
+
+def write_side_files(
+    folder: Path,
+    shape: ModelShape,
+    extension: ContextExtension,
+    source: HuggingFaceSource | None,
+    tokenizer_path: str | Path | None,
+    dtype: str | None,
+) -> None:
+    """config.json, generation_config.json, the tokenizer and the marker.
+
+    Args:
+        folder: where the weights have been written already.
+        dtype: of the weights; None where each tensor keeps the source's.
+    """
+    config = build_config(shape, extension, source, dtype)
+    if source is None:
+        config |= special_token_ids(tokenizer_folder(tokenizer_path)) if tokenizer_path else NO_SPECIAL_TOKENS
+    write_json(folder / "config.json", config)
+    extended = source is None or extension_from_config(source.config, shape) != extension
+    if tokenizer_path is not None:
+        max_length = extension.target_window if extended else None
+        copy_tokenizer(tokenizer_folder(tokenizer_path), folder, max_length=max_length)
+    if source is not None and source.generation_config is not None:
+        old, new = source.config.get("max_position_embeddings"), extension.target_window
+        values = extended_generation_config(source.generation_config, old, new) if extended else None
+        write_json(folder / GENERATION_CONFIG, values or source.generation_config)
+    _write_marker(folder, shape, extension)
+
+
+def _write_marker(folder: Path, shape: ModelShape, extension: ContextExtension) -> None:
+    values: dict[str, Any] = {"shape": shape.to_dict(), "extension": extension.to_dict()}
+    values["files"] = sorted(path.name for path in folder.iterdir())
+    write_json(folder / MARKER, values)

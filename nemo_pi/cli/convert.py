@@ -1,0 +1,101 @@
+"""One checkpoint format into the other: Hugging Face folders and distributed checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.hf.target import MARKER, check_apart
+from nemo_pi.checkpoint.manifest import MANIFEST
+from nemo_pi.checkpoint.summary import read_source_config, read_summary
+from nemo_pi.config.layout import resolve_layout
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.engine.export import export_weights
+from nemo_pi.engine.opening import open_engine
+from nemo_pi.engine.state import save_weights
+from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.model.build import BuildOptions
+from nemo_pi.parallel import groups
+
+# Any one of these makes a folder one that --overwrite replaces.
+_CHECKPOINT_FILES = (MANIFEST, MARKER, "config.json")
+
+
+def convert(
+    source: Path, target: Path, *, tp: int, pp: int, dtype: str | None, overwrite: bool
+) -> tuple[CheckpointSummary, str]:
+    """Writes `source` to `target` in the other format; all ranks of the launch call it together.
+
+    Args:
+        source: a Hugging Face folder or a distributed checkpoint, at whatever layout it was saved.
+        target: folder to write; it appears only once it is complete.
+        tp: ranks that share each matrix while converting.
+        pp: ranks that the layers are dealt over while converting.
+        dtype: to store Hugging Face weights in; None keeps what they were stored in.
+        overwrite: whether an existing checkpoint or export at `target` is replaced.
+
+    Returns:
+        What `source` was, and the kind that was written: `huggingface` or `distributed`.
+
+    Raises:
+        CheckpointError: `source` cannot be read, or `target` exists.
+        ConfigError: a layout that does not fit the model or the number of ranks, or a useless `dtype`.
+    """
+    summary = read_summary(source)
+    kind = "distributed" if summary.kind == "huggingface" else "huggingface"
+    check_apart(target, source)
+    _check_target(target, overwrite)
+    _check_dtype(kind, dtype)
+    sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+    layout = resolve_layout(sizes, summary.shape, groups.launched_world_size())
+    engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
+    beside: dict[str, Any] = {"tokenizer_path": summary.tokenizer_path, "overwrite": overwrite}
+    if kind == "distributed":
+        save_weights(engine, target, _meta(summary), **beside)
+    else:
+        export_weights(engine, target, source_config=read_source_config(source), dtype=dtype, **beside)
+    return summary, kind
+
+
+def _meta(summary: CheckpointSummary) -> dict[str, Any]:
+    """What the manifest says of a model that has not been trained here."""
+    return {
+        "shape": summary.shape.to_dict(),
+        "extension": summary.extension.to_dict(),
+        "window_source": summary.window_source,
+        "global_step": 0,
+        "consumed_samples": 0,
+        "source_config": read_source_config(summary.path),
+    }
+
+
+def _check_dtype(kind: str, dtype: str | None) -> None:
+    if kind == "distributed" and dtype is not None:
+        raise ConfigError(
+            "--dtype",
+            required="no dtype for a distributed checkpoint: it keeps the weights as they are stored",
+            given=dtype,
+            mend="leave it out; model.export.dtype or a conversion back can change it",
+        )
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    replaceable = not target.exists() or any((target / name).is_file() for name in _CHECKPOINT_FILES)
+    if target.exists() and not (overwrite and replaceable):
+        raise CheckpointError(
+            str(target),
+            required="a folder that does not exist yet",
+            given="an existing one" if target.is_dir() else "a file",
+            mend="choose another name, or --overwrite to replace a checkpoint or an export",
+        )
+
+
+def _compute_dtype(summary: CheckpointSummary) -> torch.dtype:
+    """That of the weights; where a Hugging Face folder mixes several, fp32 holds them all without loss."""
+    source = read_source_config(summary.path) if summary.kind == "huggingface" else None
+    mixed = source is not None and source["other_dtypes"]
+    dtype: torch.dtype = torch.float32 if mixed else getattr(torch, summary.dtype)
+    return dtype

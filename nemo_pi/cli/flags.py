@@ -1,0 +1,90 @@
+"""Flags that command lines over a checkpoint share: how it is read, and how it is laid out over ranks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
+from nemo_pi.checkpoint.manifest import TOKENIZER_FOLDER
+from nemo_pi.config.layout import resolve_layout
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.layout import ParallelLayout
+
+LAYOUT_FLAGS = {
+    "tensor_model_parallel_size": "ranks that share each layer's matrices",
+    "pipeline_model_parallel_size": "ranks that the layers are dealt over",
+    "context_parallel_size": "ranks that share each sequence",
+}
+"""Flags (with dashes) that mean what the keys of a YAML's model section mean, and what they set."""
+
+
+def add_layout_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Adds flags of LAYOUT_FLAGS, all of them by default, to a command line."""
+    for name in names or LAYOUT_FLAGS:
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=1, help=f"{LAYOUT_FLAGS[name]} (default 1)")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds flags that say how a checkpoint is read."""
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of weights and activations (default float32, however they are stored)",
+    )
+    parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer (default: the checkpoint's)")
+
+
+def text_of(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        DataError: no such file, or one that is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            str(path), required="a text file in UTF-8", given=error, mend="check the path and the file"
+        ) from error
+
+
+def tokenizer_folder(given: Path | None, checkpoint: Path) -> Path:
+    """The tokenizer's folder: the one given, else where checkpoints of either kind carry it.
+
+    Raises:
+        CheckpointError: there is no such checkpoint. ConfigError: it carries no tokenizer.
+    """
+    if not checkpoint.is_dir():
+        raise CheckpointError(
+            str(checkpoint),
+            required="the folder of a checkpoint",
+            given="no such folder",
+            mend="give a Hugging Face folder or a distributed checkpoint",
+        )
+    if given is not None:
+        return given
+    for folder in (checkpoint / TOKENIZER_FOLDER, checkpoint):
+        if has_tokenizer(folder):
+            return folder
+    raise ConfigError(
+        "--tokenizer",
+        required=f"a folder with a tokenizer: {checkpoint} carries none",
+        given="nothing",
+        mend="give the folder of the tokenizer that the model was trained with",
+    )
+
+
+def layout_of(args: argparse.Namespace, shape: ModelShape) -> ParallelLayout:
+    """The layout that the flags ask for over the ranks that were launched.
+
+    Raises:
+        ConfigError: a size that does not divide the model or the ranks.
+    """
+    sizes = {name: getattr(args, name) for name in LAYOUT_FLAGS if hasattr(args, name)}
+    return resolve_layout(ModelConfig(**sizes), shape, groups.launched_world_size())

@@ -1,0 +1,183 @@
+"""One replica's model, optimizer and Megatron schedule: everything a step needs, without Lightning.
+
+Shape legend: B micro-batch rows, S sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.distributed import DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.module import Float16Module
+from torch import Tensor, nn
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.engine.batches import MicroBatch, micro_batches
+from nemo_pi.engine.data_parallel import ReplicatedModule
+from nemo_pi.engine.optimizer import AdamSettings, build_optimizer
+from nemo_pi.model.build import BuildOptions, build_model_chunks
+from nemo_pi.model.gpt import RotaryGPTModel
+from nemo_pi.model.loss import check_batch, loss_report
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.cpu_shim import cpu_shim
+from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.spec import ContextExtension
+
+Batch = dict[str, Tensor]
+ForwardStep = Callable[[Iterator[MicroBatch], Any], tuple[Tensor, Any]]
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine is built from; all of it has been validated before."""
+
+    shape: ModelShape
+    extension: ContextExtension
+    layout: ParallelLayout
+    micro_batch_size: int
+    build: BuildOptions = field(default_factory=BuildOptions)
+    optim: AdamSettings = field(default_factory=AdamSettings)
+    rotary_length: int | None = None
+    """Tokens that methods which depend on a length reckon with; None: those that a micro-batch reads."""
+
+
+class MegatronEngine:
+    """Builds this rank's chunks and runs Megatron's forward-backward schedule on them.
+
+    Megatron's process groups must be up. Weights are random until a checkpoint is loaded into `chunks`;
+    call `start_training` after that, because the optimizer copies 16-bit weights when it is made.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        with cpu_shim():
+            chunks = build_model_chunks(settings.shape, settings.extension, settings.layout, settings.build)
+        self.chunks: list[RotaryGPTModel] = [chunk.to(groups.device()) for chunk in chunks]
+        self.config = self.chunks[0].config
+        self.modules: list[Any] = list(self.chunks)
+        if self.config.bf16 or self.config.fp16:
+            self.modules = [Float16Module(self.config, chunk) for chunk in self.chunks]
+        self.optimizer: Any = None
+
+    def start_training(self) -> None:
+        """Wraps the chunks in Megatron's DDP and makes the optimizer."""
+        ddp_config = DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=self.settings.optim.distributed,
+            overlap_grad_reduce=False,
+        )
+        with cpu_shim():
+            self.modules = [
+                ReplicatedModule(self.config, ddp_config, module, disable_bucketing=number > 0)
+                for number, module in enumerate(self.modules)
+            ]
+        self.optimizer = build_optimizer(self.modules, self.settings.optim, self.settings.build.params_dtype)
+        self.config.finalize_model_grads_func = finalize_model_grads
+        self.config.grad_scale_func = self.optimizer.scale_loss
+
+    def forward_backward(self, batch: Batch) -> float:
+        """Accumulates the gradients of one global batch's share and returns its mean loss over all ranks.
+
+        Args:
+            batch: this data-parallel rank's samples, tensors [samples, S]; see data.samples.
+        """
+        for module in self.modules:
+            module.train()
+            module.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        return self._run(batch, forward_only=False)
+
+    def step(self) -> float:
+        """Clips, updates the weights and returns the gradient norm before clipping."""
+        with cpu_shim():
+            _, grad_norm, _ = self.optimizer.step()
+        return float(grad_norm or 0.0)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> float:
+        """The mean loss of one global batch's share over all ranks; weights and gradients are untouched."""
+        for module in self.modules:
+            module.eval()
+        return self._run(batch, forward_only=True)
+
+    @torch.no_grad()
+    def collect(self, batch: Batch, forward_step: ForwardStep, micro_batch_size: int) -> list[Any]:
+        """Forward passes alone; returns what came out of each micro-batch, on ranks of the last stage only.
+
+        Args:
+            batch: tensors [samples, S]; samples is a multiple of `micro_batch_size` and, under interleaved
+                pipelining, makes a multiple of the stages' number of micro-batches.
+            forward_step: takes the iterator of micro-batches and a model chunk without wrappers; returns the
+                chunk's output and a function of (output, non_loss_data=True), called on the last stage.
+            micro_batch_size: samples per micro-batch.
+        """
+        for chunk in self.chunks:
+            chunk.eval()
+        return _schedule(
+            self.chunks, batch, forward_step, micro_batch_size, forward_only=True, collect_non_loss_data=True
+        )
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_mult", 1.0)
+
+    def _run(self, batch: Batch, forward_only: bool) -> float:
+        check_batch(batch["tokens"], batch["labels"], batch["loss_mask"], self.settings.shape.vocab_size)
+        outputs = _schedule(
+            self.modules,
+            batch,
+            _forward_step,
+            self.settings.micro_batch_size,
+            self.settings.rotary_length,
+            forward_only=forward_only,
+        )
+        return self._mean_loss(outputs)
+
+    def _mean_loss(self, outputs: list[dict[str, Tensor]]) -> float:
+        totals = torch.zeros(2, dtype=torch.float64, device=groups.device())
+        for output in outputs:
+            totals += torch.stack([output["loss_sum"].double(), output["tokens"].double()])
+        if outputs:
+            dist.all_reduce(totals, group=groups.data_group())
+        loss_sum, tokens = groups.broadcast_from_last_stage(totals).tolist()
+        return loss_sum / max(tokens, 1.0)
+
+
+def _schedule(
+    modules: Sequence[nn.Module],
+    batch: Batch,
+    forward_step: ForwardStep,
+    size: int,
+    rotary_length: int | None = None,
+    **how: bool,
+) -> list[Any]:
+    """Megatron's schedule over a rank's chunks, in micro-batches of `size` samples."""
+    samples, sequence = batch["tokens"].shape
+    context = (groups.context_size(), groups.context_rank())
+    iterators = [
+        micro_batches(batch, size, groups.device(), *context, rotary_length=rotary_length) for _ in modules
+    ]
+    with cpu_shim():
+        return get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iterators if len(iterators) > 1 else iterators[0],
+            model=list(modules) if len(modules) > 1 else modules[0],
+            num_microbatches=samples // size,
+            seq_length=sequence,  # of whole rows: the schedule divides it by the context-parallel size
+            micro_batch_size=size,
+            **how,
+        )
+
+
+def _forward_step(data_iterator: Iterator[MicroBatch], model: nn.Module) -> tuple[Tensor, Any]:
+    """One micro-batch through one model chunk, as Megatron's schedules call it."""
+    batch = next(data_iterator)
+    loss_sum = model(**batch.inputs, labels=batch.labels, loss_mask=batch.loss_mask)
+    return loss_sum, partial(loss_report, batch.loss_mask)

@@ -1,0 +1,37 @@
+"""A checkpoint opened to be used as it is: evaluated, or generated from."""
+
+from __future__ import annotations
+
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.engine.engine import EngineSettings, MegatronEngine
+from nemo_pi.engine.weights import load_checkpoint_weights
+from nemo_pi.model.build import BuildOptions, check_backends
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.layout import ParallelLayout
+
+
+def open_engine(
+    checkpoint: CheckpointSummary, layout: ParallelLayout, build: BuildOptions | None = None
+) -> MegatronEngine:
+    """This rank's part of a checkpoint's model, with its positions as the checkpoint records them.
+
+    Every rank calls it. Process groups are made for `layout` if they are not up yet.
+
+    Args:
+        checkpoint: of either kind, from read_summary.
+        layout: from config.layout.resolve_layout; it need not be the one the checkpoint was saved at.
+        build: dtype and layers; fp32 and local layers by default.
+
+    Raises:
+        BackendUnavailableError: the layout or the layers cannot be had here.
+        CheckpointError: the weights are not what the checkpoint says of itself.
+    """
+    settings = EngineSettings(
+        checkpoint.shape, checkpoint.extension, layout, micro_batch_size=1, build=build or BuildOptions()
+    )
+    check_backends(settings.extension, layout, settings.build)
+    groups.ensure_process_group()
+    groups.initialize(layout, seed=0)
+    engine = MegatronEngine(settings)
+    load_checkpoint_weights(engine, checkpoint)
+    return engine

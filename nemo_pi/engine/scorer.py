@@ -1,0 +1,140 @@
+"""Evaluation's scorer over a model that is spread over many ranks.
+
+Shape legend: B windows in a batch, S tokens in a window, L what this context-parallel rank holds of it, H
+hidden size, 2 for log-probabilities and greedy flags, which travel in one float64 tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from nemo_pi.engine.batches import MicroBatch
+from nemo_pi.engine.engine import Batch, MegatronEngine
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.scorer import TokenScores
+from nemo_pi.model.gpt import RotaryGPTModel
+from nemo_pi.model.loss import check_batch
+from nemo_pi.model.vocab_parallel import token_log_probs
+from nemo_pi.parallel import groups
+from nemo_pi.parallel.context import split_rows
+
+
+class MegatronScorer:
+    """Rates labels with an engine's model, at whatever layout its ranks have.
+
+    Every rank calls `score` with the same windows and gets the scores of all of them. Windows are dealt over
+    the data-parallel replicas; each replica runs Megatron's forward-only schedule over its share.
+
+    Args:
+        engine: with weights loaded; it needs no optimizer.
+        name: what reports call the model.
+        chunk_tokens: how many tokens' logits are held at once.
+    """
+
+    def __init__(self, engine: MegatronEngine, name: str, *, chunk_tokens: int = 512) -> None:
+        if chunk_tokens < 1:
+            raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, mend="give e.g. 512")
+        self.engine = engine
+        self.chunk_tokens = chunk_tokens
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What reports call this model."""
+        return self._name
+
+    @torch.no_grad()
+    def score(self, tokens_BS: Tensor, labels_BS: Tensor, position_ids_BS: Tensor) -> TokenScores:
+        """Rate each label as the successor of the tokens up to its index (see `Scorer.score`).
+
+        Raises:
+            DataError: an id outside the vocabulary, which split layers would silently mask.
+        """
+        layout, vocab_size = self.engine.settings.layout, self.engine.settings.shape.vocab_size
+        mask_BS = torch.ones(tokens_BS.shape)
+        check_batch(tokens_BS, labels_BS, mask_BS, vocab_size)
+        batch = {
+            "tokens": tokens_BS,
+            "labels": labels_BS,
+            "loss_mask": mask_BS,
+            "position_ids": position_ids_BS,
+        }
+        batch = _padded(batch, layout.sequence_multiple)
+        share = _share(tokens_BS.size(0))
+        rows, size = _micro_batch_rows(share, layout.vpp)
+        outputs = self.engine.collect(
+            {key: value[rows] for key, value in batch.items()}, self._forward_step, size
+        )
+        scores_2BS = _whole_rows(outputs, rows.numel(), batch["tokens"].size(1))[:, : share.numel()]
+        scores_2BS = groups.gather_over_data(scores_2BS, dim=1)
+        logprob_BS, greedy_BS = scores_2BS[:, : tokens_BS.size(0), : tokens_BS.size(1)].cpu()
+        return TokenScores(logprob_BS.float(), greedy_BS.bool())
+
+    def _forward_step(
+        self, data_iterator: Iterator[MicroBatch], model: RotaryGPTModel
+    ) -> tuple[Tensor, partial[Tensor]]:
+        """One micro-batch through one model chunk, as Megatron's schedules call it."""
+        batch = next(data_iterator)
+        hidden_LBH = model.hidden_states(**batch.inputs)
+        return hidden_LBH, partial(self._rate, model, batch.labels)
+
+    def _rate(
+        self, model: RotaryGPTModel, labels_BL: Tensor, hidden_LBH: Tensor, non_loss_data: bool
+    ) -> Tensor:
+        """Scores [2, B, L] of a micro-batch on the last stage, the same on every tensor-parallel rank."""
+        hidden_NH, weight_VH = model.output_inputs(hidden_LBH)
+        scores = token_log_probs(
+            hidden_NH,
+            weight_VH,
+            labels_BL.t().flatten(),
+            chunk_tokens=self.chunk_tokens,
+            group=model.vocab_group,
+        )
+        return torch.stack([part_N.double().view(labels_BL.t().shape).t() for part_N in scores])
+
+
+def _padded(batch: Batch, multiple: int) -> Batch:
+    """The batch with S a multiple of `multiple`.
+
+    Nothing looks ahead, so what is added changes no score before it. The last token and its position are
+    repeated: a larger position would change the frequencies of the methods that depend on the length.
+    """
+    missing = -batch["tokens"].size(1) % multiple
+    return {key: torch.cat([value, value[:, -1:].expand(-1, missing)], dim=1) for key, value in batch.items()}
+
+
+def _share(num_rows: int) -> Tensor:
+    """Indices of this replica's rows. All replicas get equally many; the last row stands in for missing
+    ones."""
+    size = -(-num_rows // groups.data_size())
+    first = groups.data_rank() * size
+    return torch.arange(first, first + size).clamp(max=num_rows - 1)
+
+
+def _micro_batch_rows(share: Tensor, vpp: int | None) -> tuple[Tensor, int]:
+    """The share cut into a micro-batch for each pipeline stage, as far as it goes: (rows, rows of each).
+
+    The last row stands in for missing ones here, too.
+    """
+    stages = groups.pipeline_size()
+    size = -(-share.numel() // stages)
+    # The interleaved schedule wants as many micro-batches as stages.
+    count = stages if vpp else -(-share.numel() // size)
+    return torch.cat([share, share[-1:].expand(size * count - share.numel())]), size
+
+
+def _whole_rows(outputs: list[Tensor], num_rows: int, length: int) -> Tensor:
+    """Scores [2, rows, S] on every rank of a replica, from its micro-batches' [2, B, L] on the last stage."""
+    size = groups.context_size()
+    scores = torch.zeros(2, num_rows, length // size, dtype=torch.float64, device=groups.device())
+    if outputs:
+        scores.copy_(torch.cat(outputs, dim=1))
+    scores = groups.broadcast_from_last_stage(scores)
+    if size == 1:
+        return scores
+    split = split_rows([(0, length)] * num_rows, size, groups.context_rank())
+    return torch.stack([split.restore(part) for part in groups.gather_over_context(scores, dim=2)])

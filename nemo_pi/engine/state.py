@@ -1,0 +1,99 @@
+"""An engine's weights and optimizer as a distributed checkpoint, at any parallel layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
+from nemo_pi.checkpoint.manifest import read_manifest
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.optimizer import load_states, prepare_to_load
+from nemo_pi.errors import CheckpointError
+from nemo_pi.parallel.cpu_shim import cpu_shim
+
+_SHARDED = "use_distributed_optimizer"
+# Optimizer states split over replicas are saved so that any other layout can read them.
+_RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
+
+
+def _model_state(engine: MegatronEngine) -> dict[str, Any]:
+    return {
+        f"model{number}": chunk.sharded_state_dict(metadata=_RESHARDABLE)
+        for number, chunk in enumerate(engine.chunks)
+    }
+
+
+def _optimizer_state(engine: MegatronEngine, model: dict[str, Any], loading: bool) -> dict[str, Any]:
+    return engine.optimizer.sharded_state_dict(model, is_loading=loading, metadata=_RESHARDABLE)
+
+
+def save_engine(
+    engine: MegatronEngine, folder: Path, meta: dict[str, Any], tokenizer_path: str | None = None
+) -> None:
+    """Writes weights and optimizer; all ranks call it together.
+
+    Args:
+        engine: after start_training.
+        folder: the new checkpoint; it appears only when complete.
+        meta: shape, extension and progress, for the manifest.
+        tokenizer_path: folder whose tokenizer files travel along.
+    """
+    with cpu_shim():
+        model = _model_state(engine)
+        state = {**model, "optimizer": _optimizer_state(engine, model, loading=False)}
+        kind = {_SHARDED: engine.settings.optim.distributed}
+        save_distributed(folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path)
+
+
+def save_weights(
+    engine: MegatronEngine,
+    folder: Path,
+    meta: dict[str, Any],
+    *,
+    tokenizer_path: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes weights alone; otherwise as save_engine, and an engine without an optimizer will do."""
+    with cpu_shim():
+        state = _model_state(engine)
+        save_distributed(folder, state, meta, tokenizer_path=tokenizer_path, overwrite=overwrite)
+
+
+def load_weights(engine: MegatronEngine, folder: Path) -> None:
+    """Reads weights alone, to start a new run from a distributed checkpoint."""
+    with cpu_shim():
+        loaded = load_distributed(folder, _model_state(engine))
+        _assign_weights(engine, loaded)
+
+
+def load_engine(engine: MegatronEngine, folder: Path) -> None:
+    """Reads weights and optimizer, to go on with a run; `engine` after start_training.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or was written by the other kind of optimizer.
+    """
+    _check_kind(folder, engine.settings.optim.distributed)
+    with cpu_shim():
+        model = _model_state(engine)
+        prepare_to_load(engine.optimizer)
+        state = {**model, "optimizer": _optimizer_state(engine, model, loading=True)}
+        loaded = load_distributed(folder, state)
+        _assign_weights(engine, loaded)
+        load_states(engine.optimizer, loaded["optimizer"])
+
+
+def _check_kind(folder: Path, sharded: bool) -> None:
+    saved = read_manifest(folder).get(_SHARDED, sharded)
+    if saved != sharded:
+        raise CheckpointError(
+            f"{folder}: optimizer states",
+            required=f"model.use_distributed_optimizer={str(saved).lower()}, as they were saved",
+            given=str(sharded).lower(),
+            mend="set it back, or start a new run (another name) from this checkpoint's weights",
+        )
+
+
+def _assign_weights(engine: MegatronEngine, loaded: dict[str, Any]) -> None:
+    for number, chunk in enumerate(engine.chunks):
+        chunk.load_state_dict(loaded[f"model{number}"])

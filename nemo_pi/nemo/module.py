@@ -1,0 +1,191 @@
+"""The NeMo model: data, engine and logs under Lightning's loop, thin on purpose."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from nemo.core.classes import ModelPT
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nemo_pi.checkpoint.summary import read_source_config
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.state import load_engine
+from nemo_pi.engine.throughput import training_flops_per_token
+from nemo_pi.errors import ConfigError, TrainingError
+from nemo_pi.nemo.allow import allow_restoring
+from nemo_pi.nemo.loaders import training_loader, validation_loader
+from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
+from nemo_pi.nemo.settings import engine_settings, run_of_model_config, schedule
+from nemo_pi.nemo.transfer import load_initial_weights
+from nemo_pi.parallel import groups
+
+
+class ContextExtensionModel(ModelPT):
+    """Trains a Megatron GPT at an extended window.
+
+    Args:
+        cfg: the model section of a run's YAML, complete enough to rebuild the model without its checkpoint.
+        trainer: Lightning's trainer.
+        run: the validated run; None (restoring a .nemo file) derives one from cfg.
+        resume_from: distributed checkpoint of this same run to go on from.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        trainer: Trainer | None = None,
+        run: ResolvedRun | None = None,
+        resume_from: Path | None = None,
+    ) -> None:
+        super().__init__(cfg, trainer)
+        self.automatic_optimization = False
+        restored = run is None
+        self.run = run if run is not None else run_of_model_config(cfg)
+        self.resume_from = resume_from
+        self.consumed_samples = 0
+        self.megatron = nn.ModuleList()
+        self.engine: MegatronEngine | None = None
+        checkpoint = self.run.checkpoint
+        self.source_config = None if checkpoint is None else read_source_config(checkpoint.path)
+        self._grad_norm = 0.0
+        self._schedule = schedule(self.run)
+        if restored:
+            groups.ensure_process_group()
+            groups.initialize(self.run.parallel, self.run.seed)
+            self._build_engine()
+
+    # ---- building -------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Builds the Megatron model once the process groups are up, and loads its weights."""
+        if self.engine is not None:
+            return
+        engine = self._build_engine()
+        if self.resume_from is None:
+            load_initial_weights(engine, self.run)
+
+    def configure_optimizers(self) -> LightningOptimizerAdapter:
+        """Megatron's optimizer behind an adapter that Lightning can count."""
+        engine = self._require_engine()
+        engine.start_training()
+        if self.resume_from is not None:
+            load_engine(engine, self.resume_from)
+        return LightningOptimizerAdapter(engine.optimizer, self._optimizer_step)
+
+    def _build_engine(self) -> MegatronEngine:
+        self.engine = MegatronEngine(engine_settings(self.run))
+        self.megatron.extend(self.engine.chunks)
+        return self.engine
+
+    def _require_engine(self) -> MegatronEngine:
+        assert self.engine is not None, "configure_model has not run"
+        return self.engine
+
+    # ---- data -----------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """This rank's share of each global batch, from the first sample not yet consumed."""
+        return training_loader(self.run, self.consumed_samples)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Validation batches, or none."""
+        return validation_loader(self.run) or []
+
+    def setup_training_data(self, train_data_config: Any) -> None:
+        """Nothing: loaders are made from the run (NeMo asks for this method)."""
+
+    def setup_validation_data(self, val_data_config: Any) -> None:
+        """Nothing: loaders are made from the run (NeMo asks for this method)."""
+
+    @classmethod
+    def list_available_models(cls) -> None:
+        """No models are published."""
+        return None
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leaves the batch where it is: micro-batches are moved one by one."""
+        return batch
+
+    # ---- steps ----------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """One optimizer step over the global batch."""
+        engine = self._require_engine()
+        step = self.trainer.global_step + 1
+        lr = self._schedule.at(step - 1)
+        engine.set_lr(lr)
+        started = time.perf_counter()
+        loss = engine.forward_backward(batch)
+        _check_finite(step, "loss", loss, "weights were not changed by it")
+        self.optimizers().step()
+        _check_finite(step, "gradient norm", self._grad_norm, "no checkpoint was written after it")
+        self.consumed_samples += self.run.global_batch_size
+        self._log_step(loss, lr, time.perf_counter() - started)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Mean loss of one validation batch."""
+        loss = self._require_engine().evaluate(batch)
+        self.log("val_loss", loss, prog_bar=True, batch_size=1, sync_dist=False)
+
+    def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:
+        """Nothing: val_loss is logged step by step and is the same on every rank."""
+
+    def _optimizer_step(self) -> None:
+        self._grad_norm = self._require_engine().step()
+
+    def _log_step(self, loss: float, lr: float, seconds: float) -> None:
+        tokens_per_rank = self.run.tokens_per_step / seconds / self.run.parallel.world_size
+        flops = training_flops_per_token(self.run.shape, self.run.training_length)
+        on_bar = {"reduced_train_loss": loss, "lr": lr, "tokens_per_second_per_gpu": tokens_per_rank}
+        rest = {
+            "global_step": float(self.trainer.global_step),
+            "consumed_samples": float(self.consumed_samples),
+            "grad_norm": self._grad_norm,
+            "train_step_seconds": seconds,
+            "tflops_per_gpu_causal": tokens_per_rank * flops / 1e12,
+        }
+        if torch.cuda.is_available():
+            rest["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self.log_dict(on_bar, prog_bar=True, batch_size=1)
+        self.log_dict(rest, batch_size=1)
+
+    # ---- .nemo ----------------------------------------------------------------------------------
+
+    def save_to(self, save_path: str) -> None:
+        """Writes a .nemo file of an unsharded model.
+
+        Raises:
+            ConfigError: the weights are split over ranks.
+        """
+        if self.run.parallel.model_ranks > 1:
+            raise ConfigError(
+                "save_to",
+                required="a model on one rank (TP 1, PP 1, CP 1)",
+                given=self.run.parallel.describe(),
+                mend="load the distributed checkpoint on one rank first: it opens at any layout",
+            )
+        super().save_to(save_path)
+
+    @classmethod
+    def restore_from(cls, *args: Any, **kwargs: Any) -> Any:
+        """As NeMo's: the model of a .nemo file, on one rank."""
+        allow_restoring()
+        return super().restore_from(*args, **kwargs)
+
+
+def _check_finite(step: int, what: str, value: float, consequence: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"step {step}",
+            required=f"a finite {what}",
+            given=f"{value}; {consequence}",
+            mend="start again from the last checkpoint with a lower model.optim.lr, or look at these samples",
+        )

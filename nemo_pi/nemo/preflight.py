@@ -1,0 +1,114 @@
+"""What can go wrong before the first step, looked for before anything is allocated or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.files import check_writable
+from nemo_pi.checkpoint.hf.config_write import check_exportable
+from nemo_pi.checkpoint.hf.target import check_apart, check_target
+from nemo_pi.checkpoint.rotation import latest_checkpoint
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.errors import BackendUnavailableError, ConfigError
+from nemo_pi.model.build import check_backends, check_documents
+from nemo_pi.nemo.folders import RunFolders
+from nemo_pi.nemo.loaders import check_data
+from nemo_pi.nemo.sample_settings import check_same_samples
+from nemo_pi.nemo.settings import engine_settings
+
+
+def check_before_training(run: ResolvedRun) -> None:
+    """Looks at backends, whether and where the model can be exported, and the data, cheapest first.
+
+    Raises:
+        BackendUnavailableError, CheckpointError, ConfigError, DataError: what training would stop at later,
+            or destroy.
+    """
+    check_accelerator(run)
+    settings = engine_settings(run)
+    check_backends(settings.extension, settings.layout, settings.build)
+    if run.data.pack_documents or run.data.reset_attention_mask:
+        check_documents(settings.shape, settings.layout, settings.build)
+    if run.export.hf_path is not None:
+        check_exportable(run.extension)
+        if run.checkpoint is not None:
+            check_apart(Path(run.export.hf_path), run.checkpoint.path)
+        check_target(Path(run.export.hf_path))
+    check_data(run)
+
+
+def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
+    """Whether the run can write where it shall: logs, checkpoints and export.
+
+    Raises:
+        CheckpointError: naming the key.
+    """
+    check_writable("exp_manager.exp_dir", folders.logs)
+    check_writable("exp_manager.checkpoint_callback_params.dirpath", folders.checkpoints)
+    if run.export.hf_path is not None:
+        check_writable("model.export.hf_path", Path(run.export.hf_path).parent)
+
+
+def check_accelerator(run: ResolvedRun) -> None:
+    """Refuse a run that shall compute where Megatron would not: it takes the GPU wherever one is visible.
+
+    Raises:
+        ConfigError: the CPU of a machine whose GPU is visible; with how to hide it.
+        BackendUnavailableError: a GPU where none is visible.
+    """
+    asked, visible = run.trainer.get("accelerator"), torch.cuda.is_available()
+    if asked == "cpu" and visible:
+        raise ConfigError(
+            "trainer.accelerator",
+            required="auto or gpu where a CUDA device is visible: Megatron's tensors go there",
+            given="cpu",
+            mend="leave it at auto, or hide the device: CUDA_VISIBLE_DEVICES= (empty) in the environment",
+        )
+    if asked in ("gpu", "cuda") and not visible:
+        raise BackendUnavailableError(
+            "trainer.accelerator",
+            required="auto or cpu: PyTorch sees no CUDA device here",
+            given=asked,
+            mend="launch it where there is one (and see what nvidia-smi says there), or set auto",
+        )
+
+
+def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
+    """The checkpoint that this run goes on from; None where it starts at its first step.
+
+    Raises:
+        ConfigError: the run's folder holds checkpoints of another model, of other positions, of other
+            samples, or of a run that shall not be resumed (its next save would be in their way).
+    """
+    latest = latest_checkpoint(folders.checkpoints)
+    if latest is None:
+        return None
+    if not folders.resume:
+        raise ConfigError(
+            "exp_manager.resume_if_exists",
+            required=f"true, or a folder without checkpoints (found {latest})",
+            given=False,
+            mend="resume, or give the run another name, version or exp_dir",
+        )
+    found = read_summary(latest)
+    if (found.shape, found.extension) != (run.shape, run.extension):
+        raise ConfigError(
+            "name",
+            required=f"a new one: {latest} belongs to a run with {_differences(run, found)}",
+            given=run.name,
+            mend="give this run another name; restore_from_path starts a new run from a checkpoint's weights",
+        )
+    check_same_samples(run, latest)
+    return latest
+
+
+def _differences(run: ResolvedRun, found: CheckpointSummary) -> str:
+    wanted = {**run.shape.to_dict(), **run.extension.to_dict()}
+    given = {**found.shape.to_dict(), **found.extension.to_dict()}
+    return ", ".join(
+        f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if given[key] != wanted[key]
+    )

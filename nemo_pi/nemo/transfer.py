@@ -1,0 +1,47 @@
+"""The weights a run starts from, and the Hugging Face folder it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nemo.utils import logging
+
+from nemo_pi.checkpoint.summary import read_source_config
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.export import export_weights
+from nemo_pi.engine.weights import load_checkpoint_weights
+
+
+def load_initial_weights(engine: MegatronEngine, run: ResolvedRun) -> None:
+    """Fills the engine from the run's checkpoint, of either kind; keeps random weights without one."""
+    if run.checkpoint is not None:
+        load_checkpoint_weights(engine, run.checkpoint)
+
+
+def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, overwrite: bool = False) -> Path:
+    """Writes the engine's weights to `folder`; all ranks call it together.
+
+    The scaling is written in Hugging Face's own terms, the tokenizer and the other fields of the
+    checkpoint's config.json travel along.
+    """
+    tokenizer = None
+    if run.tokenizer is not None and run.tokenizer.library == "huggingface":
+        tokenizer = run.tokenizer.model
+    export_weights(
+        engine,
+        folder,
+        source_config=None if run.checkpoint is None else read_source_config(run.checkpoint.path),
+        tokenizer_path=tokenizer,
+        dtype=run.export.dtype,
+        overwrite=overwrite,
+    )
+    logging.info(f"Wrote the Hugging Face folder {folder}")
+    return folder
+
+
+def export_model(engine: MegatronEngine, run: ResolvedRun) -> Path | None:
+    """The export that the YAML asks for (model.export.hf_path), if any."""
+    if run.export.hf_path is None:
+        return None
+    return export_engine(engine, run, Path(run.export.hf_path))

@@ -1,1 +1,0 @@
-"""The engine, NeMo's model around it, Lightning's loop around that, and command lines over checkpoints."""

@@ -1,0 +1,131 @@
+"""Finding and reading safetensors: every way a folder can be wrong, and slices against whole tensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.errors import CheckpointError
+
+
+@pytest.fixture
+def sharded(sharded_llama: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(sharded_llama, tmp_path / "copy"))
+
+
+def test_headers_say_what_the_tensors_are(sharded_llama: Path) -> None:
+    weights = HuggingFaceWeights(sharded_llama)
+    assert len(set(weights.file_of.values())) > 2
+    for file in sharded_llama.glob("*.safetensors"):
+        for name, tensor in load_file(file).items():
+            assert weights.sizes[name] == tuple(tensor.shape)
+            assert weights.dtypes[name] == "bfloat16"
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_slices_are_those_of_the_whole(llama: Path, dim: int) -> None:
+    weights = HuggingFaceWeights(llama)
+    name = "model.layers.1.mlp.down_proj.weight"
+    whole = load_file(llama / "model.safetensors")[name]
+    for part in range(4):
+        assert torch.equal(weights.read(name, dim, part, 4), whole.chunk(4, dim)[part])
+    assert torch.equal(weights.read(name), whole)
+    assert torch.equal(weights.rows(name, 5, 7), whole[5:12])
+
+
+def test_a_slice_that_does_not_divide(llama: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"tensor-parallel size 7.*given 96"):
+        HuggingFaceWeights(llama).read("model.embed_tokens.weight", 0, 0, 7)
+
+
+def test_shards_without_an_index_are_read_all(sharded: Path, sharded_llama: Path) -> None:
+    (sharded / "model.safetensors.index.json").unlink()
+    assert HuggingFaceWeights(sharded).sizes == HuggingFaceWeights(sharded_llama).sizes
+
+
+def test_a_missing_shard_without_an_index(sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").unlink()
+    next(iter(sharded.glob("model-00002-*"))).unlink()
+    with pytest.raises(CheckpointError, match="shards, as model-00001"):
+        HuggingFaceWeights(sharded)
+
+
+def test_a_missing_shard_with_an_index(sharded: Path) -> None:
+    shard = next(iter(sharded.glob("model-00002-*")))
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=shard.name):
+        HuggingFaceWeights(sharded)
+
+
+def test_an_index_that_points_elsewhere(sharded: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.safetensors").write_bytes(b"")
+    index = sharded / "model.safetensors.index.json"
+    values = json.loads(index.read_text())
+    values["weight_map"]["lm_head.weight"] = "../elsewhere.safetensors"
+    index.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"lie in this folder.*elsewhere"):
+        HuggingFaceWeights(sharded)
+
+
+def test_an_index_without_a_map(sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no weight_map"):
+        HuggingFaceWeights(sharded)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 300, -1])
+def test_a_truncated_file(sharded: Path, keep: int) -> None:
+    shard = next(iter(sharded.glob("model-00001-*")))
+    shard.write_bytes(shard.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=f"{shard.name}.*complete safetensors"):
+        HuggingFaceWeights(sharded)
+
+
+def test_a_tensor_stored_twice(sharded: Path) -> None:
+    first, second = sorted(sharded.glob("*.safetensors"))[:2]
+    save_file({**load_file(second), **load_file(first)}, second)
+    with pytest.raises(CheckpointError, match="each tensor in one file"):
+        HuggingFaceWeights(sharded)
+
+
+def test_pickles_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match="convert them to safetensors"):
+        HuggingFaceWeights(tmp_path)
+
+
+def test_no_weights_at_all(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        HuggingFaceWeights(tmp_path)
+
+
+def test_quantised_dtypes_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: a.*I8"):
+        HuggingFaceWeights(tmp_path)
+
+
+def test_stored_inverse_frequencies_are_passed_over(tmp_path: Path) -> None:
+    tensors = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(2), "a": torch.zeros(2)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert list(HuggingFaceWeights(tmp_path).sizes) == ["a"]
+
+
+def test_check_names_what_is_wrong(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2), "b": torch.zeros(3, 4)}, tmp_path / "model.safetensors")
+    weights = HuggingFaceWeights(tmp_path)
+    weights.check({"a": (2,), "b": (3, 4)}, also_allowed=frozenset())
+    weights.check({"a": (2,)}, also_allowed=frozenset({"b"}))
+    with pytest.raises(CheckpointError, match=r"tensor c; given none \(1 missing\)"):
+        weights.check({"a": (2,), "b": (3, 4), "c": (1,)}, also_allowed=frozenset())
+    with pytest.raises(CheckpointError, match=r"given b \(1 unexpected\)"):
+        weights.check({"a": (2,)}, also_allowed=frozenset())
+    with pytest.raises(CheckpointError, match=r"b of shape \[4, 3\]; given shape \[3, 4\]"):
+        weights.check({"a": (2,), "b": (4, 3)}, also_allowed=frozenset())

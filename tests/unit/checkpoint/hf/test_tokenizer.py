@@ -1,0 +1,85 @@
+"""Tokenizer and generation files beside the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nemo_pi.checkpoint.hf.tokenizer import (
+    copy_tokenizer,
+    extended_generation_config,
+    has_tokenizer,
+    special_token_ids,
+    tokenizer_folder,
+)
+from nemo_pi.errors import CheckpointError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 512, "bos_token": "<s>"}')
+    (folder / "special_tokens_map.json").write_text('{"bos_token": "<s>"}')
+    (folder / "tokenization_custom.py").write_text("raise SystemExit")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_known_files_are_copied_and_nothing_else(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    copy_tokenizer(source, target)
+    names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+    assert {path.name for path in target.iterdir()} == names
+    assert all((target / name).read_bytes() == (source / name).read_bytes() for name in names)
+
+
+def test_the_maximum_length_is_written(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    copy_tokenizer(source, target, max_length=4096)
+    values = json.loads((target / "tokenizer_config.json").read_text())
+    assert values == {"model_max_length": 4096, "bos_token": "<s>"}
+
+
+def test_the_maximum_length_is_written_where_there_was_no_config(source: Path, tmp_path: Path) -> None:
+    (source / "tokenizer_config.json").unlink()
+    copy_tokenizer(source, tmp_path, max_length=4096)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {"model_max_length": 4096}
+
+
+def test_a_tokenizer_is_found_by_folder_or_file(source: Path, tmp_path: Path) -> None:
+    assert tokenizer_folder(source) == source
+    assert tokenizer_folder(str(source / "tokenizer.json")) == source
+    assert not has_tokenizer(tmp_path)
+    with pytest.raises(CheckpointError, match=r"tokenizer_path.*tokenizer\.json"):
+        tokenizer_folder(tmp_path)
+
+
+def test_special_tokens_are_found_by_their_names(source: Path) -> None:
+    vocabulary = {"model": {"vocab": {"a": 0, "</s>": 7}}, "added_tokens": [{"id": 9, "content": "<s>"}]}
+    (source / "tokenizer.json").write_text(json.dumps(vocabulary))
+    (source / "special_tokens_map.json").write_text('{"eos_token": {"content": "</s>"}}')
+    assert special_token_ids(source) == {"bos_token_id": 9, "eos_token_id": 7, "pad_token_id": None}
+    (source / "tokenizer.json").unlink()
+    assert set(special_token_ids(source).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"max_length": 512, "top_p": 0.9}, {"max_length": 4096, "top_p": 0.9}),
+        ({"max_length": 200}, {"max_length": 200}),
+        ({"eos_token_id": 2}, {"eos_token_id": 2}),
+    ],
+)
+def test_generation_length_follows_the_window(given: dict, expected: dict) -> None:
+    assert extended_generation_config(given, 512, 4096) == expected
+
+
+def test_an_unknown_old_window_changes_nothing() -> None:
+    assert extended_generation_config({"max_length": 512}, None, 4096) == {"max_length": 512}

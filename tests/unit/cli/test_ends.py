@@ -1,0 +1,70 @@
+"""How command lines end."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hydra.errors import HydraException
+
+from nemo_pi.cli.ends import USER_ERROR, reports_errors, understands_overrides
+from nemo_pi.errors import ConfigError, NemoPiError
+
+
+def test_a_users_mistake_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
+    @reports_errors
+    def main() -> None:
+        raise ConfigError("model.x", required="1", given=2, mend="write 1")
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == USER_ERROR == 2
+    output = capsys.readouterr()
+    assert output.err == "ConfigError: model.x: required 1; given 2. To mend: write 1\n"
+    assert output.out == ""
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    @reports_errors
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_results_and_arguments_pass_through() -> None:
+    @reports_errors
+    def add(a: int, *, b: int) -> int:
+        """Adds."""
+        return a + b
+
+    assert add(1, b=2) == 3
+    assert (add.__name__, add.__doc__) == ("add", "Adds.")
+    assert issubclass(ConfigError, NemoPiError)
+
+
+def test_overrides_reach_hydra_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["main.py", "--cfg", "job", "model.seed=1"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    understands_overrides(lambda: None)()
+    assert sys.argv == ["main.py", "--cfg", "job", "++model.seed=1"]
+
+
+def test_hydra_s_errors_end_like_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @understands_overrides
+    def main(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as ended:
+        main(HydraException("no such thing"))
+    assert ended.value.code == USER_ERROR
+    assert capsys.readouterr().err.startswith(
+        "ConfigError: configuration: required one that can be composed; given no"
+    )
+    with pytest.raises(ZeroDivisionError):
+        main(ZeroDivisionError())

@@ -1,0 +1,53 @@
+"""Operations counted by hand, and by PyTorch's own counter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nemo_pi.arch.shape import ModelShape
+from nemo_pi.engine.throughput import training_flops_per_token
+from tests.unit.model.models import SHAPE, transformers_model
+
+
+def test_hand_count() -> None:
+    """Two layers of width 4, one head of 4 channels, ffn 8, vocabulary 10, 6 tokens."""
+    shape = ModelShape(
+        num_layers=2,
+        hidden_size=4,
+        ffn_hidden_size=8,
+        num_attention_heads=1,
+        num_query_groups=1,
+        head_dim=4,
+        vocab_size=10,
+    )
+    qkv, out, mlp, logits = 3 * 4 * 4, 4 * 4, 3 * 4 * 8, 4 * 10
+    scores_and_values = 2 * 4 * 3  # a token attends to 3 of 6 on average
+    multiplications = 2 * (qkv + out + mlp + scores_and_values) + logits
+    assert training_flops_per_token(shape, 6) == 3 * 2 * multiplications
+
+
+def test_forward_equals_pytorchs_counter() -> None:
+    """transformers computes full, not causal, attention: twice ours in that part."""
+    model, length = transformers_model(), 32
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, length, dtype=torch.long))
+    attention = 2 * 2 * SHAPE.num_layers * SHAPE.num_attention_heads * SHAPE.head_dim * length * length
+    ours = training_flops_per_token(SHAPE, length) / 3 * length
+    assert ours == counter.get_total_flops() - attention / 2
+
+
+def test_sliding_windows_bound_attention() -> None:
+    window = replace(SHAPE, sliding_window=8)
+    assert training_flops_per_token(window, 8) == training_flops_per_token(SHAPE, 8)
+    grown = training_flops_per_token(window, 10**6) - training_flops_per_token(SHAPE, 0)
+    per_key = 12 * SHAPE.num_layers * SHAPE.num_attention_heads * SHAPE.head_dim
+    assert grown == pytest.approx(8 * per_key)
+
+
+def test_tied_embeddings_still_multiply_by_the_output_layer() -> None:
+    tied = replace(SHAPE, tied_embeddings=True)
+    assert training_flops_per_token(tied, 64) == training_flops_per_token(SHAPE, 64)
