@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare bench bench-packages test test-fast lint types format check clean
+.PHONY: help venv demo compare bench bench-packages conf test test-fast lint types format check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -75,6 +75,9 @@ lint: $(STAMP) ## ruff, and shellcheck and hadolint where they are installed
 
 types: $(STAMP) ## mypy
 	$(PY) -m mypy
+
+conf: $(STAMP) ## write conf/model/base.yaml from the schema
+	$(PY) -m tools.base_yaml
 
 format: $(STAMP) ## rewrite the sources in the house format
 	$(PY) -m ruff check --fix .

@@ -29,7 +29,7 @@ from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
-from nemo_pi.config.windows import resolve_extension, resolve_training_length
+from nemo_pi.config.windows import check_extends, resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError
 
 _MISSING = "???"
@@ -97,11 +97,12 @@ def resolve(
     extension, source = resolve_extension(model, shape, summary)
     length = resolve_training_length(model, extension)
     pose = resolve_pose(model.data, training_length=length, target_window=extension.target_window)
+    check_extends(model, extension, summary)
     layout = resolve_layout(model, shape, world_size)
     check_sequence(length, layout)
     check_initialization(model)
     max_steps = _max_steps(trainer)
-    precision = resolve_precision(trainer.get("precision"))
+    precision = resolve_precision(trainer.get("precision"), summary)
     engine, kernel = resolve_kernels(model)
     return ResolvedRun(
         name=config.name,

@@ -39,10 +39,16 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _TOKENIZERS = ("huggingface", "sentencepiece", "byte")
 
 
-def resolve_precision(given: Any) -> str:
-    """Lightning's canonical precision name, from a number (32), a short name (bf16) or itself."""
+def resolve_precision(given: Any, summary: CheckpointSummary | None = None) -> str:
+    """Lightning's canonical precision name, from a number (32), a short name (bf16), itself or `auto`.
+
+    `auto` goes by the checkpoint's dtype: a model published in 16 bits is trained in bf16 with fp32 main
+    copies (fp16's narrow range would need loss scaling), anything else, random weights included, in fp32.
+    """
     name = "32" if given is None else str(given)
-    check_choice("trainer.precision", name, tuple(_PRECISIONS))
+    if name == "auto":
+        return "32-true" if summary is None or summary.dtype == "float32" else "bf16-mixed"
+    check_choice("trainer.precision", name, (*_PRECISIONS, "auto"))
     return _PRECISIONS[name]
 
 

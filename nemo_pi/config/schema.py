@@ -2,6 +2,9 @@
 
 Keys and defaults follow NeMo's GPT configuration. `null` always means "derive it" or "leave it off", as
 each key says. Types are enforced by `nemo_pi.config.merge`, values by `nemo_pi.config.load.resolve`.
+
+conf/model/base.yaml is written from this file and from sections.py by tools/base_yaml.py (`make conf`): a
+field's docstring becomes its comment there, a line `# --- title ---` a heading.
 """
 
 from __future__ import annotations
@@ -34,30 +37,35 @@ __all__ = [
 class ModelConfig:
     """The model, how it is extended, laid out over ranks and trained (`model`)."""
 
-    # --- the context window ---
+    # --- context window: the two keys of an extension ---
     max_position_embeddings: int | None = None
-    """Target window in tokens. NeMo 1.x meant the pretrained length here. null: original window × factor."""
+    """Target window in tokens. NeMo 1.x meant the PRETRAINED length by this key; here it is the length to
+    reach. null: original window × pos_scaling_factor."""
     pos_scaling_factor: float | None = None
-    """Target ÷ original window, at least 1; 1 changes nothing. null: derived from the two windows."""
+    """Target ÷ original window, 1 or more; 1 changes nothing. null: derived from the two windows."""
     pos_scaling_type: str | None = None
-    """linear, ntk, dynamic, yarn, llama3, longrope or none (direct fine-tuning). null: linear."""
+    """How positions are scaled: linear (Position Interpolation), ntk, dynamic, yarn, llama3, longrope, or
+    none, which is direct fine-tuning at the new length. null: the checkpoint's own scaling where it has one,
+    else linear."""
     pos_scaling_extra_args: dict[str, Any] | None = None
-    """Arguments of the method (yarn: beta_fast, beta_slow, ...). null: the method's own defaults."""
+    """Arguments of that method, e.g. {beta_fast: 32, beta_slow: 1} for yarn; conf/rope/*.yaml lists them.
+    null: its defaults."""
     seq_len_interpolation_factor: float | None = None
     """NeMo 1.x's spelling of linear scaling's factor; not together with pos_scaling_factor. null: unused."""
     original_max_position_embeddings: int | None = None
-    """Window of the pretrained model, in tokens. null: what the checkpoint says."""
+    """Window of the pretrained model in tokens. null: what the checkpoint says; a given value must agree."""
     encoder_seq_length: int | None = None
     """Training length in tokens, at most the target window. null: the target window; with data.pose, the
-    original window."""
+    original one."""
     allow_rescaling: bool = False
-    """Replace the scaling of a checkpoint that has been extended before (never multiplied on top)."""
+    """Accept a checkpoint that has been scaled before and replace its scaling: the factor then counts from
+    its original window, never on top."""
 
     # --- the checkpoint to start from ---
     restore_from_path: str | None = None
-    """Distributed checkpoint or Hugging Face folder (same as the top-level key). null: random weights."""
+    """Hugging Face folder or distributed checkpoint, as at the top level. null: random weights."""
 
-    # --- shape: null takes the checkpoint's; a given value must agree with it ---
+    # --- shape: null takes what the checkpoint has ---
     num_layers: int | None = None
     """Transformer layers."""
     hidden_size: int | None = None
@@ -71,7 +79,7 @@ class ModelConfig:
     kv_channels: int | None = None
     """Channels of one head. null without a checkpoint: hidden_size ÷ num_attention_heads."""
     vocab_size: int | None = None
-    """Rows of the embedding; never padded, so it must divide by the tensor-parallel size."""
+    """Rows of the embedding, never padded: the tensor-parallel size must divide it."""
     layernorm_epsilon: float | None = None
     """Epsilon of RMSNorm. null without a checkpoint: 1e-5."""
     share_embeddings_and_output_weights: bool | None = None
@@ -83,15 +91,15 @@ class ModelConfig:
     rotary_interleaved: bool | None = None
     """Rotate neighbouring channels (GPT-J) rather than halves (Llama). null without a checkpoint: false."""
     position_embedding_type: str = "rope"
-    """rope; nothing else can be extended here."""
+    """Only rope can be extended here."""
     normalization: str = "rmsnorm"
-    """rmsnorm."""
+    """Only rmsnorm."""
     activation: str = "fast-swiglu"
     """fast-swiglu or swiglu: the same function."""
     bias: bool = False
     """Biases in linear layers; only false."""
     init_method_std: float = 0.02
-    """Standard deviation of the random initial weights; unused with a checkpoint."""
+    """Standard deviation of random initial weights; unused with a checkpoint."""
     hidden_dropout: float = 0.0
     """Dropout after attention and MLP; only 0."""
     attention_dropout: float = 0.0
@@ -103,29 +111,31 @@ class ModelConfig:
     global_batch_size: int = 1
     """Samples in one optimizer step over all ranks: a multiple of micro_batch_size × data-parallel size."""
 
-    # --- layout over ranks; the data-parallel size is what remains of the world size ---
+    # --- layout over ranks; what remains is data-parallel ---
     tensor_model_parallel_size: int = 1
     """Ranks that share each layer; 1 splits nothing."""
     pipeline_model_parallel_size: int = 1
-    """Ranks that layers are dealt out to; 1 splits nothing."""
+    """Ranks that the layers are dealt out to; 1 splits nothing."""
     virtual_pipeline_model_parallel_size: int | None = None
     """Chunks of layers per pipeline rank (interleaved schedule). null or 1: not interleaved."""
     context_parallel_size: int = 1
     """Ranks that share each sequence; 1 splits nothing."""
     cp_comm_type: str | None = None
-    """How those ranks exchange keys and values: all_gather, or with Transformer Engine also p2p (a ring) and
-    a2a. null: all_gather without Transformer Engine, p2p with it."""
+    """How those exchange keys and values: all_gather, or with Transformer Engine also p2p (a ring) and a2a.
+    null: all_gather without it, p2p with it (all_gather under a sliding window)."""
     sequence_parallel: bool = False
-    """Split norms and residuals along the sequence over the tensor-parallel ranks."""
+    """Split norms and residuals along the sequence over the tensor-parallel ranks; needs 2 of those or
+    more."""
     use_distributed_optimizer: bool = True
-    """Shard optimizer states over data-parallel ranks."""
+    """Shard optimizer states over the data-parallel ranks."""
 
-    # --- kernels ---
+    # --- kernels: a named one runs or stops, never degrades ---
     transformer_engine: str | bool = "auto"
-    """Transformer Engine's layers: auto (where installed, and says so), true (stops without it) or false."""
+    """Transformer Engine's layers: auto (where installed), true (stop without) or false."""
     rotary_kernel: str = "auto"
-    """auto (triton on a GPU, native on a CPU), triton, transformer_engine, apex, native (compiled for CPUs
-    when nemo_pi is installed) or torch. A named kernel runs or stops; auto says its choice."""
+    """Rotary kernel: auto (triton on a GPU, native on a CPU; the log says which and why), triton,
+    transformer_engine (no YaRN or LongRoPE), apex (fp32, half-rotate), native (compiled for CPUs with AVX2)
+    or torch."""
     apply_rope_fusion: bool | None = None
     """NeMo's spelling: true means the first of triton, transformer_engine, apex and native that can run, or
     the one named by rotary_kernel, and stops where none can; false means torch. null: rotary_kernel
@@ -133,33 +143,35 @@ class ModelConfig:
 
     # --- loss ---
     loss: str = "auto"
-    """chunked (logits of some tokens at a time), full (whole logits) or auto, which is chunked."""
+    """chunked: from the hidden states, logits of some tokens at a time; full: whole logits, the largest
+    tensor of a long sequence; auto: chunked. Both give the same numbers."""
     loss_chunk_size: int | None = None
     """Tokens whose logits exist at once. null: half the hidden size, within 512 and 2048."""
     cross_entropy_loss_fusion: bool | None = None
-    """NeMo's spelling: true asks for the chunked loss, false for the full one. null: loss decides."""
+    """NeMo's spelling: true asks for chunked, false for full. null: loss decides."""
 
-    # --- activation recomputation: less memory, about a third more compute ---
+    # --- recompute activations: less memory, more compute ---
     activations_checkpoint_granularity: str | None = None
-    """selective (the modules named) or full (whole layers). null: keep all activations."""
+    """selective (the modules named below) or full (whole layers). null: keep all."""
     activations_checkpoint_modules: list[str] | None = None
-    """For selective: which of core_attn and mlp are recomputed. null: core_attn. mlp keeps only the MLP's
-    input of each layer, about half of what the layer would keep."""
+    """For selective: which of core_attn and mlp. PyTorch's attention keeps nothing large; mlp keeps only the
+    MLP's input of each layer, about half of what the layer would keep. null: [core_attn]."""
     activations_checkpoint_method: str | None = None
     """For full: uniform (chunks of num_layers) or block (the first num_layers only). null: uniform."""
     activations_checkpoint_num_layers: int | None = None
-    """Layers of one chunk (uniform) or recomputed per stage (block). null: 1."""
+    """Layers of one chunk (uniform), or recomputed per stage (block). null: 1."""
 
+    # --- randomness ---
     seed: int = 1234
-    """Seed of initial weights and, unless data.seed says otherwise, of the order of samples."""
+    """Seed of random weights and, unless data.seed is given, of the order of samples."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """Tokenizer."""
+    """tokenizer"""
     data: DataConfig = field(default_factory=DataConfig)
-    """Training data."""
+    """data"""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimizer and learning rate."""
+    """optimizer: the recipe of arXiv 2306.15595"""
     export: ExportConfig = field(default_factory=ExportConfig)
-    """Export at the end of the run."""
+    """Hugging Face folder written at the end"""
 
 
 @dataclass

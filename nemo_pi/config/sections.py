@@ -11,11 +11,11 @@ class TokenizerConfig:
     """Which tokenizer made the data (`model.tokenizer`)."""
 
     library: str | None = None
-    """huggingface, sentencepiece or byte; null takes the tokenizer files of the checkpoint."""
+    """huggingface, sentencepiece or byte. null: the checkpoint's own tokenizer."""
     type: str | None = None
-    """Hugging Face: the tokenizer class, where the folder does not say it; null reads it there."""
+    """Hugging Face only: tokenizer class where the folder does not name it. null: read there."""
     model: str | None = None
-    """Folder (huggingface) or file (sentencepiece); null takes the checkpoint's own."""
+    """Folder (huggingface) or file (sentencepiece). null: the checkpoint's own."""
 
 
 @dataclass
@@ -37,18 +37,20 @@ class DataConfig:
     """Which tokens are read, and in what order (`model.data`)."""
 
     data_prefix: str | list[Any] | dict[str, Any] | None = None
-    """Indexed data without .bin/.idx: [prefix], [weight, prefix, ...], or {train, validation, test}."""
+    """Indexed data without .bin/.idx, made by examples/preprocess_data.py: [prefix], a blend [0.5, prefix_a,
+    0.5, prefix_b], or {train: [...], validation: [...], test: [...]}. null: none, in a dry run."""
     splits_string: str | list[Any] = "980,10,10"
-    """Parts for train, validation and test; ignored where data_prefix names the three itself."""
+    """Parts for training, validation and test, where data_prefix does not name the three."""
     seed: int | None = None
-    """Seed of the order of samples; null takes model.seed."""
+    """Seed of the order of samples. null: model.seed."""
     num_workers: int = 0
     """Loader processes per rank; 0 loads in the training process."""
     pose: PoseConfig | None = None
-    """Train a long window by short samples whose positions skip through it. null: positions run on."""
+    """PoSE: train a long window by short samples whose positions skip through it, {sampler: paper, chunks: 2,
+    content_offset: null}; conf/pose/*.yaml lists the samplers (pose=paper). null: positions run on."""
     pack_documents: bool = False
-    """Pack whole documents into rows, each seeing only itself with positions from 0; padding is not scored.
-    false: documents are laid end to end and cut where a sample is full."""
+    """Pack whole documents into rows, each seeing only itself with positions from 0, padding not scored;
+    false: laid end to end and cut where a sample is full."""
     reset_position_ids: bool = False
     """Start positions anew after every end-of-document token; false counts through the sample."""
     reset_attention_mask: bool = False
@@ -66,15 +68,15 @@ class SchedConfig:
     name: str = "constant"
     """constant, linear or cosine (NeMo's CosineAnnealing, WarmupPolicy, WarmupHoldPolicy are understood)."""
     warmup_steps: int = 20
-    """Optimizer steps of linear warm-up; 0 starts at the peak."""
+    """Steps of linear warm-up; 0 starts at the peak."""
     warmup_start_fraction: float = 0.1
-    """Where the warm-up starts, as a fraction of the peak; 0 starts at zero, 1 is no warm-up."""
+    """Where the warm-up starts, as a part of lr; 0 starts at zero, 1 is no warm-up."""
     max_steps: int | None = None
-    """Step at which linear and cosine reach min_lr; null takes trainer.max_steps."""
+    """Step at which linear and cosine arrive at min_lr. null: trainer.max_steps."""
     min_lr: float = 0.0
     """Learning rate at the end of linear and cosine; constant never goes there."""
     constant_steps: int = 0
-    """Last steps spent at min_lr (linear, cosine); 0 decays to the very end."""
+    """Last steps spent at min_lr by linear and cosine; 0 decays to the very end."""
 
 
 @dataclass
@@ -82,17 +84,18 @@ class OptimConfig:
     """AdamW, by whichever of its NeMo names (`model.optim`)."""
 
     name: str = "adamw"
-    """adamw, adam, fused_adam, megatron_fused_adam or distributed_fused_adam: all decay weights decoupled."""
+    """adamw, adam, fused_adam, megatron_fused_adam or distributed_fused_adam: AdamW by any of NeMo's
+    names."""
     lr: float = 2e-5
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of the running mean of the gradient and of its square."""
+    """Decay of the running means of gradient and squared gradient."""
     weight_decay: float = 0.0
     """Decoupled weight decay; 0 turns it off."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
     sched: SchedConfig = field(default_factory=SchedConfig)
-    """Learning rate schedule."""
+    """Learning rate over the steps."""
 
 
 @dataclass
@@ -100,6 +103,6 @@ class ExportConfig:
     """The Hugging Face folder written when training ends (`model.export`)."""
 
     hf_path: str | None = None
-    """Folder to write; null writes none."""
+    """Folder to write. null: none."""
     dtype: str | None = None
-    """Storage dtype: float32, bfloat16 or float16; null keeps the checkpoint's."""
+    """float32, bfloat16 or float16. null: the checkpoint's own."""

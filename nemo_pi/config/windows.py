@@ -63,6 +63,25 @@ def resolve_training_length(model: ModelConfig, extension: ContextExtension) -> 
     return length
 
 
+def check_extends(model: ModelConfig, extension: ContextExtension, summary: CheckpointSummary | None) -> None:
+    """Refuse a run that would extend nothing and was not told so: most likely a key was forgotten.
+
+    Training on at the checkpoint's own window is asked for by pos_scaling_type none, by a factor of 1 or by
+    naming that window; a checkpoint that is scaled already is trained on as it is without a word.
+    """
+    given = (model.max_position_embeddings, model.pos_scaling_factor, model.seq_len_interpolation_factor)
+    if summary is None or extension.is_scaled or extension.method == "none" or any(given):
+        return
+    window = extension.original_window
+    raise ConfigError(
+        "model.max_position_embeddings",
+        required="a target window in tokens: without one nothing would be extended",
+        given=f"null, beside a checkpoint of {window} tokens",
+        mend=f"model.max_position_embeddings={8 * window} reads eight times as far; to train on as it is, "
+        "model.pos_scaling_type=none",
+    )
+
+
 def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
     """Method and factor from either spelling; the two together are a contradiction."""
     method, factor, old = model.pos_scaling_type, model.pos_scaling_factor, model.seq_len_interpolation_factor

@@ -56,7 +56,7 @@ def published(preset: str) -> CheckpointSummary:
 
 
 def test_nothing_is_left_untested() -> None:
-    presets = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"base"}
+    presets = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"base", "auto"}
     assert presets == set(PUBLISHED)
     assert {path.stem for path in CONF.glob("*.yaml")} == {"extend_context", *PRETRAINING}
 
@@ -92,6 +92,39 @@ def test_big_presets_demand_a_checkpoint_except_for_a_dry_run() -> None:
         run = resolve(cfg, world_size=1, summary=None)
         assert run.checkpoint_open
         assert run.extension.factor == WINDOWS[preset][2]
+
+
+AUTO = ("model=auto", "restore_from_path=/models/any", "model.data.data_prefix=[/data/x]")
+
+
+@pytest.mark.parametrize("preset", sorted(PUBLISHED))
+@pytest.mark.parametrize(("dtype", "precision"), [("float32", "32-true"), ("bfloat16", "bf16-mixed")])
+def test_auto_takes_what_the_checkpoint_says(preset: str, dtype: str, precision: str) -> None:
+    summary = replace(published(preset), dtype=dtype)
+    cfg = composed(*AUTO, f"model.max_position_embeddings={8 * summary.extension.original_window}")
+    run = resolve(cfg, world_size=64, summary=summary)
+    assert run.shape == PUBLISHED[preset][0]
+    assert (run.extension.method, run.extension.factor) == ("linear", 8.0)
+    assert run.extension.base == PUBLISHED[preset][2]
+    assert (run.precision, run.export.dtype) == (precision, dtype)
+    assert run.tokenizer is not None and run.tokenizer.model == str(summary.tokenizer_path)
+
+
+def test_auto_keeps_the_scaling_of_a_scaled_checkpoint() -> None:
+    yarn = ContextExtension.build(original_window=512, target_window=4096, method="yarn", head_dim=64)
+    run = resolve(composed(*AUTO), world_size=1, summary=replace(published("demo"), extension=yarn))
+    assert run.extension == yarn
+
+
+def test_a_run_that_would_extend_nothing_says_what_to_write() -> None:
+    """Each of the two lines that the message offers is then taken."""
+    with pytest.raises(ConfigError, match="nothing would be extended") as caught:
+        resolve(composed(*AUTO), world_size=1, summary=published("demo"))
+    offered = re.findall(r"model\.\w+=\w+", caught.value.mend)
+    assert len(offered) == 2
+    for line, target in zip(offered, (4096, 512), strict=True):
+        run = resolve(composed(*AUTO, line), world_size=1, summary=published("demo"))
+        assert run.extension.target_window == target
 
 
 def test_demo_starts_from_the_bundled_model() -> None:
@@ -240,7 +273,7 @@ _SECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("preset", sorted(PUBLISHED))
+@pytest.mark.parametrize("preset", ["auto", *sorted(PUBLISHED)])
 def test_the_two_keys_stand_at_the_top(preset: str) -> None:
     text = (CONF / "model" / f"{preset}.yaml").read_text()
     keys = re.findall(r"^  (\w+):", text.split("\nmodel:\n")[1], flags=re.MULTILINE)

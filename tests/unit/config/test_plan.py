@@ -61,7 +61,7 @@ def test_the_numbers_of_a_run() -> None:
     ("model", "label", "value"),
     [
         ({"pos_scaling_type": "none"}, "method", "none: direct fine-tuning at the target window"),
-        ({"max_position_embeddings": None}, "factor", "1 (nothing is scaled)"),
+        ({"max_position_embeddings": None, "pos_scaling_factor": 1}, "factor", "1 (nothing is scaled)"),
         ({"pos_scaling_type": "yarn", "pos_scaling_extra_args": {"beta_fast": 16}}, "beta_fast", "16.0"),
         ({"activations_checkpoint_granularity": "full"}, "recomputation", "whole layers, uniform, 1 layer"),
         ({"activations_checkpoint_granularity": "selective"}, "recomputation", "core attention"),

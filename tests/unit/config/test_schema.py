@@ -30,7 +30,7 @@ def test_every_field_has_a_docstring_below_it(module: Any) -> None:
 def test_base_yaml_lists_every_key_of_model_with_its_default() -> None:
     values = yaml.safe_load((CONF / "model" / "base.yaml").read_text())
     defaults = asdict(ModelConfig())
-    assert asdict(from_mapping(ModelConfig, values)) == defaults | {"pos_scaling_type": "linear"}
+    assert asdict(from_mapping(ModelConfig, values)) == defaults
     assert _keys(values) == _keys(defaults)
 
 
