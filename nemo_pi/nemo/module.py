@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from nemo.core.classes import ModelPT
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,15 +19,15 @@ from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.state import load_engine
 from nemo_pi.engine.throughput import training_flops_per_token
 from nemo_pi.errors import ConfigError, TrainingError
-from nemo_pi.nemo.allow import allow_restoring
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
+from nemo_pi.nemo.restoring import SafelyRestoredModel
 from nemo_pi.nemo.settings import engine_settings, run_of_model_config, schedule
 from nemo_pi.nemo.transfer import load_initial_weights
 from nemo_pi.parallel import groups
 
 
-class ContextExtensionModel(ModelPT):
+class ContextExtensionModel(SafelyRestoredModel):
     """Trains a Megatron GPT at an extended window.
 
     Args:
@@ -45,10 +44,12 @@ class ContextExtensionModel(ModelPT):
         run: ResolvedRun | None = None,
         resume_from: Path | None = None,
     ) -> None:
+        restored = run is None
+        # First: NeMo's constructor must not see a configuration that ours refuses.
+        run = run_of_model_config(cfg) if run is None else run
         super().__init__(cfg, trainer)
         self.automatic_optimization = False
-        restored = run is None
-        self.run = run if run is not None else run_of_model_config(cfg)
+        self.run = run
         self.resume_from = resume_from
         self.consumed_samples = 0
         self.megatron = nn.ModuleList()
@@ -173,12 +174,6 @@ class ContextExtensionModel(ModelPT):
                 mend="load the distributed checkpoint on one rank first: it opens at any layout",
             )
         super().save_to(save_path)
-
-    @classmethod
-    def restore_from(cls, *args: Any, **kwargs: Any) -> Any:
-        """As NeMo's: the model of a .nemo file, on one rank."""
-        allow_restoring()
-        return super().restore_from(*args, **kwargs)
 
 
 def _check_finite(step: int, what: str, value: float, consequence: str) -> None:
