@@ -18,6 +18,7 @@ REQUIRES = [
     "lightning>=2.4,<2.5",
     "hydra-core>=1.3.2,<1.4",
     "omegaconf>=2.3,<2.4",
+    "PyYAML>=6.0,<7",
     "transformers>=5.0,<6",
     "tokenizers>=0.22",
     "safetensors>=0.5",

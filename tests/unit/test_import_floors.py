@@ -41,6 +41,7 @@ KNOWN_PACKAGES = {
     "lightning": "lightning",
     "hydra": "hydra-core",
     "omegaconf": "omegaconf",
+    "yaml": "PyYAML",
     "transformers": "transformers",
     "tokenizers": "tokenizers",
     "safetensors": "safetensors",
