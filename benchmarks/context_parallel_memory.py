@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.harness import hardware, write_results
 from benchmarks.training.memory import forget_highest, from_status, return_freed_tensors
-from nemo_pi.arch.shape import ModelShape
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.model import core_attention
 from nemo_pi.model.build import BuildOptions, build_model_chunks
 from nemo_pi.model.causal import attend_causally

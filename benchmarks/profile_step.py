@@ -26,7 +26,8 @@ from benchmarks.training.material import make_material
 from benchmarks.training.profiling import GEMM, KINDS
 from benchmarks.training.session import ContestantError, Session
 from benchmarks.training.sizes import SIZES
-from nemo_pi.arch.shape import ModelShape
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 
 OURS, PLAIN = "engine", "transformers"
 PROFILING = "benchmarks.training.profiling"
@@ -61,7 +62,7 @@ def cells(args: argparse.Namespace) -> list[tuple[str, int]]:
 
 def useful_gemm_flops(shape: ModelShape, tokens: int) -> float:
     """Operations of the matrix products of a step: 2 per weight forward, 4 backward; nothing recomputed."""
-    layer = shape.parameters_per_layer - 2 * shape.hidden_size
+    layer = family_of(shape).layer_products(shape)
     return 6.0 * tokens * (shape.num_layers * layer + shape.hidden_size * shape.vocab_size)
 
 

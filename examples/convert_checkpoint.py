@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf.folder import DTYPES
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.cli.convert import convert
 from nemo_pi.cli.ends import reports_errors
+from nemo_pi.families.registry import family_of
 from nemo_pi.parallel import groups
 
 
@@ -41,6 +42,7 @@ def parse() -> argparse.Namespace:
 def describe(found: CheckpointSummary) -> str:
     """What was found, in a few lines."""
     shape, extension = found.shape, found.extension
+    parameters = family_of(shape).num_parameters(shape)
     positions = f"{extension.target_window} tokens, not scaled"
     if extension.is_scaled:
         windows = f"{extension.original_window} to {extension.target_window} tokens"
@@ -48,7 +50,7 @@ def describe(found: CheckpointSummary) -> str:
     return "\n".join(
         [
             f"Found {found.path} ({found.kind})",
-            f"  model      {shape.family}, {shape.num_parameters:,} parameters in {found.dtype}, "
+            f"  model      {shape.family}, {parameters:,} parameters in {found.dtype}, "
             f"{shape.num_layers} layers × {shape.hidden_size}",
             f"  window     {positions} ({found.window_source})",
             f"  trained    {found.global_step} steps, {found.consumed_samples} samples",

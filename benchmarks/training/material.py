@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.training.race import missing_package
 from benchmarks.training.sizes import SIZES, Size
+from nemo_pi.families.registry import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
 _SEED = 1234
@@ -61,7 +62,7 @@ def _write_weights(size: Size, folder: Path) -> None:
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     torch.manual_seed(_SEED)
-    large = shape.num_parameters > 10**9
+    large = family_of(shape).num_parameters(shape) > 10**9
     with torch.device("cuda" if large and torch.cuda.is_available() else "cpu"):
         model = LlamaForCausalLM(config)
     model.to(torch.bfloat16 if large else torch.float32).save_pretrained(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nemo_pi.arch.shape import ModelShape
+from nemo_pi.families.shape import ModelShape
 
 
 @dataclass(frozen=True)

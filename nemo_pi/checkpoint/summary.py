@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint import TensorStorageMetadata
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config, window_source
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
@@ -24,7 +23,33 @@ from nemo_pi.checkpoint.manifest import (
 )
 from nemo_pi.checkpoint.safe_pickle import read_metadata
 from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """The facts a run plan needs of the checkpoint it starts from."""
+
+    kind: str
+    """`huggingface` (a folder with config.json and safetensors) or `distributed` (Megatron's format)."""
+    path: Path
+    """Where it was found."""
+    shape: ModelShape
+    """Sizes of the model."""
+    extension: ContextExtension
+    """How its positions are made; method `none` unless it has been extended before."""
+    window_source: str
+    """Where the original window was read, for the printed plan (file and key)."""
+    tokenizer_path: Path | None = None
+    """Folder with tokenizer files, if the checkpoint carries them."""
+    dtype: str = "float32"
+    """Storage dtype of the weights."""
+    global_step: int = 0
+    """Optimizer steps behind it (0 for a Hugging Face folder)."""
+    consumed_samples: int = 0
+    """Training samples behind it (0 for a Hugging Face folder)."""
 
 
 def read_summary(path: str | Path) -> CheckpointSummary:
@@ -65,7 +90,7 @@ def _huggingface(folder: Path) -> CheckpointSummary:
         extension=extension,
         window_source=f"{folder / 'config.json'}: {window_source(config, extension)}",
         tokenizer_path=folder if has_tokenizer(folder) else None,
-        dtype=weights.dtypes["model.embed_tokens.weight"],
+        dtype=weights.dtypes[next(iter(family_of(shape).tensors(shape)))],
     )
 
 

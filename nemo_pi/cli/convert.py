@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf.target import MARKER, check_apart
 from nemo_pi.checkpoint.manifest import MANIFEST
-from nemo_pi.checkpoint.summary import read_source_config, read_summary
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config, read_summary
 from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.engine.export import export_weights

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import TOKENIZER_FOLDER
 from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
 

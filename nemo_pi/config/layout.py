@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.parallel.layout import ParallelLayout
 
 _TP, _PP = "model.tensor_model_parallel_size", "model.pipeline_model_parallel_size"

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.loss import resolve_loss

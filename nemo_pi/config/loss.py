@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.config.resolved import LossPath
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 512, 2048
 

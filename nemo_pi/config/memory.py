@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
 
 _FP32 = 4
@@ -72,9 +73,7 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
 def stage_parameters(run: ResolvedRun, stage: int) -> int:
     """Parameters that one tensor-parallel rank of a pipeline stage holds."""
     shape, tp, pp = run.shape, run.parallel.tp, run.parallel.pp
-    norms = 2 * shape.hidden_size
-    layer = (shape.parameters_per_layer - norms) // tp + norms
-    parameters = shape.num_layers // pp * layer
+    parameters = shape.num_layers // pp * family_of(shape).layer_parameters(shape, tp)
     table = shape.vocab_size * shape.hidden_size // tp
     if stage == 0:
         parameters += table
@@ -88,27 +87,24 @@ def stage_parameters(run: ResolvedRun, stage: int) -> int:
 def layer_bytes_per_token(run: ResolvedRun) -> int:
     """Bytes that autograd keeps of one layer for one token, nothing recomputed.
 
-    Per norm: its input and its output. Attention: rotated q and k, v (in the fused projection's output or
-    beside each other), the output and its log-sum-exp. MLP: gate and up, and their product. Without sequence
-    parallelism the norms are whole on every tensor-parallel rank.
+    What its family says, and the log-sum-exp of every query head. Without sequence parallelism the norms are
+    whole on every tensor-parallel rank.
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
-    query = shape.num_attention_heads * shape.head_dim
-    key = shape.num_query_groups * shape.head_dim
-    norms = 2 * 2 * width * shape.hidden_size
-    attention = width * (2 * query + 2 * key) + _FP32 * shape.num_attention_heads
-    mlp = width * 3 * shape.ffn_hidden_size
-    return norms // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
+    kept = family_of(shape).kept_channels(shape)
+    residual, mlp = width * kept.residual, width * kept.mlp
+    attention = width * kept.attention + _FP32 * shape.num_attention_heads
+    return residual // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
 
 
 def _recomputed_bytes_per_token(run: ResolvedRun) -> int:
     """What of that is thrown away and made again, for one layer at a time, under selective recomputation.
 
-    The MLP's gate, up and product; core attention keeps next to nothing to begin with.
+    What the MLP's hidden layer keeps; core attention keeps next to nothing to begin with.
     """
     if "mlp" not in run.recompute.modules:
         return 0
-    return run.compute_dtype.itemsize * 3 * run.shape.ffn_hidden_size // run.parallel.tp
+    return run.compute_dtype.itemsize * family_of(run.shape).kept_channels(run.shape).mlp // run.parallel.tp
 
 
 def _activations(run: ResolvedRun, stage: int) -> int:

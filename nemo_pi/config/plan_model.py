@@ -8,6 +8,7 @@ import torch
 
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.units import grouped, short
+from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
 from nemo_pi.kernels.capability import rotary_needs
 from nemo_pi.kernels.native_attention import takes_width
@@ -28,7 +29,7 @@ def model_rows(run: ResolvedRun) -> Rows:
     )
     return [
         ("starts from", _start(run)),
-        ("parameters", f"{short(shape.num_parameters)} ({shape.family})"),
+        ("parameters", f"{short(family_of(shape).num_parameters(shape))} ({shape.family})"),
         ("layers", f"{shape.num_layers} × {shape.hidden_size}, {shape.num_attention_heads} heads{groups}"),
         ("vocabulary", f"{grouped(shape.vocab_size)}{', tied' if shape.tied_embeddings else ''}"),
         ("tokenizer", _tokenizer(run)),
@@ -53,7 +54,9 @@ def _tokenizer(run: ResolvedRun) -> str:
 
 def _attention(run: ResolvedRun) -> str:
     window = run.shape.sliding_window
-    limit = f", {grouped(window)} tokens back" if window else ""
+    sliding = run.shape.num_layers - len(run.shape.full_attention_layers)
+    share = f" in {sliding} of {run.shape.num_layers} layers" if run.shape.full_attention_layers else ""
+    limit = f", {grouped(window)} tokens back{share}" if window else ""
     if run.transformer_engine is False:
         return f"{_own_attention(run)}{limit}"
     if run.transformer_engine is None:

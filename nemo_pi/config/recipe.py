@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.resolved import Recompute
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.kernels.registry import FUSED, KERNELS
 from nemo_pi.parallel.layout import ParallelLayout
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies

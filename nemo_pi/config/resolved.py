@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, TokenizerConfig
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.pose import PoseSpec
 from nemo_pi.rope.spec import ContextExtension

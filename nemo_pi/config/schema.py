@@ -84,6 +84,19 @@ class ModelConfig:
     """Epsilon of RMSNorm. null without a checkpoint: 1e-5."""
     share_embeddings_and_output_weights: bool | None = None
     """Whether the output layer is the embedding. null without a checkpoint: false."""
+    family: str | None = None
+    """llama, mistral, …: Hugging Face's model_type, which an export is written as. null without a checkpoint:
+    the first family that has the features named below."""
+    add_qkv_bias: bool | None = None
+    """Biases in the query, key and value projections (Qwen2). null without a checkpoint: the family's."""
+    qk_layernorm: bool | None = None
+    """Norms of query and key, head by head (Qwen3). null without a checkpoint: the family's."""
+    sliding_window: int | None = None
+    """Tokens each query may look back, itself included (Megatron's window_size: [sliding_window − 1, 0]).
+    null without a checkpoint: all of them."""
+    full_attention_layers: list[int] | None = None
+    """Layers, from 0, that attend to everything although the others have a sliding window. null without a
+    checkpoint: none."""
     rotary_base: float | None = None
     """Base of the rotary frequencies. null without a checkpoint: 10000."""
     rotary_percentage: float | None = None

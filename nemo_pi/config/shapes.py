@@ -1,16 +1,22 @@
-"""The model's shape: the checkpoint's where there is one, the YAML's where there is none, never a blend."""
+"""The model's shape: the checkpoint's where there is one, the YAML's where there is none, never a blend.
+
+The table of keys is read in both directions: a run's YAML into a shape, and a shape into the YAML that a
+.nemo file carries.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.merge import nearest
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.base import Family
+from nemo_pi.families.registry import families, names
+from nemo_pi.families.shape import ModelShape
 
-# YAML key → field of ModelShape. NeMo's names on the left.
+# YAML key → field of ModelShape. NeMo's and Megatron's names on the left, where they have one.
 SHAPE_KEYS = {
     "num_layers": "num_layers",
     "hidden_size": "hidden_size",
@@ -21,6 +27,11 @@ SHAPE_KEYS = {
     "vocab_size": "vocab_size",
     "layernorm_epsilon": "norm_epsilon",
     "share_embeddings_and_output_weights": "tied_embeddings",
+    "family": "family",
+    "add_qkv_bias": "qkv_bias",
+    "qk_layernorm": "qk_norm",
+    "sliding_window": "sliding_window",
+    "full_attention_layers": "full_attention_layers",
 }
 _REQUIRED_FROM_SCRATCH = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size")
 _FIXED: dict[str, tuple[Any, ...]] = {
@@ -64,7 +75,7 @@ def _check_architecture(model: ModelConfig) -> None:
 
 def _shape_of_checkpoint(model: ModelConfig, summary: CheckpointSummary) -> ModelShape:
     for key, field in SHAPE_KEYS.items():
-        given, found = getattr(model, key), getattr(summary.shape, field)
+        given, found = _given(model, key), getattr(summary.shape, field)
         if given is not None and given != found:
             raise ConfigError(
                 f"model.{key}",
@@ -84,13 +95,51 @@ def _shape_from_yaml(model: ModelConfig) -> ModelShape:
                 given="null",
                 mend=f"give model.{key}, or a checkpoint in restore_from_path",
             )
-    given = {
-        field: getattr(model, key) for key, field in SHAPE_KEYS.items() if getattr(model, key) is not None
-    }
+    given = {field: _given(model, key) for key, field in SHAPE_KEYS.items()}
+    given = {field: value for field, value in given.items() if value is not None}
     given.setdefault("num_query_groups", given["num_attention_heads"])
     if "head_dim" not in given:
         given["head_dim"] = _derived_head_dim(given["hidden_size"], given["num_attention_heads"])
-    return ModelShape(**given)
+    family = _family_with(given)
+    return ModelShape(**{**family.fixed, **given, "family": family.name})
+
+
+def _given(model: ModelConfig, key: str) -> Any:
+    value = getattr(model, key)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _family_with(given: dict[str, Any]) -> Family:
+    """The family that is named, else the first whose models can have what is given."""
+    if "family" in given:
+        check_choice("model.family", given["family"], names())
+    able = [
+        family
+        for family in families()
+        if all(given.get(field, value) == value for field, value in family.fixed.items())
+    ]
+    chosen = [family for family in able if given.get("family", family.name) == family.name]
+    if chosen:
+        return chosen[0]
+    keys = {field: key for key, field in SHAPE_KEYS.items()}
+    features = sorted({field for family in families() for field in family.fixed} & set(given))
+    wanted = ", ".join(f"{keys[field]}: {_as_yaml(given[field])}" for field in features)
+    raise ConfigError(
+        "model.family",
+        required=f"one that can have {wanted}",
+        given=given.get("family", f"none of {', '.join(names())} can"),
+        mend=f"model.family={able[0].name}, or leave the others null" if able else "leave one of them null",
+    )
+
+
+def _as_yaml(value: Any) -> str:
+    return str(list(value) if isinstance(value, tuple) else value).lower()
+
+
+def shape_section(shape: ModelShape) -> dict[str, Any]:
+    """The keys of a model section that say what `shape` says."""
+    values = {key: getattr(shape, field) for key, field in SHAPE_KEYS.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def _derived_head_dim(hidden_size: int, num_heads: int) -> int:
@@ -107,7 +156,7 @@ def _derived_head_dim(hidden_size: int, num_heads: int) -> int:
 def _check_sizes(shape: ModelShape) -> None:
     for key, field in SHAPE_KEYS.items():
         value = getattr(shape, field)
-        if not isinstance(value, bool) and not value > 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not value > 0:
             raise ConfigError(f"model.{key}", required="more than 0", given=value, mend="give its real size")
     if shape.num_attention_heads % shape.num_query_groups:
         raise ConfigError(
@@ -115,6 +164,14 @@ def _check_sizes(shape: ModelShape) -> None:
             required=f"a divisor of num_attention_heads={shape.num_attention_heads}",
             given=shape.num_query_groups,
             mend="give the number of key/value heads; null means one per query head",
+        )
+    layers = shape.full_attention_layers
+    if layers and (shape.sliding_window is None or not set(layers) < set(range(shape.num_layers))):
+        raise ConfigError(
+            "model.full_attention_layers",
+            required=f"some layers of 0 to {shape.num_layers - 1} beside a sliding_window for the others",
+            given=list(layers),
+            mend="correct the list, or leave it null and sliding_window too where all layers attend fully",
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.rescaling import keep_scaled
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.validation import check_method
 

@@ -17,10 +17,10 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.module import Float16Module
 from torch import Tensor, nn
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.engine.data_parallel import ReplicatedModule
 from nemo_pi.engine.optimizer import AdamSettings, build_optimizer
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.build import BuildOptions, build_model_chunks
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.loss import check_batch, loss_report

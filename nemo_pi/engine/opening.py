@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.engine.engine import EngineSettings, MegatronEngine
 from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.model.build import BuildOptions, check_backends

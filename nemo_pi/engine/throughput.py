@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nemo_pi.arch.shape import ModelShape
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 
 
 def training_flops_per_token(shape: ModelShape, sequence_length: int) -> float:
@@ -15,11 +16,9 @@ def training_flops_per_token(shape: ModelShape, sequence_length: int) -> float:
         shape: sizes of the model.
         sequence_length: training length in tokens.
     """
-    norms = 2 * shape.hidden_size
-    weights = shape.num_layers * (shape.parameters_per_layer - norms)
+    weights = shape.num_layers * family_of(shape).layer_products(shape)
     weights += shape.hidden_size * shape.vocab_size
-    keys = sequence_length / 2
-    if shape.sliding_window is not None:
-        keys = min(keys, shape.sliding_window)
-    attention = 2 * shape.num_layers * shape.num_attention_heads * shape.head_dim * keys
+    windows = [shape.window_of(layer) for layer in range(shape.num_layers)]
+    keys = sum(min(sequence_length / 2, window or sequence_length) for window in windows)
+    attention = 2 * shape.num_attention_heads * shape.head_dim * keys
     return 6.0 * (weights + attention)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf.load import load_huggingface
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.state import load_weights
 from nemo_pi.parallel import groups

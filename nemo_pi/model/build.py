@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
-from torch.nn.functional import silu
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.kernels.capability import rotary_needs
 from nemo_pi.kernels.registry import select_rotary_kernel
 from nemo_pi.model.gpt import RotaryGPTModel
@@ -46,28 +46,17 @@ class BuildOptions:
 def transformer_config(
     shape: ModelShape, layout: ParallelLayout, options: BuildOptions, *, rotary_interleaved: bool = False
 ) -> TransformerConfig:
-    """Megatron's configuration of a Llama-like decoder.
+    """Megatron's configuration: what the family's layers need, the layout, and how training computes.
 
     calculate_per_token_loss makes gradients exact whatever the split of the batch; fusions that need
     Transformer Engine or apex stay off where they are absent.
     """
     on_gpu = torch.cuda.is_available()
     return TransformerConfig(
-        num_layers=shape.num_layers,
-        hidden_size=shape.hidden_size,
-        ffn_hidden_size=shape.ffn_hidden_size,
-        num_attention_heads=shape.num_attention_heads,
-        num_query_groups=shape.num_query_groups,
-        kv_channels=shape.head_dim,
-        layernorm_epsilon=shape.norm_epsilon,
-        normalization="RMSNorm",
-        gated_linear_unit=True,
-        activation_func=silu,
+        **family_of(shape).megatron_options(shape),
         use_te_activation_func=True,  # the layer spec's activation, which is model.swiglu here
-        add_bias_linear=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,
-        window_size=None if shape.sliding_window is None else (shape.sliding_window - 1, 0),
         rotary_interleaved=rotary_interleaved,
         init_method_std=options.init_method_std,
         params_dtype=options.params_dtype,

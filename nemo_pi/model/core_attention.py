@@ -21,6 +21,7 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
 from nemo_pi.model.causal import attend_causally
@@ -58,8 +59,10 @@ class SdpaCoreAttention(MegatronModule):
         **_: Any,
     ) -> None:
         super().__init__(config=config)
-        # Megatron's window is (left, right) tokens beside the query's own.
-        self._scale, self._lookback = softmax_scale, config.window_size[0] if config.window_size else None
+        self._scale, self._lookback = softmax_scale, None
+        if is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number):
+            # Megatron's window is (left, right) tokens beside the query's own.
+            self._lookback = config.window_size[0]
         self._attend = partial(attend_causally, scale=self._scale, lookback=self._lookback)
         self._context_group: dist.ProcessGroup | None = None
         if config.context_parallel_size > 1:

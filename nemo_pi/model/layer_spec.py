@@ -66,7 +66,7 @@ def decoder_spec(
         rotary_tempered: whether cosines and sines carry an attention temperature.
     """
     if use_transformer_engine:
-        spec = get_gpt_layer_with_transformer_engine_spec()
+        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
         # Imported here: the module needs Transformer Engine at import.
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
@@ -74,13 +74,15 @@ def decoder_spec(
         attention = spec.submodules.self_attention.submodules
         attention.core_attention = with_documents(attention.core_attention)
     else:
-        spec = get_gpt_layer_local_spec(normalization="RMSNorm")
+        spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
         norm = RMSNorm
         spec.submodules.input_layernorm = norm
         spec.submodules.pre_mlp_layernorm = norm
         attention = spec.submodules.self_attention.submodules
         attention.core_attention = SdpaCoreAttention
         attention.linear_qkv, attention.linear_proj = ColumnLinear, RowLinear
+        if config.qk_layernorm:
+            attention.q_layernorm = attention.k_layernorm = norm
         mlp = spec.submodules.mlp.submodules
         mlp.linear_fc1, mlp.linear_fc2 = ColumnLinear, RowLinear
     spec.submodules.self_attention.module = RotarySelfAttention

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 
-from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.files import check_writable
-from nemo_pi.checkpoint.hf.config_write import check_exportable
 from nemo_pi.checkpoint.hf.target import check_apart, check_target
 from nemo_pi.checkpoint.rotation import latest_checkpoint
-from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
+from nemo_pi.families.registry import family_of
 from nemo_pi.model.build import check_backends, check_documents
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data
@@ -34,7 +33,7 @@ def check_before_training(run: ResolvedRun) -> None:
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
     if run.export.hf_path is not None:
-        check_exportable(run.extension)
+        family_of(run.shape).check_exportable(run.extension)
         if run.checkpoint is not None:
             check_apart(Path(run.export.hf_path), run.checkpoint.path)
         check_target(Path(run.export.hf_path))

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_pi.config.load import resolve
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.shapes import shape_section
 from nemo_pi.engine.engine import EngineSettings
 from nemo_pi.engine.optimizer import AdamSettings
 from nemo_pi.engine.schedule import LearningRateSchedule
@@ -69,19 +70,11 @@ def self_contained_model_config(run: ResolvedRun) -> DictConfig:
 
     A .nemo file carries it, so that the model can be rebuilt where that checkpoint is not.
     """
-    shape, extension = run.shape, run.extension
+    extension = run.extension
     section: dict[str, Any] = asdict(run.config.model)
     section.update(
         restore_from_path=None,
-        num_layers=shape.num_layers,
-        hidden_size=shape.hidden_size,
-        ffn_hidden_size=shape.ffn_hidden_size,
-        num_attention_heads=shape.num_attention_heads,
-        num_query_groups=shape.num_query_groups,
-        kv_channels=shape.head_dim,
-        vocab_size=shape.vocab_size,
-        layernorm_epsilon=shape.norm_epsilon,
-        share_embeddings_and_output_weights=shape.tied_embeddings,
+        **shape_section(run.shape),
         rotary_base=extension.base,
         rotary_percentage=extension.rotary_percent,
         rotary_interleaved=extension.interleaved,

@@ -19,7 +19,7 @@ FLOORS = {
     "rope": 1,
     "parallel": 1,
     "kernels": 2,
-    "arch": 2,
+    "families": 2,
     "data": 3,
     "checkpoint": 3,
     "evaluation": 3,

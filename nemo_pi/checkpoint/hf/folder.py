@@ -85,16 +85,29 @@ class HuggingFaceWeights:
             mend="check that config.json and the safetensors come from the same model",
         )
 
-    def read(self, name: str, dim: int | None = None, part: int = 0, parts: int = 1) -> Tensor:
-        """Slice number `part` of `parts` equal ones along `dim` (None: the whole tensor), as stored.
+    def read(
+        self,
+        name: str,
+        dim: int | None = None,
+        part: int = 0,
+        parts: int = 1,
+        rows: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Slice number `part` of `parts` equal ones along `dim` (None: all of it), as stored.
+
+        Args:
+            rows: first row and the one behind the last, of which the slice is taken; None takes all.
 
         Raises:
             CheckpointError: the dimension does not divide, or the file can no longer be read.
         """
         with opened(self.file_of[name]) as handle:
+            sizes = self.sizes[name]
+            first, end = rows or (0, sizes[0])
             if dim is None or parts == 1:
-                return handle.get_tensor(name)
-            length = self.sizes[name][dim]
+                whole = (first, end) == (0, sizes[0])
+                return handle.get_tensor(name) if whole else handle.get_slice(name)[first:end]
+            length = end - first if dim == 0 else sizes[dim]
             if length % parts:
                 raise CheckpointError(
                     name,
@@ -104,9 +117,10 @@ class HuggingFaceWeights:
                     "feed-forward size and vocabulary",
                 )
             size = length // parts
-            window = slice(part * size, (part + 1) * size)
             source = handle.get_slice(name)
-            return source[window] if dim == 0 else source[:, window]
+            if dim == 0:
+                return source[first + part * size : first + (part + 1) * size]
+            return source[first:end, part * size : (part + 1) * size]
 
     def rows(self, name: str, start: int, count: int) -> Tensor:
         """Up to `count` rows of a matrix from row `start` on, as stored."""

@@ -9,11 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.collective import Group, gather_objects, rank_in, size_of
 from nemo_pi.checkpoint.hf.load import located_parameters
-from nemo_pi.checkpoint.hf.names import WeightRule, export_order, reorder_heads, unfuse
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.fusion import reorder_heads, unfuse
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.weights import WeightRule
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def gathered_tensors(
     """
     mine = {key: tensor.dtype for key, tensor in local.items()}
     held = [mine] if groups.pipeline is None else gather_objects(mine, groups.pipeline)
-    for rule, layer in export_order(shape):
+    for rule, layer in family_of(shape).export_order(shape):
         key = (rule.megatron, layer)
         owners = [stage for stage, keys in enumerate(held) if key in keys]
         if not owners:
@@ -84,14 +86,13 @@ def gathered_tensors(
                 given="none",
                 mend="build the model with every layer of its shape",
             )
-        parts = None
+        tensors = None
         if owners[0] == groups.pipeline_rank:
-            parts = _over_tensor_ranks(local[key], rule, shape, groups, order)
-        sizes = rule.sizes(shape)
+            tensors = _over_tensor_ranks(local[key], rule, shape, groups, order)
         device = next(iter(local.values())).device
-        for number, name in enumerate(rule.names(layer)):
-            whole = None if parts is None else parts[number]
-            blank = torch.empty(sizes[number], dtype=held[owners[0]][key], device="meta")
+        for number, (name, sizes) in enumerate(rule.tensors(shape, layer).items()):
+            whole = None if tensors is None else tensors[number]
+            blank = torch.empty(sizes, dtype=held[owners[0]][key], device="meta")
             yield name, _to_first_stage(whole, blank, device, owners[0], groups)
 
 
@@ -107,9 +108,13 @@ def _over_tensor_ranks(
     if groups.tensor_rank != 0:
         return None
     split = [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards]
-    if rule.split_dim is None or len(split) == 1:
-        return split[0]
-    return [torch.cat(part, dim=rule.split_dim) for part in zip(*split, strict=True)]
+    parts = split[0]
+    if rule.split_dim is not None and len(split) > 1:
+        parts = [torch.cat(part, dim=rule.split_dim) for part in zip(*split, strict=True)]
+    rows: dict[str, list[Tensor]] = {}
+    for name, part in zip(rule.huggingface, parts, strict=True):
+        rows.setdefault(name, []).append(part)
+    return [torch.cat(found) if len(found) > 1 else found[0] for found in rows.values()]
 
 
 def _to_first_stage(

@@ -9,17 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
-from nemo_pi.checkpoint.hf.names import (
-    WeightRule,
-    expected_tensors,
-    fuse,
-    reorder_heads,
-    rules_for,
-    split_name,
-)
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.fusion import fuse, reorder_heads
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.weights import WeightRule, split_name
 from nemo_pi.rope.layout import interleaved_from_halves
 from nemo_pi.rope.spec import ContextExtension
 
@@ -69,7 +64,7 @@ def load_huggingface(
         order = interleaved_from_halves(extension.head_dim, extension.rotary_dim)
     with torch.no_grad():
         for target, rule, layer in located_parameters(model_chunks, shape):
-            parts = [weights.read(name, rule.split_dim, tp_rank, tp_size) for name in rule.names(layer)]
+            parts = _read_parts(weights, rule, layer, shape, tp_rank, tp_size)
             value = fuse(reorder_heads(parts, rule, shape, order), rule, shape)
             if value.shape != target.shape:
                 raise CheckpointError(
@@ -80,6 +75,17 @@ def load_huggingface(
                 )
             _check_finite(value, rule.names(layer), weights.folder)
             target.copy_(value)
+
+
+def _read_parts(
+    weights: HuggingFaceWeights, rule: WeightRule, layer: int | None, shape: ModelShape, rank: int, size: int
+) -> list[Tensor]:
+    """This rank's slice of every part of a parameter."""
+    parts = zip(rule.names(layer), rule.first_rows(shape), rule.sizes(shape), strict=True)
+    return [
+        weights.read(name, rule.split_dim, rank, size, rows=(first, first + sizes[0]))
+        for name, first, sizes in parts
+    ]
 
 
 def _check_finite(value: Tensor, names: Sequence[str], folder: Path) -> None:
@@ -98,14 +104,14 @@ def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
     Raises:
         CheckpointError: naming the tensor.
     """
-    tied_copy = frozenset({"lm_head.weight"} if shape.tied_embeddings else ())
-    weights.check(expected_tensors(shape), also_allowed=tied_copy)
-    if "lm_head.weight" in weights.sizes and shape.tied_embeddings:
-        _check_tied(weights)
+    family = family_of(shape)
+    (head,), (embedding,) = family.output.names(None), family.embedding.names(None)
+    weights.check(family.tensors(shape), also_allowed=frozenset({head} if shape.tied_embeddings else ()))
+    if head in weights.sizes and shape.tied_embeddings:
+        _check_tied(weights, head, embedding)
 
 
-def _check_tied(weights: HuggingFaceWeights) -> None:
-    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+def _check_tied(weights: HuggingFaceWeights, head: str, embedding: str) -> None:
     if weights.sizes[head] == weights.sizes[embedding]:
         starts = range(0, weights.sizes[head][0], _ROWS_AT_ONCE)
         same = all(
@@ -115,10 +121,10 @@ def _check_tied(weights: HuggingFaceWeights) -> None:
         if same and weights.dtypes[head] == weights.dtypes[embedding]:
             return
     raise CheckpointError(
-        "lm_head.weight",
-        required="absent, or equal to model.embed_tokens.weight (config.json: tie_word_embeddings is true)",
+        head,
+        required=f"absent, or equal to {embedding} (config.json: tie_word_embeddings is true)",
         given="another matrix",
-        mend="set tie_word_embeddings to false in config.json, or remove lm_head.weight",
+        mend=f"set tie_word_embeddings to false in config.json, or remove {head}",
     )
 
 
@@ -128,7 +134,7 @@ def located_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> 
     Raises:
         CheckpointError: a parameter that no rule covers.
     """
-    rules = {rule.megatron: rule for rule in rules_for(shape)}
+    rules = {rule.megatron: rule for rule in family_of(shape).rules(shape)}
     for chunk in model_chunks:
         numbers = global_layers(chunk)
         for name, parameter in chunk.named_parameters():
@@ -136,9 +142,9 @@ def located_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> 
             if table_name not in rules:
                 raise CheckpointError(
                     name,
-                    required="a parameter of a Llama-like decoder",
+                    required=f"a parameter of a {shape.family} model",
                     given="one that has no Hugging Face counterpart",
-                    mend="build the model without biases and extra heads",
+                    mend="build the model from its shape, without biases and heads that the shape has not",
                 )
             yield parameter.data, rules[table_name], None if local is None else numbers[local]
 

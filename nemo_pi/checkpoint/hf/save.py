@@ -9,18 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, together
 from nemo_pi.checkpoint.files import finish_folder, partial_folder, real_folder, start_folder
-from nemo_pi.checkpoint.hf.config_write import check_exportable
 from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.hf.gather import Key, ModelGroups, gathered_tensors, local_parameters
-from nemo_pi.checkpoint.hf.names import expected_tensors
 from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
 from nemo_pi.checkpoint.hf.tokenizer import tokenizer_folder
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.layout import halves_from_interleaved
 from nemo_pi.rope.spec import ContextExtension
 
@@ -69,11 +68,11 @@ def export_huggingface(
     Raises:
         CheckpointError: on every rank, if any rank failed; nothing is left under `folder`'s name.
     """
-    folder, groups = real_folder(folder), groups or ModelGroups()
+    folder, groups, family = real_folder(folder), groups or ModelGroups(), family_of(shape)
     source = None if source_config is None else HuggingFaceSource.from_dict(source_config)
 
     def prepare() -> dict[Key, Tensor]:
-        check_exportable(extension)
+        family.check_exportable(extension)
         return local_parameters(model_chunks, shape)
 
     local = together(str(folder), prepare, world)
@@ -84,7 +83,7 @@ def export_huggingface(
     on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite), world)
 
     def stream() -> None:
-        writer = ShardWriter(partial_folder(folder), expected_tensors(shape), dtype_of, max_shard_bytes)
+        writer = ShardWriter(partial_folder(folder), family.tensors(shape), dtype_of, max_shard_bytes)
         _stream(local, shape, extension, groups, writer if groups.is_writer else None)
 
     together(str(folder), stream if replica_rank == 0 else lambda: None, world)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.files import read_json, write_json
 from nemo_pi.checkpoint.hf.config import extension_from_config
 from nemo_pi.checkpoint.hf.config_write import build_config
@@ -18,6 +17,7 @@ from nemo_pi.checkpoint.hf.tokenizer import (
     tokenizer_folder,
 )
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 
 MARKER = "nemo_pi_export.json"

@@ -20,11 +20,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
 from nemo_pi.checkpoint.hf.gather import ModelGroups
 from nemo_pi.checkpoint.hf.load import load_huggingface
-from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.parallel.cpu_shim import cpu_shim
 
 # What the ranks of these tests import; done once, before they are forked.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.load import resolve
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 
 SHAPE = ModelShape(

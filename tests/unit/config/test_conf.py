@@ -11,12 +11,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.load import checkpoint_path, resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.pose import SAMPLERS
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import summary_of

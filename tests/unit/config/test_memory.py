@@ -13,6 +13,7 @@ from nemo_pi.config.memory import (
     stage_parameters,
 )
 from nemo_pi.config.resolved import LossPath, Recompute
+from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.config.builders import SHAPE, run_of
@@ -26,9 +27,9 @@ def run_with(precision: str = "32", **changes: Any) -> Any:
 
 
 def test_parameters_of_one_rank_are_the_model_s() -> None:
-    assert stage_parameters(run_with(), 0) == SHAPE.num_parameters
+    assert stage_parameters(run_with(), 0) == family_of(SHAPE).num_parameters(SHAPE)
     tied = replace(SHAPE, tied_embeddings=True)
-    assert stage_parameters(run_with(shape=tied), 0) == tied.num_parameters
+    assert stage_parameters(run_with(shape=tied), 0) == family_of(tied).num_parameters(tied)
 
 
 def test_parameters_of_a_split_model() -> None:
@@ -55,9 +56,9 @@ def test_bytes_per_parameter(
 ) -> None:
     run = run_with(precision, parallel=layout, use_distributed_optimizer=sharded)
     estimate = estimate_memory(run)
-    assert estimate.weights == SHAPE.num_parameters * weights
-    assert estimate.gradients == SHAPE.num_parameters * 4
-    assert estimate.optimizer == pytest.approx(SHAPE.num_parameters * states)
+    assert estimate.weights == family_of(SHAPE).num_parameters(SHAPE) * weights
+    assert estimate.gradients == family_of(SHAPE).num_parameters(SHAPE) * 4
+    assert estimate.optimizer == pytest.approx(family_of(SHAPE).num_parameters(SHAPE) * states)
     parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.activations)
     assert estimate.total == sum(parts) + max(estimate.logits, estimate.backward)
 

@@ -11,6 +11,7 @@ from nemo_pi.config import plan_model
 from nemo_pi.config.load import resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import SHAPE, YAML_SHAPE, run_of, summary_of, values_of
@@ -39,7 +40,7 @@ def test_the_numbers_of_a_run() -> None:
     assert plan["method"] == "linear (Position Interpolation)"
     assert plan["factor"] == "8"
     assert plan["starts from"] == "huggingface checkpoint /models/base, float32"
-    assert plan["parameters"] == f"{SHAPE.num_parameters / 1e6:.3g} million (llama)"
+    assert plan["parameters"] == f"{family_of(SHAPE).num_parameters(SHAPE) / 1e6:.3g} million (llama)"
     assert plan["layers"] == "4 × 256, 4 heads, 2 key/value heads"
     assert plan["ranks"] == "TP 2 · PP 1 · CP 1 · DP 4 (8 ranks)"
     assert plan["micro batch"] == "1 sample"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nemo_pi.arch.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.windows import resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from nemo_pi.engine.optimizer import AdamSettings
+from nemo_pi.families.registry import family_of
 from nemo_pi.model.build import BuildOptions
 from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
 from nemo_pi.parallel.cpu_shim import cpu_shim
@@ -104,7 +105,7 @@ def test_gradients_are_held_once(distributed: bool, dtype: torch.dtype) -> None:
     with cpu_shim():
         engine.optimizer.prepare_grads()
     updated = [p for group in engine.optimizer.param_groups for p in group["params"]]
-    assert sum(p.numel() for p in updated) == SHAPE.num_parameters
+    assert sum(p.numel() for p in updated) == family_of(SHAPE).num_parameters(SHAPE)
     assert {p.grad.untyped_storage().data_ptr() for p in updated} == buffers
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.engine.throughput import training_flops_per_token
+from nemo_pi.families.shape import ModelShape
 from tests.unit.model.models import SHAPE, transformers_model
 
 

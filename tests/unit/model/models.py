@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.hf.load import load_huggingface
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.build import BuildOptions, build_model_chunks
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.parallel.cpu_shim import cpu_shim

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.build import BuildOptions, check_backends, check_documents, transformer_config
 from nemo_pi.model.core_attention import DocumentBoundaries
 from nemo_pi.parallel.cpu_shim import cpu_shim
@@ -31,7 +32,9 @@ SHAPES: list[dict[str, Any]] = [
 def test_has_the_parameters_its_shape_says(changes: dict[str, Any]) -> None:
     shape: ModelShape = replace(SHAPE, **changes)
     model = build(shape, ContextExtension.unscaled(64, shape.head_dim))
-    assert sum(parameter.numel() for parameter in model.parameters()) == shape.num_parameters
+    assert sum(parameter.numel() for parameter in model.parameters()) == family_of(shape).num_parameters(
+        shape
+    )
     assert not any("bias" in name for name, _ in model.named_parameters())
 
 

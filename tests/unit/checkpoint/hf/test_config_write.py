@@ -11,9 +11,11 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from nemo_pi.checkpoint.files import read_json, write_json
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config
-from nemo_pi.checkpoint.hf.config_write import build_config, check_exportable
+from nemo_pi.checkpoint.hf.config_write import build_config
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.base import Family
+from nemo_pi.families.registry import families
 from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
 from nemo_pi.rope.spec import ContextExtension
 
@@ -201,7 +203,8 @@ def test_sizes_follow_the_shape() -> None:
     assert build_config(shape, extension, HuggingFaceSource(config), None)["num_hidden_layers"] == 1
 
 
-def test_partial_rotary_is_refused() -> None:
-    check_exportable(ContextExtension.unscaled(128, head_dim=16))
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
+def test_partial_rotary_is_refused(family: Family) -> None:
+    family.check_exportable(ContextExtension.unscaled(128, head_dim=16))
     with pytest.raises(CheckpointError, match="rotary_percentage"):
-        check_exportable(ContextExtension.unscaled(128, head_dim=16, rotary_percent=0.5))
+        family.check_exportable(ContextExtension.unscaled(128, head_dim=16, rotary_percent=0.5))

@@ -156,8 +156,8 @@ def export_again(source: Path, target: Path, virtual: int | None) -> None:
     read: list[int] = []
     real = HuggingFaceWeights.read
 
-    def counting(self: HuggingFaceWeights, *args: Any) -> torch.Tensor:
-        tensor = real(self, *args)
+    def counting(self: HuggingFaceWeights, *args: Any, **rows: Any) -> torch.Tensor:
+        tensor = real(self, *args, **rows)
         read.append(tensor.numel())
         return tensor
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from nemo_pi.arch.shape import ModelShape
 from nemo_pi.checkpoint.hf.config_write import build_config
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 
 SHAPE = ModelShape(2, 64, 80, 8, 4, 16, 96)

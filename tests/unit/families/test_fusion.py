@@ -8,19 +8,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from nemo_pi.arch.shape import ModelShape
-from nemo_pi.checkpoint.hf.names import (
-    LAYER_RULES,
-    expected_tensors,
-    export_order,
-    fuse,
-    reorder_heads,
-    split_name,
-    unfuse,
-)
+from nemo_pi.families.fusion import fuse, reorder_heads, unfuse
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.weights import split_name
 from nemo_pi.rope.layout import halves_from_interleaved, interleaved_from_halves
 
 SHAPE = ModelShape(3, 64, 80, 8, 4, 16, 96)
+LAYER_RULES = family_of(SHAPE).layer_rules(SHAPE)
 QKV = next(rule for rule in LAYER_RULES if "linear_qkv" in rule.megatron)
 GATE_UP = next(rule for rule in LAYER_RULES if "linear_fc1" in rule.megatron)
 
@@ -47,7 +42,8 @@ def test_names_and_shapes_are_those_of_transformers(
             )
         )
     expected = {name: tuple(weight.shape) for name, weight in theirs.named_parameters()}
-    assert expected_tensors(replace(SHAPE, family=family, tied_embeddings=tied)) == expected
+    shape = replace(SHAPE, family=family, tied_embeddings=tied)
+    assert family_of(shape).tensors(shape) == expected
 
 
 def column(*values: float) -> torch.Tensor:
@@ -101,7 +97,7 @@ def test_split_name(name: str, expected: tuple[str, int | None]) -> None:
 
 
 def test_export_runs_layer_by_layer() -> None:
-    layers = [layer for _, layer in export_order(SHAPE) if layer is not None]
+    layers = [layer for _, layer in family_of(SHAPE).export_order(SHAPE) if layer is not None]
     assert layers == sorted(layers)
     assert set(layers) == {0, 1, 2}
 

@@ -1,0 +1,154 @@
+"""What a model family is: everything that the rest of the library asks about one.
+
+A family reads and writes its config.json, says which Hugging Face tensors Megatron's parameters are made of,
+what Megatron's layers need, and what a layer keeps for its backward pass. A new family is one file with a
+subclass, and one line in nemo_pi.families.registry.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.weights import Sizes, WeightRule
+from nemo_pi.rope.hf import RECORD, from_hf, to_hf
+from nemo_pi.rope.spec import ContextExtension
+
+
+@dataclass(frozen=True)
+class KeptChannels:
+    """Channels per token that autograd keeps of one layer, in the dtype it computes in."""
+
+    residual: int
+    """Of the residual stream's width; sequence parallelism splits them."""
+    attention: int
+    """Of heads; tensor parallelism splits them."""
+    mlp: int
+    """Of the MLP's hidden layer; tensor parallelism splits them."""
+
+
+class Family(ABC):
+    """One model family. Instances hold no state; nothing outside nemo_pi.families asks for a name."""
+
+    name: ClassVar[str]
+    """Hugging Face's model_type."""
+    architecture: ClassVar[str]
+    """transformers' class of its language model."""
+    fixed: ClassVar[Mapping[str, Any]]
+    """Fields of ModelShape that every model of this family has alike, beyond sizes."""
+    embedding: ClassVar[WeightRule]
+    """The token embedding."""
+    final_norm: ClassVar[WeightRule]
+    """The norm behind the last layer."""
+    output: ClassVar[WeightRule]
+    """The output layer, where it is not the embedding."""
+    rope_keys: ClassVar[tuple[str, ...]] = (
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "partial_rotary_factor",
+        "max_position_embeddings",
+        "original_max_position_embeddings",
+        RECORD,
+    )
+    """Keys of config.json that say how positions are made: another extension replaces them all."""
+
+    # --- config.json ---
+
+    @abstractmethod
+    def read_shape(self, config: Mapping[str, Any]) -> ModelShape:
+        """Sizes from config.json, with transformers' defaults where it is silent.
+
+        Raises:
+            CheckpointError: sizes missing or impossible, or a variant that cannot be trained here.
+        """
+
+    @abstractmethod
+    def shape_entries(self, shape: ModelShape) -> dict[str, Any]:
+        """The inverse: entries of config.json that say what `shape` says."""
+
+    def read_extension(self, config: Mapping[str, Any], shape: ModelShape) -> ContextExtension:
+        """How the checkpoint's positions are made.
+
+        Raises:
+            CheckpointError: rotary values that are missing or contradict each other, or that this family's
+                class in transformers does not compute with.
+        """
+        return from_hf(config, shape.head_dim)
+
+    def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
+        """The inverse: what to_hf says, and again in the spelling of readers older than transformers 5.
+
+        Those look at rope_theta and rope_scaling only and would otherwise drop the scaling silently;
+        transformers 5 reads the same from either.
+        """
+        fields = to_hf(extension)
+        rope = fields["rope_parameters"]
+        fields["rope_theta"] = rope["rope_theta"]
+        if rope["rope_type"] != "default":
+            fields["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+        return fields
+
+    @abstractmethod
+    def check_exportable(self, extension: ContextExtension) -> None:
+        """Refuses positions that this family's class in transformers cannot compute.
+
+        Raises:
+            CheckpointError: naming the key of the YAML.
+        """
+
+    # --- weights ---
+
+    @abstractmethod
+    def layer_rules(self, shape: ModelShape) -> tuple[WeightRule, ...]:
+        """The table of one layer, in Hugging Face's order."""
+
+    def rules(self, shape: ModelShape) -> tuple[WeightRule, ...]:
+        """The table of a model: every parameter that Megatron can hold of it."""
+        output = self.output
+        if shape.tied_embeddings:
+            # The last pipeline stage keeps a copy of the embedding under the output layer's name.
+            output = WeightRule(
+                output.megatron, self.embedding.huggingface, self.embedding.sizes, self.embedding.split_dim
+            )
+        return (self.embedding, *self.layer_rules(shape), self.final_norm, output)
+
+    def export_order(self, shape: ModelShape) -> list[tuple[WeightRule, int | None]]:
+        """(row, layer) of every parameter that a Hugging Face folder holds, layer by layer."""
+        rules = self.layer_rules(shape)
+        layers = [(rule, layer) for layer in range(shape.num_layers) for rule in rules]
+        last = [] if shape.tied_embeddings else [(self.output, None)]
+        return [(self.embedding, None), *layers, (self.final_norm, None), *last]
+
+    def tensors(self, shape: ModelShape) -> dict[str, Sizes]:
+        """Every tensor a Hugging Face folder of this shape holds, in export order, with its whole shape."""
+        found: dict[str, Sizes] = {}
+        for rule, layer in self.export_order(shape):
+            found.update(rule.tensors(shape, layer))
+        return found
+
+    # --- Megatron and the plan ---
+
+    @abstractmethod
+    def megatron_options(self, shape: ModelShape) -> dict[str, Any]:
+        """Arguments of Megatron's TransformerConfig: the sizes and what the layers are made of."""
+
+    @abstractmethod
+    def kept_channels(self, shape: ModelShape) -> KeptChannels:
+        """What autograd keeps of one layer for one token, nothing recomputed; fp32 statistics aside."""
+
+    def layer_parameters(self, shape: ModelShape, tp: int = 1) -> int:
+        """Parameters of one layer on one of `tp` tensor-parallel ranks."""
+        return sum(rule.num_parameters(shape, tp) for rule in self.layer_rules(shape))
+
+    def layer_products(self, shape: ModelShape) -> int:
+        """Multiplications of one token with one layer's matrices (norms and biases multiply none)."""
+        matrices = [rule for rule in self.layer_rules(shape) if len(rule.sizes(shape)[0]) == 2]
+        return sum(rule.num_parameters(shape) for rule in matrices)
+
+    def num_parameters(self, shape: ModelShape) -> int:
+        """Parameters of the whole model; a tied output layer counts once."""
+        return sum(rule.num_parameters(shape) for rule, _ in self.export_order(shape))

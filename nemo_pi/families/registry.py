@@ -1,0 +1,96 @@
+"""The families by name, and the family of a config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nemo_pi.errors import CheckpointError
+from nemo_pi.families.base import Family
+from nemo_pi.families.entries import unusable
+from nemo_pi.families.llama import Llama
+from nemo_pi.families.mistral import Mistral
+from nemo_pi.families.shape import ModelShape
+
+_FAMILIES: dict[str, Family] = {family.name: family for family in (Llama(), Mistral())}
+
+_NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
+# What families of mixtures of experts call the number of experts.
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def register(family: Family) -> None:
+    """Makes a family known by its name; one of this name that is known already is replaced."""
+    _FAMILIES[family.name] = family
+
+
+def names() -> tuple[str, ...]:
+    """The names of the known families, in the order they were registered."""
+    return tuple(_FAMILIES)
+
+
+def families() -> tuple[Family, ...]:
+    """The known families, in the order they were registered."""
+    return tuple(_FAMILIES.values())
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        CheckpointError: it is not known.
+    """
+    if name not in _FAMILIES:
+        raise _unknown("family", name)
+    return _FAMILIES[name]
+
+
+def family_of(shape: ModelShape) -> Family:
+    """The family of a shape.
+
+    Raises:
+        CheckpointError: it is not known here (a checkpoint of somebody else's family).
+    """
+    return family_named(shape.family)
+
+
+def family_of_config(config: Mapping[str, Any]) -> Family:
+    """The family of a config.json that this project can train.
+
+    Raises:
+        CheckpointError: no rotary embeddings, an unknown family, another head than a language model's,
+            quantised weights.
+    """
+    name = config.get("model_type")
+    kind = config.get("position_embedding_type", "rope")
+    if name in _NOT_ROPE or kind not in ("rope", "rotary", None) or config.get("alibi"):
+        raise unusable(
+            "model_type" if name in _NOT_ROPE else "position_embedding_type",
+            "a model with rotary position embeddings (RoPE)",
+            f"{name} with position_embedding_type {kind}" if name not in _NOT_ROPE else name,
+            _another_model(),
+        )
+    if name not in _FAMILIES:
+        raise _unknown("config.json: model_type", name, config)
+    family = _FAMILIES[name]
+    if config.get("quantization_config"):
+        mend = "start from the checkpoint that it was quantised from"
+        raise unusable("quantization_config", "full-precision weights", "quantised ones", mend)
+    architectures = config.get("architectures") or [family.architecture]
+    if family.architecture not in architectures:
+        mend = "start from the language model itself"
+        raise unusable("architectures", family.architecture, architectures, mend)
+    return family
+
+
+def _unknown(field: str, name: Any, config: Mapping[str, Any] | None = None) -> CheckpointError:
+    required = "one of " + ", ".join(_FAMILIES)
+    if config is not None and any(config.get(key) for key in _EXPERTS):
+        required += " (dense models; mixtures of experts are not supported)"
+    shown = repr(name) if isinstance(name, str) else name
+    return CheckpointError(field, required=required, given=shown, mend=_another_model())
+
+
+def _another_model() -> str:
+    classes = ", ".join(family.architecture for family in _FAMILIES.values())
+    return f"start from a checkpoint of one of these: {classes}"

@@ -1,0 +1,57 @@
+"""The shape of a GPT: every size that its parameters follow from, and nothing about positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a decoder, and what differs between checkpoints of one family; the family knows the rest."""
+
+    num_layers: int
+    """Transformer layers."""
+    hidden_size: int
+    """Width of the residual stream."""
+    ffn_hidden_size: int
+    """Width of the MLP's hidden layer (of one of its two halves, where it is gated)."""
+    num_attention_heads: int
+    """Query heads."""
+    num_query_groups: int
+    """Key/value heads; equal to num_attention_heads without grouped-query attention."""
+    head_dim: int
+    """Channels of one head (Megatron: kv_channels)."""
+    vocab_size: int
+    """Rows of the embedding; never padded, so that import and export are bit-equal."""
+    norm_epsilon: float = 1e-5
+    """The norms' epsilon."""
+    tied_embeddings: bool = False
+    """Whether the output layer is the embedding."""
+    family: str = "llama"
+    """Name of the family in nemo_pi.families.registry: Hugging Face's model_type."""
+    sliding_window: int | None = None
+    """Tokens each query may look back, itself included; None means full attention."""
+    full_attention_layers: tuple[int, ...] = ()
+    """Layers, counted from 0, that attend to everything although the others have a sliding window."""
+    qkv_bias: bool = False
+    """Whether query, key and value projections add biases."""
+    qk_norm: bool = False
+    """Whether query and key are normalised, head by head, before they are rotated."""
+
+    def window_of(self, layer: int) -> int | None:
+        """The sliding window of a layer counted from 0; None means full attention."""
+        return None if layer in self.full_attention_layers else self.sliding_window
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy."""
+        return {**asdict(self), "full_attention_layers": list(self.full_attention_layers)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelShape:
+        """The inverse of to_dict; keys it does not know are ignored, absent ones are off (older files)."""
+        known = {field.name for field in fields(cls)}
+        given = {key: value for key, value in values.items() if key in known}
+        given["full_attention_layers"] = tuple(given.get("full_attention_layers", ()))
+        return cls(**given)

@@ -1,0 +1,51 @@
+"""Families by name; and nobody else asks for one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemo_pi.errors import CheckpointError
+from nemo_pi.families.registry import families, family_of, family_of_config, names
+from tests.unit.families.test_shape import SHAPE
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_every_family_is_known_by_its_name() -> None:
+    assert names() == tuple(family.name for family in families())
+    for family in families():
+        assert family_of(replace(SHAPE, family=family.name)) is family
+        assert family_of_config({"model_type": family.name}) is family
+
+
+def test_an_unknown_family_lists_the_known_ones() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        family_of(replace(SHAPE, family="somebody's"))
+    assert all(name in caught.value.required for name in names())
+    assert all(family.architecture in caught.value.mend for family in families())
+
+
+def test_mixtures_of_experts_are_named_as_such() -> None:
+    with pytest.raises(CheckpointError, match="mixtures of experts are not supported"):
+        family_of_config({"model_type": "qwen3_moe", "num_experts": 128})
+
+
+def test_nothing_outside_asks_for_a_name() -> None:
+    """No string of the library or of an entry point is a family's name or class, docstrings aside."""
+    known = set(names()) | {family.architecture for family in families()}
+    asked = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for folder in ("nemo_pi", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        if "families" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in known
+    ]
+    assert asked == []
+    source = (ROOT / "nemo_pi" / "families" / "registry.py").read_text(encoding="utf-8")
+    assert not re.search(r"name == |name != ", source), "the registry looks names up, it compares none"
