@@ -114,12 +114,11 @@ def train(run: ResolvedRun, steps: int) -> None:
     """Some steps of the run on tokens that it makes up; everything is freed at the end."""
     from nemo_pi.engine.engine import MegatronEngine
     from nemo_pi.engine.optimizer import prepare_to_load
-    from nemo_pi.nemo.settings import engine_settings
     from nemo_pi.parallel import groups
 
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     engine.start_training()
     prepare_to_load(engine.optimizer)  # so that the first step has its moments already
     length = run.training_length

@@ -14,7 +14,6 @@ from demo.prepare import Prepared, prepare
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import resolve
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.nemo.settings import engine_settings
 from nemo_pi.nemo.transfer import export_engine, load_initial_weights
 from nemo_pi.parallel import groups
 
@@ -113,6 +112,6 @@ def extend_untrained(method: Method, data: dict[Stage, Prepared], folder: Path) 
     run = resolve(cfg, world_size=1, summary=read_summary(BASE_MODEL))
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     load_initial_weights(engine, run)
     return export_engine(engine, run, exported)

@@ -23,7 +23,7 @@ from nemo_pi.evaluation.report import render_text, write_report
 from nemo_pi.evaluation.row import EvaluationRow
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.model.build import BuildOptions
-from nemo_pi.model.layer_spec import resolve_transformer_engine
+from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.parallel import groups
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,10 +13,12 @@ from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.loss import resolve_loss
+from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import convert, from_mapping, refuse_targets
 from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
     check_initialization,
+    dtype_of,
     resolve_export,
     resolve_kernels,
     resolve_optim,
@@ -30,7 +32,11 @@ from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
 from nemo_pi.config.windows import check_extends, resolve_extension, resolve_training_length
+from nemo_pi.engine.schedule import LearningRateSchedule
+from nemo_pi.engine.settings import AdamSettings, EngineSettings
 from nemo_pi.errors import ConfigError
+from nemo_pi.model.engine_layers import transformer_engine_available
+from nemo_pi.model.options import BuildOptions
 
 _MISSING = "???"
 
@@ -103,36 +109,49 @@ def resolve(
     check_initialization(model)
     max_steps = _max_steps(trainer)
     precision = resolve_precision(trainer.get("precision"), summary)
-    engine, kernel = resolve_kernels(model)
+    wanted, kernel = resolve_kernels(model)
+    optim = resolve_optim(model.optim, max_steps)
+    build = filled(
+        BuildOptions,
+        options_of(model, "transformer"),
+        params_dtype=dtype_of(precision),
+        rotary_kernel=kernel,
+        # Where it is demanded and cannot be had, a plan is still made; preflight and engine stop.
+        transformer_engine=transformer_engine_available() if wanted is None else wanted,
+        loss_chunk_tokens=resolve_loss(model, shape),
+        recompute=resolve_recompute(model, shape, layout),
+    )
+    engine = EngineSettings(
+        shape,
+        extension,
+        layout,
+        micro_batch_size=model.micro_batch_size,
+        build=build,
+        optim=filled(AdamSettings, options_of(model, "optimizer"), clip_grad=_gradient_clip(trainer) or 0.0),
+        ddp=options_of(model, "ddp"),
+        rotary_length=None if pose is None else pose.target_window,
+    )
     return ResolvedRun(
         name=config.name,
         dry_run=config.dry_run,
         config=config,
         checkpoint=summary,
         checkpoint_open=summary is None and _path_is_open(plain(cfg)),
-        shape=shape,
-        extension=extension,
         window_source=source,
         training_length=length,
         pose=pose,
-        parallel=layout,
-        micro_batch_size=model.micro_batch_size,
+        engine=engine,
+        schedule=LearningRateSchedule(lr=optim.lr, **asdict(optim.sched)),
         global_batch_size=model.global_batch_size,
         num_micro_batches=resolve_batches(model, layout),
         max_steps=max_steps,
         precision=precision,
-        gradient_clip_val=_gradient_clip(trainer),
-        optim=resolve_optim(model.optim, max_steps),
-        use_distributed_optimizer=model.use_distributed_optimizer,
+        optim=optim,
         data=_resolve_data(model.data, model.seed, config.dry_run),
         tokenizer=resolve_tokenizer(model.tokenizer, summary),
         export=resolve_export(model.export, summary),
         seed=model.seed,
-        init_method_std=model.init_method_std,
-        transformer_engine=engine,
-        rotary_kernel=kernel,
-        loss=resolve_loss(model, shape),
-        recompute=resolve_recompute(model, shape, layout),
+        transformer_engine=wanted,
         trainer=_trainer_arguments(trainer, precision, max_steps),
         exp_manager=config.exp_manager,
     )

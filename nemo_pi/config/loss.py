@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nemo_pi.config.resolved import LossPath
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
@@ -11,8 +10,10 @@ from nemo_pi.families.shape import ModelShape
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 512, 2048
 
 
-def resolve_loss(model: ModelConfig, shape: ModelShape) -> LossPath:
-    """The loss as asked for by model.loss or by NeMo's cross_entropy_loss_fusion; chunked where neither does.
+def resolve_loss(model: ModelConfig, shape: ModelShape) -> int | None:
+    """Tokens whose logits exist at once, as asked for by model.loss or by NeMo's cross_entropy_loss_fusion.
+
+    None computes whole logits; where neither key says so, the loss is chunked.
 
     Raises:
         ConfigError: an unknown name, a contradiction, or a chunk size that is impossible or without use.
@@ -37,8 +38,8 @@ def resolve_loss(model: ModelConfig, shape: ModelShape) -> LossPath:
             mend="null takes a size by the model's width",
         )
     if path == "full":
-        return LossPath(None)
-    return LossPath(chunk_size(shape.hidden_size) if size is None else size)
+        return None
+    return chunk_size(shape.hidden_size) if size is None else size
 
 
 def chunk_size(hidden_size: int) -> int:

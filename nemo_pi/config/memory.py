@@ -57,7 +57,7 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
     """Memory of a rank of pipeline stage `stage`, counted from 0."""
     parameters = stage_parameters(run, stage)
     width = run.compute_dtype.itemsize
-    shards = run.parallel.dp * run.parallel.cp if run.use_distributed_optimizer else 1
+    shards = run.parallel.dp * run.parallel.cp if run.engine.optim.use_distributed_optimizer else 1
     states = 2 * _FP32 + (_FP32 if width < _FP32 else 0)
     is_last = stage == run.parallel.pp - 1
     return MemoryEstimate(
@@ -165,9 +165,10 @@ def _logits(run: ResolvedRun) -> int:
     tokens = run.micro_batch_size * run.training_length // layout.cp
     rows = shape.vocab_size // layout.tp
     beside = width if width < _FP32 else 0
-    if run.loss.chunk_tokens is None:
+    chunk_tokens = run.engine.build.loss_chunk_tokens
+    if chunk_tokens is None:
         return tokens * rows * (_FP32 + beside)
-    chunk = min(run.loss.chunk_tokens, tokens)
+    chunk = min(chunk_tokens, tokens)
     gathered = 2 if layout.sequence_parallel else 1
     hidden = gathered * tokens * shape.hidden_size * width
     logits = 0 if width == _FP32 and not torch.cuda.is_available() else width

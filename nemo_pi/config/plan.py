@@ -106,7 +106,7 @@ def _batch_rows(run: ResolvedRun) -> Rows:
 
 
 def _training_rows(run: ResolvedRun) -> Rows:
-    optim, sched = run.optim, run.optim.sched
+    optim, sched = run.optim, run.schedule
     warmup = ""
     if sched.warmup_steps:
         warmup = f"{plural(sched.warmup_steps, 'warm-up step')} from {run.warmup_start_lr:g}, then "
@@ -115,7 +115,7 @@ def _training_rows(run: ResolvedRun) -> Rows:
         if sched.name == "constant"
         else f"{sched.name} to {sched.min_lr:g} at step {sched.max_steps}"
     )
-    sharded = run.use_distributed_optimizer and run.parallel.dp * run.parallel.cp > 1
+    sharded = run.engine.optim.use_distributed_optimizer and run.parallel.dp * run.parallel.cp > 1
     clip = "none" if run.gradient_clip_val is None else f"norm {run.gradient_clip_val:g}"
     return [
         ("steps", grouped(run.max_steps)),
@@ -188,7 +188,7 @@ def _listed(prefix: object) -> str:
 
 
 def _loss(run: ResolvedRun) -> str:
-    chunk = run.loss.chunk_tokens
+    chunk = run.engine.build.loss_chunk_tokens
     if chunk is None:
         return "from whole logits"
     return f"from hidden states, {plural(chunk, 'token')} at a time"

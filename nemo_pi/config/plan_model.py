@@ -78,6 +78,6 @@ def _own_attention(run: ResolvedRun) -> str:
 
 def _rotary_kernel(run: ResolvedRun) -> str:
     needs = rotary_needs(run.extension, run.compute_dtype)
-    chosen = select_rotary_kernel(run.rotary_kernel, needs).name
+    chosen = select_rotary_kernel(run.engine.build.rotary_kernel, needs).name
     chosen_by = {"auto": " (auto)", FUSED: " (apply_rope_fusion)"}
-    return chosen + chosen_by.get(run.rotary_kernel, "")
+    return chosen + chosen_by.get(run.engine.build.rotary_kernel, "")

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.resolved import Recompute
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.kernels.registry import FUSED, KERNELS
+from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 
 OPTIMIZERS = ("adamw", "adam", "fused_adam", "megatron_fused_adam", "distributed_fused_adam")
@@ -50,6 +52,12 @@ def resolve_precision(given: Any, summary: CheckpointSummary | None = None) -> s
         return "32-true" if summary is None or summary.dtype == "float32" else "bf16-mixed"
     check_choice("trainer.precision", name, (*_PRECISIONS, "auto"))
     return _PRECISIONS[name]
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Dtype of weights and activations under a canonical precision name."""
+    kind = precision.split("-")[0]
+    return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[kind]
 
 
 def resolve_optim(optim: OptimConfig, max_steps: int) -> OptimConfig:

@@ -10,32 +10,13 @@ import torch
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, TokenizerConfig
+from nemo_pi.engine.schedule import LearningRateSchedule
+from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.pose import PoseSpec
 from nemo_pi.rope.spec import ContextExtension
-
-
-@dataclass(frozen=True)
-class Recompute:
-    """Which activations are thrown away in the forward pass and computed again in the backward pass."""
-
-    granularity: str | None = None
-    """None (keep all), `selective` (some modules of each layer) or `full` (whole layers)."""
-    method: str | None = None
-    """`uniform` or `block` where granularity is full, else None."""
-    num_layers: int | None = None
-    """Layers of a chunk (uniform) or recomputed layers per stage (block) where granularity is full."""
-    modules: tuple[str, ...] = ()
-    """`core_attn`, `mlp` or both where granularity is selective, else none."""
-
-
-@dataclass(frozen=True)
-class LossPath:
-    """How the training loss is computed."""
-
-    chunk_tokens: int | None
-    """Tokens whose logits exist at once; None computes whole logits."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +33,16 @@ class ResolvedRun:
     """What the run starts from; None starts from random weights."""
     checkpoint_open: bool
     """Only in a dry run: the YAML demands a checkpoint (`???`) and none was given yet."""
-    shape: ModelShape
-    """Sizes of the model."""
-    extension: ContextExtension
-    """How positions are made: windows, method, factor, rotary dimension and base."""
     window_source: str
     """Where the original window was read."""
     training_length: int
     """Tokens of one training sample."""
     pose: PoseSpec | None
     """How positions skip through the target window; None: they run on."""
-    parallel: ParallelLayout
-    """Layout over ranks."""
-    micro_batch_size: int
-    """Samples of one forward pass of one data-parallel rank."""
+    engine: EngineSettings
+    """What the engine is built from: shape, positions, layout, kernels, loss, recomputation, optimizer."""
+    schedule: LearningRateSchedule
+    """The learning rate over the run's steps."""
     global_batch_size: int
     """Samples of one optimizer step over all ranks."""
     num_micro_batches: int
@@ -74,12 +51,8 @@ class ResolvedRun:
     """Optimizer steps of the run."""
     precision: str
     """Lightning's canonical name: 32-true, bf16-mixed, bf16-true, 16-mixed or 16-true."""
-    gradient_clip_val: float | None
-    """Largest norm of the gradient; None (never 0) does not clip."""
     optim: OptimConfig
-    """Optimizer and schedule; sched.name is constant, linear or cosine and sched.max_steps a number."""
-    use_distributed_optimizer: bool
-    """Shard optimizer states over data-parallel ranks."""
+    """Optimizer and schedule as checked, from which the engine's and the schedule's settings are made."""
     data: DataConfig
     """Data; data.seed is a number."""
     tokenizer: TokenizerConfig | None
@@ -88,16 +61,9 @@ class ResolvedRun:
     """Export at the end of the run; export.dtype is a name where hf_path is given."""
     seed: int
     """Seed of initial weights."""
-    init_method_std: float
-    """Standard deviation of random initial weights."""
     transformer_engine: bool | None
-    """True demands Transformer Engine's layers, False forbids them, None takes them where they are."""
-    rotary_kernel: str
-    """The requested rotary kernel, for the registry to select."""
-    loss: LossPath
-    """How the training loss is computed."""
-    recompute: Recompute
-    """Activation recomputation."""
+    """True demands Transformer Engine's layers, False forbids them, None takes them where they are: what was
+    asked for, where `engine.build` holds what this machine makes of it."""
     trainer: dict[str, Any]
     """Arguments for lightning.Trainer: checked names, canonical precision; gradient_clip_val is left out
     because Megatron's optimizer clips and Lightning refuses it under manual optimization."""
@@ -105,10 +71,39 @@ class ResolvedRun:
     """Arguments for NeMo's exp_manager: checked names; values as given."""
 
     @property
+    def shape(self) -> ModelShape:
+        """Sizes of the model."""
+        return self.engine.shape
+
+    @property
+    def extension(self) -> ContextExtension:
+        """How positions are made: windows, method, factor, rotary dimension and base."""
+        return self.engine.extension
+
+    @property
+    def parallel(self) -> ParallelLayout:
+        """Layout over ranks."""
+        return self.engine.layout
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples of one forward pass of one data-parallel rank."""
+        return self.engine.micro_batch_size
+
+    @property
+    def recompute(self) -> Recompute:
+        """Activation recomputation."""
+        return self.engine.build.recompute
+
+    @property
     def compute_dtype(self) -> torch.dtype:
         """Dtype of weights and activations; 16-bit weights have fp32 main copies in the optimizer."""
-        kind = self.precision.split("-")[0]
-        return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[kind]
+        return self.engine.build.params_dtype
+
+    @property
+    def gradient_clip_val(self) -> float | None:
+        """Largest norm of the gradient; None (never 0) does not clip."""
+        return self.engine.optim.clip_grad or None
 
     @property
     def tokens_per_step(self) -> int:
@@ -118,7 +113,7 @@ class ResolvedRun:
     @property
     def warmup_start_lr(self) -> float:
         """Learning rate of the first warm-up step."""
-        return self.optim.lr * self.optim.sched.warmup_start_fraction
+        return self.schedule.lr * self.schedule.warmup_start_fraction
 
     def data_mapping(self) -> dict[str, Any]:
         """The data section as a plain mapping."""

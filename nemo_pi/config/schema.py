@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_pi.config.megatron import passed
 from nemo_pi.config.sections import (
     DataConfig,
     ExportConfig,
@@ -111,7 +112,7 @@ class ModelConfig:
     """fast-swiglu or swiglu: the same function."""
     bias: bool = False
     """Biases in linear layers; only false."""
-    init_method_std: float = 0.02
+    init_method_std: float = passed(0.02, transformer="init_method_std")
     """Standard deviation of random initial weights; unused with a checkpoint."""
     hidden_dropout: float = 0.0
     """Dropout after attention and MLP; only 0."""
@@ -139,7 +140,7 @@ class ModelConfig:
     sequence_parallel: bool = False
     """Split norms and residuals along the sequence over the tensor-parallel ranks; needs 2 of those or
     more."""
-    use_distributed_optimizer: bool = True
+    use_distributed_optimizer: bool = passed(True, optimizer="use_distributed_optimizer")
     """Shard optimizer states over the data-parallel ranks."""
 
     # --- kernels: a named one runs or stops, never degrades ---

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_pi.config.megatron import passed
+
 
 @dataclass
 class TokenizerConfig:
@@ -86,13 +88,13 @@ class OptimConfig:
     name: str = "adamw"
     """adamw, adam, fused_adam, megatron_fused_adam or distributed_fused_adam: AdamW by any of NeMo's
     names."""
-    lr: float = 2e-5
+    lr: float = passed(2e-5, optimizer="lr")
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = passed((0.9, 0.95), optimizer=("adam_beta1", "adam_beta2"))
     """Decay of the running means of gradient and squared gradient."""
-    weight_decay: float = 0.0
+    weight_decay: float = passed(0.0, optimizer="weight_decay")
     """Decoupled weight decay; 0 turns it off."""
-    eps: float = 1e-8
+    eps: float = passed(1e-8, optimizer="adam_eps")
     """Added to the root of the second moment."""
     sched: SchedConfig = field(default_factory=SchedConfig)
     """Learning rate over the steps."""

@@ -6,7 +6,6 @@ Shape legend: B micro-batch rows, S sequence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,32 +18,17 @@ from torch import Tensor, nn
 
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.engine.data_parallel import ReplicatedModule
-from nemo_pi.engine.optimizer import AdamSettings, build_optimizer
-from nemo_pi.families.shape import ModelShape
-from nemo_pi.model.build import BuildOptions, build_model_chunks
+from nemo_pi.engine.optimizer import build_optimizer
+from nemo_pi.engine.settings import EngineSettings
+from nemo_pi.model.build import build_model_chunks
+from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.loss import check_batch, loss_report
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
-from nemo_pi.parallel.layout import ParallelLayout
-from nemo_pi.rope.spec import ContextExtension
 
 Batch = dict[str, Tensor]
 ForwardStep = Callable[[Iterator[MicroBatch], Any], tuple[Tensor, Any]]
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What an engine is built from; all of it has been validated before."""
-
-    shape: ModelShape
-    extension: ContextExtension
-    layout: ParallelLayout
-    micro_batch_size: int
-    build: BuildOptions = field(default_factory=BuildOptions)
-    optim: AdamSettings = field(default_factory=AdamSettings)
-    rotary_length: int | None = None
-    """Tokens that methods which depend on a length reckon with; None: those that a micro-batch reads."""
 
 
 class MegatronEngine:
@@ -52,9 +36,13 @@ class MegatronEngine:
 
     Megatron's process groups must be up. Weights are random until a checkpoint is loaded into `chunks`;
     call `start_training` after that, because the optimizer copies 16-bit weights when it is made.
+
+    Raises:
+        BackendUnavailableError: layers or kernels that were asked for by name cannot be had here.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
+        resolve_transformer_engine(settings.build.transformer_engine)
         self.settings = settings
         with cpu_shim():
             chunks = build_model_chunks(settings.shape, settings.extension, settings.layout, settings.build)
@@ -67,11 +55,12 @@ class MegatronEngine:
 
     def start_training(self) -> None:
         """Wraps the chunks in Megatron's DDP and makes the optimizer."""
-        ddp_config = DistributedDataParallelConfig(
+        chosen: dict[str, Any] = dict(
             grad_reduce_in_fp32=True,
-            use_distributed_optimizer=self.settings.optim.distributed,
+            use_distributed_optimizer=self.settings.optim.use_distributed_optimizer,
             overlap_grad_reduce=False,
         )
+        ddp_config = DistributedDataParallelConfig(**chosen | dict(self.settings.ddp))
         with cpu_shim():
             self.modules = [
                 ReplicatedModule(self.config, ddp_config, module, disable_bucketing=number > 0)

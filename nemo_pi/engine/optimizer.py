@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -10,26 +10,8 @@ from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_mega
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import nn
 
+from nemo_pi.engine.settings import AdamSettings
 from nemo_pi.parallel.cpu_shim import cpu_shim
-
-
-@dataclass(frozen=True)
-class AdamSettings:
-    """AdamW as in the Position Interpolation paper (arXiv 2306.15595, section 3.1) unless told otherwise."""
-
-    lr: float = 2e-5
-    """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Decay rates of the two moments."""
-    eps: float = 1e-8
-    """Added to the denominator."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay of matrices; vectors (norms) never decay."""
-    clip_grad: float = 1.0
-    """Largest global gradient norm; 0 turns clipping off."""
-    distributed: bool = False
-    """Whether optimizer states are split over the data-parallel ranks, be it one; checkpoints of the two
-    kinds differ."""
 
 
 def build_optimizer(
@@ -42,19 +24,15 @@ def build_optimizer(
         settings: hyperparameters.
         params_dtype: dtype of the weights; 16-bit ones get fp32 main copies.
     """
-    config = OptimizerConfig(
+    named = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    chosen: dict[str, Any] = dict(
         optimizer="adam",
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        adam_beta1=settings.betas[0],
-        adam_beta2=settings.betas[1],
-        adam_eps=settings.eps,
-        clip_grad=settings.clip_grad,
         params_dtype=params_dtype,
         bf16=params_dtype is torch.bfloat16,
         fp16=params_dtype is torch.float16,
-        use_distributed_optimizer=settings.distributed,
     )
+    further = named.pop("megatron")
+    config = OptimizerConfig(**chosen | named | dict(further))
     with cpu_shim():
         optimizer = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
     for group in optimizer.param_groups:

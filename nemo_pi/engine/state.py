@@ -42,7 +42,7 @@ def save_engine(
     with cpu_shim():
         model = _model_state(engine)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=False)}
-        kind = {_SHARDED: engine.settings.optim.distributed}
+        kind = {_SHARDED: engine.settings.optim.use_distributed_optimizer}
         save_distributed(folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path)
 
 
@@ -73,7 +73,7 @@ def load_engine(engine: MegatronEngine, folder: Path) -> None:
     Raises:
         CheckpointError: the checkpoint cannot be read, or was written by the other kind of optimizer.
     """
-    _check_kind(folder, engine.settings.optim.distributed)
+    _check_kind(folder, engine.settings.optim.use_distributed_optimizer)
     with cpu_shim():
         model = _model_state(engine)
         prepare_to_load(engine.optimizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -14,33 +14,10 @@ from nemo_pi.kernels.capability import rotary_needs
 from nemo_pi.kernels.registry import select_rotary_kernel
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
+from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Choices of a model that are neither its shape nor its positions."""
-
-    params_dtype: torch.dtype = torch.float32
-    """Dtype of the weights the layers compute with."""
-    init_method_std: float = 0.02
-    """Standard deviation of a fresh model's weights."""
-    rotary_kernel: str = "auto"
-    """model.rotary_kernel."""
-    transformer_engine: bool = False
-    """Whether layers are Transformer Engine's."""
-    loss_chunk_tokens: int | None = 512
-    """Tokens whose logits exist at once in the training loss; None: all of them."""
-    recompute_granularity: str | None = None
-    """full, selective or None: which activations are recomputed in the backward pass."""
-    recompute_method: str | None = None
-    """uniform or block, under full recomputation."""
-    recompute_num_layers: int | None = None
-    """Layers per recomputed unit, under full recomputation."""
-    recompute_modules: tuple[str, ...] = ()
-    """core_attn, mlp or both, under selective recomputation; none stands for core_attn."""
 
 
 def transformer_config(
@@ -52,7 +29,8 @@ def transformer_config(
     Transformer Engine or apex stay off where they are absent.
     """
     on_gpu = torch.cuda.is_available()
-    return TransformerConfig(
+    recompute = options.recompute
+    chosen: dict[str, Any] = dict(
         **family_of(shape).megatron_options(shape),
         use_te_activation_func=True,  # the layer spec's activation, which is model.swiglu here
         hidden_dropout=0.0,
@@ -76,11 +54,12 @@ def transformer_config(
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
         batch_p2p_comm=on_gpu,
-        recompute_granularity=options.recompute_granularity,
-        recompute_method=options.recompute_method,
-        recompute_num_layers=options.recompute_num_layers,
-        recompute_modules=list(options.recompute_modules) or None,
+        recompute_granularity=recompute.granularity,
+        recompute_method=recompute.method,
+        recompute_num_layers=recompute.num_layers,
+        recompute_modules=list(recompute.modules) or None,
     )
+    return TransformerConfig(**chosen | dict(options.megatron))
 
 
 def _exchange(shape: ModelShape, layout: ParallelLayout, options: BuildOptions) -> str | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-import torch
 from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
@@ -12,38 +9,12 @@ from megatron.core.models.gpt.gpt_layer_specs import (
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.norm import RMSNorm
 from nemo_pi.model.swiglu import swiglu
 from nemo_pi.model.te_documents import with_documents
-
-
-def transformer_engine_available() -> bool:
-    """Whether Transformer Engine is installed and has a GPU to run on."""
-    return torch.cuda.is_available() and find_spec("transformer_engine") is not None
-
-
-def resolve_transformer_engine(request: str | bool) -> bool:
-    """Turns model.transformer_engine (auto, true, false) into yes or no.
-
-    Raises:
-        BackendUnavailableError: it was asked for by name and cannot run here.
-    """
-    available = transformer_engine_available()
-    if str(request).lower() == "auto":
-        return available
-    wanted = str(request).lower() == "true"
-    if wanted and not available:
-        raise BackendUnavailableError(
-            "model.transformer_engine",
-            required="the transformer_engine package and a CUDA device",
-            given="neither or only one of them on this machine",
-            mend="install it (pip install 'nemo_pi[te]' on a GPU machine) or set transformer_engine: auto",
-        )
-    return wanted
 
 
 def decoder_spec(
@@ -60,7 +31,7 @@ def decoder_spec(
     Args:
         config: says how many layers the chunk gets.
         stage: number of the chunk under interleaved pipelining, else None.
-        use_transformer_engine: from resolve_transformer_engine.
+        use_transformer_engine: from engine_layers.resolve_transformer_engine.
         rotary_kernel: model.rotary_kernel, resolved when the layers are built.
         rotary_dim: rotated channels of a head.
         rotary_tempered: whether cosines and sines carry an attention temperature.

@@ -22,7 +22,7 @@ from nemo_pi.errors import ConfigError, TrainingError
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
-from nemo_pi.nemo.settings import engine_settings, run_of_model_config, schedule
+from nemo_pi.nemo.settings import run_of_model_config
 from nemo_pi.nemo.transfer import load_initial_weights
 from nemo_pi.parallel import groups
 
@@ -57,7 +57,6 @@ class ContextExtensionModel(SafelyRestoredModel):
         checkpoint = self.run.checkpoint
         self.source_config = None if checkpoint is None else read_source_config(checkpoint.path)
         self._grad_norm = 0.0
-        self._schedule = schedule(self.run)
         if restored:
             groups.ensure_process_group()
             groups.initialize(self.run.parallel, self.run.seed)
@@ -82,7 +81,7 @@ class ContextExtensionModel(SafelyRestoredModel):
         return LightningOptimizerAdapter(engine.optimizer, self._optimizer_step)
 
     def _build_engine(self) -> MegatronEngine:
-        self.engine = MegatronEngine(engine_settings(self.run))
+        self.engine = MegatronEngine(self.run.engine)
         self.megatron.extend(self.engine.chunks)
         return self.engine
 
@@ -121,7 +120,7 @@ class ContextExtensionModel(SafelyRestoredModel):
         """One optimizer step over the global batch."""
         engine = self._require_engine()
         step = self.trainer.global_step + 1
-        lr = self._schedule.at(step - 1)
+        lr = self.run.schedule.at(step - 1)
         engine.set_lr(lr)
         started = time.perf_counter()
         loss = engine.forward_backward(batch)

@@ -14,10 +14,10 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.registry import family_of
 from nemo_pi.model.build import check_backends, check_documents
+from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data
 from nemo_pi.nemo.sample_settings import check_same_samples
-from nemo_pi.nemo.settings import engine_settings
 
 
 def check_before_training(run: ResolvedRun) -> None:
@@ -28,7 +28,8 @@ def check_before_training(run: ResolvedRun) -> None:
             or destroy.
     """
     check_accelerator(run)
-    settings = engine_settings(run)
+    settings = run.engine
+    resolve_transformer_engine(settings.build.transformer_engine)
     check_backends(settings.extension, settings.layout, settings.build)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)

@@ -11,7 +11,6 @@ from benchmarks.training.job import Job
 from benchmarks.training.pacer import Pacer
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.nemo.loaders import training_loader
-from nemo_pi.nemo.settings import engine_settings, schedule
 from nemo_pi.nemo.transfer import load_initial_weights
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
@@ -24,11 +23,11 @@ def make_step(job: Job) -> Callable[[], float]:
         keep_freed_memory()
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     load_initial_weights(engine, run)
     engine.start_training()
     batches = iter(training_loader(run, consumed_samples=0))
-    engine.set_lr(schedule(run).at(0))
+    engine.set_lr(run.schedule.at(0))
 
     def step() -> float:
         loss = engine.forward_backward(next(batches))

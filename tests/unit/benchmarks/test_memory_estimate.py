@@ -18,7 +18,7 @@ def test_every_case_resolves() -> None:
         for case in wanted:
             run = run_of(case)
             assert run.training_length == case.length
-            assert (run.loss.chunk_tokens is None) == (case.loss == "full")
+            assert (run.engine.build.loss_chunk_tokens is None) == (case.loss == "full")
             assert (run.recompute.granularity == "full") == case.recompute
     assert run_of(Case("4x256", 64)).shape.num_layers == 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ def values_of(model: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]
     """A configuration that resolves against `summary_of()`, changed in the model section and at the top."""
     section = {"max_position_embeddings": 4096, "data": {"data_prefix": ["/data/tokens"]}}
     return {"name": "run", "trainer": {"max_steps": 100}, "model": section | (model or {})} | top
+
+
+def changed(run: ResolvedRun, **changes: Any) -> ResolvedRun:
+    """The run with some fields replaced, its own or its engine's (`parallel` is the layout)."""
+    names = {"parallel": "layout"}
+    engine, build, optim = run.engine, run.engine.build, run.engine.optim
+    parts: list[dict[str, Any]] = [{}, {}, {}, {}]
+    for key, value in changes.items():
+        name = names.get(key, key)
+        owner = next(i for i, part in enumerate((engine, build, optim, run)) if name in vars(part))
+        parts[owner][name] = value
+    engine = replace(engine, **parts[0], build=replace(build, **parts[1]), optim=replace(optim, **parts[2]))
+    return replace(run, **parts[3], engine=engine)
 
 
 def run_of(

@@ -28,14 +28,14 @@ from tests.unit.config.builders import SHAPE
     ],
 )
 def test_loss(changes: dict[str, Any], chunk_tokens: int | None) -> None:
-    assert resolve_loss(replace(ModelConfig(), **changes), SHAPE).chunk_tokens == chunk_tokens
+    assert resolve_loss(replace(ModelConfig(), **changes), SHAPE) == chunk_tokens
 
 
 @pytest.mark.parametrize(("hidden_size", "tokens"), [(64, 512), (1536, 768), (4096, 2048), (16384, 2048)])
 def test_chunks_grow_with_the_model(hidden_size: int, tokens: int) -> None:
     assert chunk_size(hidden_size) == tokens
     shape = replace(SHAPE, hidden_size=hidden_size)
-    assert resolve_loss(ModelConfig(), shape).chunk_tokens == tokens
+    assert resolve_loss(ModelConfig(), shape) == tokens
 
 
 @pytest.mark.parametrize(

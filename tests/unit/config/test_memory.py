@@ -12,18 +12,18 @@ from nemo_pi.config.memory import (
     layer_bytes_per_token,
     stage_parameters,
 )
-from nemo_pi.config.resolved import LossPath, Recompute
 from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
+from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
-from tests.unit.config.builders import SHAPE, run_of
+from tests.unit.config.builders import SHAPE, changed, run_of
 
 HIDDEN, FFN, QUERY, KEY, VOCAB, LAYERS = 256, 688, 256, 128, 2048, 4
 LAYER = HIDDEN * (QUERY + 2 * KEY) + QUERY * HIDDEN + 3 * HIDDEN * FFN  # matrices of one layer
 
 
 def run_with(precision: str = "32", **changes: Any) -> Any:
-    return replace(run_of(trainer={"max_steps": 100, "precision": precision}), **changes)
+    return changed(run_of(trainer={"max_steps": 100, "precision": precision}), **changes)
 
 
 def test_parameters_of_one_rank_are_the_model_s() -> None:
@@ -37,7 +37,7 @@ def test_parameters_of_a_split_model() -> None:
     half = LAYERS // 2 * (LAYER // 2 + 2 * HIDDEN)
     assert stage_parameters(run, 0) == half + VOCAB * HIDDEN // 2
     assert stage_parameters(run, 1) == half + VOCAB * HIDDEN // 2 + HIDDEN
-    tied = replace(run, shape=replace(SHAPE, tied_embeddings=True))
+    tied = changed(run, shape=replace(SHAPE, tied_embeddings=True))
     assert stage_parameters(tied, 1) == stage_parameters(run, 1)
 
 
@@ -77,7 +77,7 @@ def test_chunked_loss() -> None:
     hidden, weights = 4096 * HIDDEN, VOCAB * HIDDEN
     assert estimate_memory(run_with()).logits == 512 * VOCAB * wide + weights * 4 + hidden * 4
     assert estimate_memory(run_with("bf16")).logits == 512 * VOCAB * 6 + weights * 6 + hidden * 2
-    one_chunk = run_with(loss=LossPath(10**6))
+    one_chunk = run_with(loss_chunk_tokens=10**6)
     assert estimate_memory(one_chunk).logits == 4096 * VOCAB * wide + weights * 4 + hidden * 4
     split = run_with(parallel=ParallelLayout(tp=2, pp=2, cp=2), micro_batch_size=3)
     assert estimate_stage(split, 1).logits == 512 * 1024 * wide + weights * 2 + 3 * hidden * 2
@@ -87,10 +87,10 @@ def test_chunked_loss() -> None:
 
 
 def test_whole_logits() -> None:
-    whole = LossPath(None)
-    assert estimate_memory(run_with(loss=whole)).logits == 4096 * VOCAB * 4
-    assert estimate_memory(run_with("bf16", loss=whole)).logits == 4096 * VOCAB * 6
-    split = run_with(parallel=ParallelLayout(tp=2, pp=2, cp=2), micro_batch_size=3, loss=whole)
+    whole = None
+    assert estimate_memory(run_with(loss_chunk_tokens=whole)).logits == 4096 * VOCAB * 4
+    assert estimate_memory(run_with("bf16", loss_chunk_tokens=whole)).logits == 4096 * VOCAB * 6
+    split = run_with(parallel=ParallelLayout(tp=2, pp=2, cp=2), micro_batch_size=3, loss_chunk_tokens=whole)
     assert estimate_stage(split, 1).logits == 3 * 2048 * 1024 * 4
     assert estimate_stage(split, 0).logits == 0
 

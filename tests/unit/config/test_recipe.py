@@ -16,10 +16,10 @@ from nemo_pi.config.recipe import (
     resolve_recompute,
     resolve_tokenizer,
 )
-from nemo_pi.config.resolved import Recompute
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
 from nemo_pi.errors import ConfigError
+from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.config.builders import SHAPE, summary_of
 

@@ -21,7 +21,7 @@ from tests.unit.model.models import SHAPE, causal_logits, plain
 Batch = dict[str, Tensor]
 
 # An epsilon near the gradients' size: without it Adam's first steps are signs, and rounding flips them.
-SMOOTH = AdamSettings(lr=3e-3, betas=(0.9, 0.95), eps=1e-3, weight_decay=0.1, clip_grad=1.0)
+SMOOTH = AdamSettings(lr=3e-3, adam_eps=1e-3, weight_decay=0.1, clip_grad=1.0)
 
 
 def random_batch(rows: int = 4, length: int = 16, seed: int = 0) -> Batch:
@@ -86,7 +86,10 @@ class PlainLoop:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=self.settings.lr, betas=self.settings.betas, eps=self.settings.eps
+            groups,
+            lr=self.settings.lr,
+            betas=(self.settings.adam_beta1, self.settings.adam_beta2),
+            eps=self.settings.adam_eps,
         )
 
     def loss(self, batch: Batch) -> Tensor:

@@ -16,7 +16,9 @@ from tests.unit.model.models import transformers_model
 @pytest.mark.parametrize("distributed", [False, True])
 def test_a_lone_replica_reduces_and_gathers_no_buffers(distributed: bool, tmp_path: Path) -> None:
     transformers_model().save_pretrained(tmp_path)
-    engine = engine_of(tmp_path, micro_batch_size=2, optim=AdamSettings(distributed=distributed))
+    engine = engine_of(
+        tmp_path, micro_batch_size=2, optim=AdamSettings(use_distributed_optimizer=distributed)
+    )
     assert all(module.alone for module in engine.modules)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         engine.forward_backward(random_batch())

@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 @pytest.mark.parametrize(
     "changes",
-    [{"distributed": True}, {"clip_grad": 0.0}, {"clip_grad": 0.02}, {"weight_decay": 0.0}],
+    [{"use_distributed_optimizer": True}, {"clip_grad": 0.0}, {"clip_grad": 0.02}, {"weight_decay": 0.0}],
     ids=str,
 )
 def test_steps_equal_a_plain_loop(
@@ -69,7 +69,8 @@ def test_steps_equal_a_plain_loop(
 def test_default_settings_are_the_papers() -> None:
     """arXiv 2306.15595, section 3.1: AdamW with these two rates."""
     settings = AdamSettings()
-    assert (settings.betas, settings.weight_decay, settings.lr) == ((0.9, 0.95), 0.0, 2e-5)
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    assert (betas, settings.weight_decay, settings.lr) == ((0.9, 0.95), 0.0, 2e-5)
 
 
 def test_evaluation_changes_nothing(folder: Path) -> None:
@@ -212,7 +213,7 @@ def test_a_batch_with_nothing_to_score_has_no_loss() -> None:
 
 def test_bf16_weights_have_fp32_main_copies(folder: Path) -> None:
     """Steps too small for bf16 are kept: ten of 2e-5 move a weight of 0.1 that bf16 moves by 4e-4 or not."""
-    tiny = replace(SMOOTH, lr=2e-5, eps=1e-8, weight_decay=0.0)
+    tiny = replace(SMOOTH, lr=2e-5, adam_eps=1e-8, weight_decay=0.0)
     low = engine_of(folder, optim=tiny, build=BuildOptions(params_dtype=torch.bfloat16))
     full = engine_of(folder, optim=tiny)
     before = weights_of(full)

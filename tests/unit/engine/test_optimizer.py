@@ -18,7 +18,7 @@ from nemo_pi.parallel.cpu_shim import cpu_shim
 from tests.unit.engine.loops import engine_of, random_batch
 from tests.unit.model.models import SHAPE
 
-SETTINGS = AdamSettings(lr=1e-3, betas=(0.8, 0.99), eps=1e-5, weight_decay=0.2)
+SETTINGS = AdamSettings(lr=1e-3, adam_beta1=0.8, adam_beta2=0.99, adam_eps=1e-5, weight_decay=0.2)
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 
@@ -97,7 +97,7 @@ def test_the_adapter_owns_no_state() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_are_held_once(distributed: bool, dtype: torch.dtype) -> None:
     """What the update reads lies in the buffer that the backward pass adds to, and nowhere else."""
-    optim = replace(SETTINGS, distributed=distributed)
+    optim = replace(SETTINGS, use_distributed_optimizer=distributed)
     engine = engine_of(optim=optim, build=BuildOptions(params_dtype=dtype))
     engine.forward_backward(random_batch())
     assert all(parameter.grad is None for parameter in engine.chunks[0].parameters())
@@ -112,7 +112,7 @@ def test_gradients_are_held_once(distributed: bool, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("distributed", [False, True])
 def test_fp32_weights_have_no_second_copy(distributed: bool) -> None:
     """The update works on the model's own weights."""
-    engine = engine_of(optim=replace(SETTINGS, distributed=distributed))
+    engine = engine_of(optim=replace(SETTINGS, use_distributed_optimizer=distributed))
     own = {p.untyped_storage().data_ptr() for p in engine.chunks[0].parameters()}
     updated = {
         p.untyped_storage().data_ptr() for group in engine.optimizer.param_groups for p in group["params"]

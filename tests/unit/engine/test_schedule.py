@@ -11,7 +11,7 @@ from nemo_pi.engine.schedule import LearningRateSchedule
 
 def test_the_papers_warm_up() -> None:
     """20 steps from 10% of the peak, then constant (arXiv 2306.15595, section 3.1)."""
-    schedule = LearningRateSchedule(peak=2e-5)
+    schedule = LearningRateSchedule(lr=2e-5)
     assert schedule.at(0) == pytest.approx(2e-6)
     assert schedule.at(10) == pytest.approx(1.1e-5)
     assert schedule.at(19) == pytest.approx(2e-5 * (0.1 + 0.9 * 19 / 20))
@@ -22,7 +22,7 @@ def test_warm_up_equals_torchs_linear_warm_up() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=3e-4)
     theirs = LinearLR(optimizer, start_factor=0.25, total_iters=8)
-    ours = LearningRateSchedule(peak=3e-4, warmup_steps=8, warmup_start_fraction=0.25)
+    ours = LearningRateSchedule(lr=3e-4, warmup_steps=8, warmup_start_fraction=0.25)
     for step in range(12):
         assert ours.at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
@@ -34,7 +34,7 @@ def test_cosine_equals_torchs() -> None:
     optimizer = torch.optim.SGD([parameter], lr=1e-3)
     theirs = CosineAnnealingLR(optimizer, T_max=30, eta_min=1e-5)
     ours = LearningRateSchedule(
-        peak=1e-3, warmup_steps=5, decay="cosine", max_steps=40, constant_steps=5, minimum=1e-5
+        lr=1e-3, warmup_steps=5, name="cosine", max_steps=40, constant_steps=5, min_lr=1e-5
     )
     for step in range(31):
         assert ours.at(5 + step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
@@ -45,7 +45,7 @@ def test_cosine_equals_torchs() -> None:
 @pytest.mark.parametrize("decay", ["linear", "cosine"])
 def test_decay_begins_at_the_peak_and_ends_at_the_minimum(decay: str) -> None:
     schedule = LearningRateSchedule(
-        peak=1.0, warmup_steps=10, decay=decay, max_steps=100, constant_steps=20, minimum=0.25
+        lr=1.0, warmup_steps=10, name=decay, max_steps=100, constant_steps=20, min_lr=0.25
     )
     assert schedule.at(10) == 1.0
     assert schedule.at(45) == pytest.approx(0.625)
@@ -55,9 +55,9 @@ def test_decay_begins_at_the_peak_and_ends_at_the_minimum(decay: str) -> None:
 
 
 def test_linear_falls_by_equal_amounts() -> None:
-    schedule = LearningRateSchedule(peak=1.0, warmup_steps=0, decay="linear", max_steps=4)
+    schedule = LearningRateSchedule(lr=1.0, warmup_steps=0, name="linear", max_steps=4)
     assert [schedule.at(step) for step in range(5)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert LearningRateSchedule(peak=0.5, warmup_steps=0).at(0) == 0.5
+    assert LearningRateSchedule(lr=0.5, warmup_steps=0).at(0) == 0.5

@@ -39,7 +39,7 @@ def train(engine: MegatronEngine, steps: range) -> list[float]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_training_goes_on_as_if_never_saved(dtype: torch.dtype, sharded: bool, tmp_path: Path) -> None:
     build = BuildOptions(params_dtype=dtype, init_method_std=0.15)
-    optim = replace(SMOOTH, distributed=sharded)
+    optim = replace(SMOOTH, use_distributed_optimizer=sharded)
     engine = engine_of(build=build, optim=optim)
     train(engine, range(2))
     save_engine(engine, tmp_path / "saved", META)

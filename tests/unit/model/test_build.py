@@ -14,6 +14,7 @@ from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.build import BuildOptions, check_backends, check_documents, transformer_config
 from nemo_pi.model.core_attention import DocumentBoundaries
+from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
@@ -126,12 +127,12 @@ def losses_and_gradients(
 
 
 RECOMPUTE = [
-    BuildOptions(recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1),
-    BuildOptions(recompute_granularity="full", recompute_method="uniform", recompute_num_layers=2),
-    BuildOptions(recompute_granularity="full", recompute_method="block", recompute_num_layers=2),
-    BuildOptions(recompute_granularity="selective"),
-    BuildOptions(recompute_granularity="selective", recompute_modules=("mlp",)),
-    BuildOptions(recompute_granularity="selective", recompute_modules=("core_attn", "mlp")),
+    BuildOptions(recompute=Recompute("full", "uniform", 1)),
+    BuildOptions(recompute=Recompute("full", "uniform", 2)),
+    BuildOptions(recompute=Recompute("full", "block", 2)),
+    BuildOptions(recompute=Recompute("selective")),
+    BuildOptions(recompute=Recompute("selective", modules=("mlp",))),
+    BuildOptions(recompute=Recompute("selective", modules=("core_attn", "mlp"))),
 ]
 
 

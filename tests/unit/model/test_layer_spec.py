@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from nemo_pi.errors import BackendUnavailableError
-from nemo_pi.model import layer_spec
+from nemo_pi.model import engine_layers
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
-from nemo_pi.model.layer_spec import resolve_transformer_engine
+from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.norm import RMSNorm
 from nemo_pi.model.swiglu import swiglu
 from tests.unit.model.models import SHAPE, build
 
 WITHOUT_ENGINE = pytest.mark.skipif(
-    layer_spec.transformer_engine_available(), reason="Transformer Engine is installed"
+    engine_layers.transformer_engine_available(), reason="Transformer Engine is installed"
 )
 
 
@@ -38,7 +38,7 @@ def test_auto_takes_the_engine_where_it_can_run(
     installed: bool, cuda: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(layer_spec, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(engine_layers, "find_spec", lambda name: object() if installed else None)
     assert resolve_transformer_engine("auto") is (installed and cuda)
 
 

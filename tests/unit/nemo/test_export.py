@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.nemo.settings import engine_settings
 from nemo_pi.nemo.transfer import export_engine, export_model, load_initial_weights
 from tests.unit.nemo.runs import resolved
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 
 def test_import_and_export_give_the_same_bits_and_the_new_window(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path)
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     load_initial_weights(engine, run)
     folder = export_engine(engine, run, tmp_path / "exported")
     before = load_file(inputs / "start" / "model.safetensors")
@@ -34,7 +33,7 @@ def test_import_and_export_give_the_same_bits_and_the_new_window(inputs: Path, t
 def test_the_dtype_is_the_yamls(dtype: str, inputs: Path, tmp_path: Path) -> None:
     path = tmp_path / "exported"
     run = resolved(inputs, tmp_path, model__export__hf_path=str(path), model__export__dtype=dtype)
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     assert export_model(engine, run) == path
     assert {tensor.dtype for tensor in load_file(path / "model.safetensors").values()} == {
         getattr(torch, dtype)
@@ -44,4 +43,4 @@ def test_the_dtype_is_the_yamls(dtype: str, inputs: Path, tmp_path: Path) -> Non
 def test_no_path_no_export(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path)
     assert run.export == replace(run.export, hf_path=None)
-    assert export_model(MegatronEngine(engine_settings(run)), run) is None
+    assert export_model(MegatronEngine(run.engine), run) is None

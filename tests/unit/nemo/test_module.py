@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from nemo_pi.errors import ConfigError, TrainingError
 from nemo_pi.nemo.module import ContextExtensionModel
 from nemo_pi.nemo.settings import self_contained_model_config
 from nemo_pi.parallel.layout import ParallelLayout
+from tests.unit.config.builders import changed
 from tests.unit.engine.loops import PlainLoop
 from tests.unit.model.models import transformers_model
 from tests.unit.nemo.runs import fit, resolved
@@ -46,7 +46,7 @@ def test_losses_equal_a_plain_loop_and_names_are_nemos(inputs: Path, tmp_path: P
     assert trainer.global_step == 3 and model.consumed_samples == 12
 
     optim = run.optim
-    loop = PlainLoop(transformers_model(), AdamSettings(lr=optim.lr, eps=1e-3, clip_grad=1.0))
+    loop = PlainLoop(transformers_model(), AdamSettings(lr=optim.lr, adam_eps=1e-3, clip_grad=1.0))
     for number, (logged, batch) in enumerate(zip(recorder.steps, recorder.batches, strict=True)):
         loss, norm = loop.step(batch, optim.lr)
         assert logged["reduced_train_loss"] == pytest.approx(loss, rel=1e-5)
@@ -111,7 +111,7 @@ def test_the_learning_rate_follows_the_schedule(inputs: Path, tmp_path: Path) ->
 
 
 def test_a_split_model_does_not_fit_into_a_nemo_file(inputs: Path, tmp_path: Path) -> None:
-    run = replace(resolved(inputs, tmp_path), parallel=ParallelLayout(tp=2))
+    run = changed(resolved(inputs, tmp_path), parallel=ParallelLayout(tp=2))
     model = ContextExtensionModel(self_contained_model_config(run), None, run=run)
     with pytest.raises(ConfigError, match="save_to"):
         model.save_to(str(tmp_path / "model.nemo"))

@@ -26,6 +26,7 @@ from nemo_pi.nemo.preflight import (
     checkpoint_to_resume,
 )
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
+from tests.unit.config.builders import changed
 from tests.unit.engine.loops import engine_of
 from tests.unit.model.models import SHAPE
 from tests.unit.nemo.runs import resolved, write_tokens
@@ -68,7 +69,7 @@ def test_the_cpu_of_a_machine_with_a_gpu(
 
 def test_positions_that_hugging_face_cannot_compute(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path / "logs")
-    run = replace(run, extension=replace(run.extension, rotary_percent=0.5))
+    run = changed(run, extension=replace(run.extension, rotary_percent=0.5))
     check_before_training(run)
     with pytest.raises(CheckpointError, match="rotary_percentage"):
         check_before_training(replace(run, export=replace(run.export, hf_path=str(tmp_path / "hf"))))
@@ -173,7 +174,7 @@ def test_another_runs_checkpoint_is_not(
 def test_another_models_checkpoint_is_not(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path)
     save(run, tmp_path, 2)
-    other = replace(run, shape=replace(run.shape, norm_epsilon=1e-6))
+    other = changed(run, shape=replace(run.shape, norm_epsilon=1e-6))
     with pytest.raises(ConfigError, match="norm_epsilon 1e-05 instead of 1e-06"):
         checkpoint_to_resume(other, run_folders(other))
 

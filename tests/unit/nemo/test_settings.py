@@ -10,9 +10,7 @@ from omegaconf import OmegaConf
 
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.nemo.settings import (
-    engine_settings,
     run_of_model_config,
-    schedule,
     self_contained_model_config,
 )
 from nemo_pi.rope.spec import ContextExtension
@@ -48,55 +46,56 @@ TRAINER = {"max_steps": 100, "gradient_clip_val": 0.5, "precision": "bf16"}
 
 def test_every_field_arrives() -> None:
     run = run_of(EVERYTHING, trainer=TRAINER)
-    settings = engine_settings(run)
+    settings = run.engine
     assert (settings.shape, settings.extension, settings.layout) == (run.shape, run.extension, run.parallel)
     assert settings.micro_batch_size == 2
-    build, optim, rates = settings.build, settings.optim, schedule(run)
+    build, optim, rates = settings.build, settings.optim, run.schedule
     assert (build.params_dtype, build.init_method_std, build.rotary_kernel) == (
         torch.bfloat16,
         0.007,
         "torch",
     )
     assert build.loss_chunk_tokens == 77
-    assert engine_settings(run_of({"loss": "full"})).build.loss_chunk_tokens is None
-    assert (build.recompute_granularity, build.recompute_method, build.recompute_num_layers) == (
+    assert run_of({"loss": "full"}).engine.build.loss_chunk_tokens is None
+    assert (build.recompute.granularity, build.recompute.method, build.recompute.num_layers) == (
         "full",
         "block",
         3,
     )
     selective = {"activations_checkpoint_granularity": "selective", "activations_checkpoint_modules": ["mlp"]}
-    assert engine_settings(run_of(selective)).build.recompute_modules == ("mlp",)
-    assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (4e-4, (0.8, 0.9), 1e-6, 0.03)
+    assert run_of(selective).engine.build.recompute.modules == ("mlp",)
+    assert (optim.lr, optim.adam_beta1, optim.adam_beta2) == (4e-4, 0.8, 0.9)
+    assert (optim.adam_eps, optim.weight_decay) == (1e-6, 0.03)
     assert optim.clip_grad == 0.5
-    assert (rates.peak, rates.warmup_steps, rates.warmup_start_fraction) == (4e-4, 7, 0.2)
-    assert (rates.decay, rates.max_steps, rates.constant_steps, rates.minimum) == ("cosine", 60, 4, 1e-5)
+    assert (rates.lr, rates.warmup_steps, rates.warmup_start_fraction) == (4e-4, 7, 0.2)
+    assert (rates.name, rates.max_steps, rates.constant_steps, rates.min_lr) == ("cosine", 60, 4, 1e-5)
 
 
 def test_pose_trains_the_target_window_s_frequencies() -> None:
     """Skips end anywhere; frequencies that depend on a length are those of the whole target."""
-    assert engine_settings(run_of({"pos_scaling_type": "dynamic"})).rotary_length is None
+    assert run_of({"pos_scaling_type": "dynamic"}).engine.rotary_length is None
     pose = {"data": {"data_prefix": ["/data/tokens"], "pose": {}}}
-    assert engine_settings(run_of({"pos_scaling_type": "dynamic", **pose})).rotary_length == 4096
+    assert run_of({"pos_scaling_type": "dynamic", **pose}).engine.rotary_length == 4096
 
 
 def test_a_nemo_file_of_a_pose_run_reads_at_the_length_of_its_text() -> None:
     run = run_of({"pos_scaling_type": "dynamic", "data": {"data_prefix": ["/data/tokens"], "pose": {}}})
     again = run_of_model_config(self_contained_model_config(run))
     assert again.extension == run.extension and again.pose is None
-    assert engine_settings(again).rotary_length is None
+    assert again.engine.rotary_length is None
 
 
 def test_the_default_recipe_is_the_papers() -> None:
     """arXiv 2306.15595, section 3.1."""
     run = run_of()
-    optim, rates = engine_settings(run).optim, schedule(run)
-    assert (optim.betas, optim.weight_decay) == ((0.9, 0.95), 0.0)
+    optim, rates = run.engine.optim, run.schedule
+    assert (optim.adam_beta1, optim.adam_beta2, optim.weight_decay) == (0.9, 0.95, 0.0)
     assert [rates.at(step) / optim.lr for step in (0, 20, 99)] == pytest.approx([0.1, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("clip", [None, 0, 0.0])
 def test_no_clipping(clip: float | None) -> None:
-    assert engine_settings(run_of(trainer={"max_steps": 100, "gradient_clip_val": clip})).optim.clip_grad == 0
+    assert run_of(trainer={"max_steps": 100, "gradient_clip_val": clip}).engine.optim.clip_grad == 0
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_no_clipping(clip: float | None) -> None:
 def test_optimizer_states_are_sharded_over_any_number_of_replicas(
     world_size: int, model: dict[str, Any], sharded: bool
 ) -> None:
-    assert engine_settings(run_of(model, world_size=world_size)).optim.distributed is sharded
+    assert run_of(model, world_size=world_size).engine.optim.use_distributed_optimizer is sharded
 
 
 SELF_CONTAINED = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ import torch
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.state import save_engine
-from nemo_pi.nemo.settings import engine_settings
 from nemo_pi.nemo.transfer import load_initial_weights
+from tests.unit.config.builders import changed
 from tests.unit.engine.loops import engine_of, weights_of
 from tests.unit.model.models import SHAPE, forward, ours_from, plain, random_tokens
 from tests.unit.nemo.runs import resolved
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 
 
 def started(run: ResolvedRun) -> MegatronEngine:
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     load_initial_weights(engine, run)
     return engine
 
@@ -34,7 +33,7 @@ def test_a_hugging_face_folder(inputs: Path, tmp_path: Path) -> None:
 
 def test_a_hugging_face_folder_into_the_interleaved_layout(inputs: Path, tmp_path: Path) -> None:
     """Heads are stored as halves there; the same function needs their channels in another order."""
-    run = replace(resolved(inputs, tmp_path), extension=plain(interleaved=True))
+    run = changed(resolved(inputs, tmp_path), extension=plain(interleaved=True))
     logits_BSV = forward(started(run).chunks[0], random_tokens())
     expected_BSV = forward(ours_from(inputs / "start"), random_tokens())
     torch.testing.assert_close(logits_BSV, expected_BSV, rtol=1e-4, atol=1e-4)
@@ -65,7 +64,7 @@ def test_none_keeps_random_weights(inputs: Path, tmp_path: Path) -> None:
         "model__vocab_size": SHAPE.vocab_size,
     }
     run = resolved(inputs, tmp_path / "logs", **shape)
-    engine = MegatronEngine(engine_settings(run))
+    engine = MegatronEngine(run.engine)
     before = weights_of(engine)
     load_initial_weights(engine, run)
     assert all(torch.equal(before[name], weight) for name, weight in weights_of(engine).items())

@@ -1,0 +1,43 @@
+"""What a model is built with beside its shape and its positions. Nothing here imports Megatron."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Which activations are thrown away in the forward pass and computed again in the backward pass."""
+
+    granularity: str | None = None
+    """None (keep all), `selective` (some modules of each layer) or `full` (whole layers)."""
+    method: str | None = None
+    """`uniform` or `block` where granularity is full, else None."""
+    num_layers: int | None = None
+    """Layers of a chunk (uniform) or recomputed layers per stage (block) where granularity is full."""
+    modules: tuple[str, ...] = ()
+    """`core_attn`, `mlp` or both where granularity is selective, else none; none stands for core_attn."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Choices of a model that are neither its shape nor its positions."""
+
+    params_dtype: torch.dtype = torch.float32
+    """Dtype of the weights the layers compute with."""
+    init_method_std: float = 0.02
+    """Standard deviation of a fresh model's weights."""
+    rotary_kernel: str = "auto"
+    """model.rotary_kernel."""
+    transformer_engine: bool = False
+    """Whether layers are Transformer Engine's."""
+    loss_chunk_tokens: int | None = 512
+    """Tokens whose logits exist at once in the training loss; None: all of them."""
+    recompute: Recompute = Recompute()
+    """Activation recomputation."""
+    megatron: Mapping[str, Any] = field(default_factory=dict)
+    """Options of Megatron's TransformerConfig under its own names; they win over what is chosen here."""
