@@ -18,9 +18,12 @@ from nemo.core.config import hydra_runner  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from nemo_pi.cli.ends import reports_errors, understands_overrides  # noqa: E402
+from nemo_pi.cli.hydra_targets import names_no_code  # noqa: E402
 
 
 @understands_overrides
+@reports_errors
+@names_no_code(config_path="../conf", config_name="extend_context")
 @hydra_runner(config_path="../conf", config_name="extend_context")
 @reports_errors
 def main(cfg: DictConfig) -> None:

@@ -52,6 +52,9 @@ MISTAKES = (
         "unknown-key", ("+model.max_position_embedings=9",), ("did you mean model.max_position_embeddings",)
     ),
     Mistake("unknown-trainer-key", ("+trainer.max_step=9",), ("trainer.max_steps",)),
+    Mistake(
+        "callback", ("+hydra.callbacks.x={{_target_: pathlib.Path.touch, self: ran}}",), ("hydra.callbacks",)
+    ),
     Mistake("target", ("+model.optim._target_=os.system",), ("_target_",)),
     # --- kernels ---
     Mistake("kernel", ("model.rotary_kernel=triton",), ("rotary_kernel", "triton")),
