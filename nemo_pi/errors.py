@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+_Self = TypeVar("_Self", bound="NemoPiError")
 
 
 class NemoPiError(Exception):
@@ -18,6 +22,26 @@ class NemoPiError(Exception):
     def __init__(self, field: str, *, required: str, given: Any, mend: str) -> None:
         self.field, self.required, self.given, self.mend = field, required, given, mend
         super().__init__(f"{field}: required {required}; given {given}. To mend: {mend}")
+
+    def respelled(self: _Self, names: Mapping[str, str]) -> _Self:
+        """The same error, its fields called by the names that the reader knows.
+
+        Args:
+            names: an object's field → YAML key, flag or entry of a file. It is applied to the field and, in
+                the texts, to names in backticks: `factor` gives the whole name, `.factor` its last part.
+        """
+        head = re.split(r"[.\[]", self.field, maxsplit=1)[0]
+        field = names[head] + self.field[len(head) :] if head in names else self.field
+
+        def name_of(match: re.Match[str]) -> str:
+            known = names.get(match[2])
+            return match[0] if known is None else known.rpartition(".")[2] if match[1] else known
+
+        required, given, mend = (
+            re.sub(r"`(\.?)(\w+)`", name_of, text) if isinstance(text, str) else text
+            for text in (self.required, self.given, self.mend)
+        )
+        return type(self)(field.lstrip("."), required=required, given=given, mend=mend)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments would be lost when a worker process sends the error to its parent.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nemo_pi.rope.angles import rotary_cos_sin
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import rotary_cos_sin
 
 Rotate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """q [B, S, N, D] and k [B, S, G, D] to the same rotated."""

@@ -126,9 +126,9 @@ def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, Conte
     try:
         return ModelShape.from_dict(manifest["shape"]), ContextExtension.from_dict(manifest["extension"])
     except (TypeError, KeyError, ConfigError) as error:
-        raise _unreadable(
-            folder / MANIFEST, "shape and extension of a model", str(error), "restore the file from a copy"
-        ) from error
+        missing = isinstance(error, ConfigError) and error.field == "method"
+        mend = error.mend if missing else "restore the file from a copy"  # type: ignore[union-attr]
+        raise _unreadable(folder / MANIFEST, "shape and extension of a model", str(error), mend) from error
 
 
 def read_source_config(path: str | Path) -> dict[str, Any] | None:

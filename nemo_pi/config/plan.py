@@ -42,25 +42,18 @@ def render_plan(run: ResolvedRun, *, logs: Path | None = None, checkpoints: Path
 
 def _window_rows(run: ResolvedRun) -> Rows:
     extension = run.extension
-    how = {
-        "none": "none: plain rotary positions",
-        "linear": "linear (Position Interpolation)",
-        "ntk": "ntk (NTK-aware, static)",
-        "dynamic": "dynamic (NTK by the length being read)",
-    }.get(extension.method, extension.method)
-    if extension.method == "none" and extension.target_window > extension.original_window:
-        how = "none: direct fine-tuning at the target window"
     rows = [
         ("original", f"{grouped(extension.original_window)} tokens, from {run.window_source}"),
         ("target", f"{grouped(extension.target_window)} tokens"),
         ("training length", _length(run)),
         *([] if run.pose is None else [("PoSE", _pose(run.pose))]),
-        ("method", how),
+        ("method", extension.scaling.plan(extension.numbers)),
         ("factor", f"{extension.factor:g}" + ("" if extension.is_scaled else " (nothing is scaled)")),
     ]
     for name, value in extension.extra:
         shown = f"{len(value)} values" if isinstance(value, tuple) else f"{value}"
         rows.append((f"  {name}", shown))
+    rows += [(f"  {label}", text) for label, text in extension.scaling.plan_notes(extension.numbers)]
     rows.append(
         ("rotary", f"base {extension.base:g}, {extension.rotary_dim} of {extension.head_dim} channels")
     )

@@ -7,18 +7,18 @@ import torch
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 
 def keep_scaled(
-    model: ModelConfig, method: str, factor: float | None, summary: CheckpointSummary
+    model: ModelConfig, method: str | None, factor: float | None, summary: CheckpointSummary
 ) -> ContextExtension:
     """The checkpoint's own extension, if the YAML asks for the same or for nothing.
 
     Args:
         model: the model section; keys that are null ask for nothing.
-        method: the method it asks for, whichever way it is spelled.
+        method: the method it asks for, whichever way it is spelled, or None.
         factor: the factor it asks for, or None.
         summary: a checkpoint whose extension is scaled.
 
@@ -44,13 +44,13 @@ def keep_scaled(
 
 
 def _differing(
-    model: ModelConfig, method: str, factor: float | None, found: ContextExtension
+    model: ModelConfig, method: str | None, factor: float | None, found: ContextExtension
 ) -> dict[str, object]:
     """What the YAML asks for and the checkpoint does not hold, by key."""
     asked: dict[str, tuple[object, object]] = {
         "max_position_embeddings": (model.max_position_embeddings, found.target_window),
         "pos_scaling_factor": (factor, found.factor),
-        "pos_scaling_type": (model.pos_scaling_type and method, found.method),
+        "pos_scaling_type": (method, found.method),
         "original_max_position_embeddings": (model.original_max_position_embeddings, found.original_window),
         "rotary_base": (model.rotary_base, found.base),
         "rotary_percentage": (model.rotary_percentage, found.rotary_percent),

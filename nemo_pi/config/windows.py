@@ -9,15 +9,17 @@ from nemo_pi.config.rescaling import keep_scaled
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.rope.fields import YAML_KEYS
+from nemo_pi.rope.methods.registry import INTERPOLATION, UNSCALED, check_available
 from nemo_pi.rope.spec import ContextExtension
-from nemo_pi.rope.validation import check_method
 
-# YAML key → field of ContextExtension and its value where neither YAML nor checkpoint says.
-_ROTARY_KEYS: dict[str, tuple[str, Any]] = {
-    "rotary_base": ("base", 10000.0),
-    "rotary_percentage": ("rotary_percent", 1.0),
-    "rotary_interleaved": ("interleaved", False),
-}
+# Field of ContextExtension → its value where neither YAML nor checkpoint says.
+_ROTARY: dict[str, Any] = {"base": 10000.0, "rotary_percent": 1.0, "interleaved": False}
+
+_MEND_BASE = (
+    "; to compute with a base of your own, write besides pos_scaling_type=abf and "
+    "pos_scaling_extra_args={base: %r} (pos_scaling_type=ntk derives one from the factor)"
+)
 
 
 def resolve_extension(
@@ -29,19 +31,33 @@ def resolve_extension(
     for nothing; anything else needs `allow_rescaling`, which replaces the old scaling: the factor always
     counts from the original window, scalings are never multiplied.
     """
+    try:
+        return _resolve(model, shape, summary)
+    except ConfigError as error:
+        raise error.respelled(YAML_KEYS) from error
+
+
+def _resolve(
+    model: ModelConfig, shape: ModelShape, summary: CheckpointSummary | None
+) -> tuple[ContextExtension, str]:
     method, factor = _method_and_factor(model)
-    check_method(method)
-    if summary is not None and summary.extension.is_scaled and not model.allow_rescaling:
+    if method is not None:
+        check_available(method)
+    held = None if summary is None or not summary.extension.is_scaled else summary.extension
+    if summary is not None and held is not None and not model.allow_rescaling:
         return keep_scaled(model, method, factor, summary), summary.window_source
+    extra = model.pos_scaling_extra_args
+    if held is not None and method is None:
+        # Rescaled without naming a method, a model keeps its own, and its arguments where none are given.
+        method, extra = held.method, held.extra_args if extra is None else extra
     original, source = _original_window(model, factor, summary)
-    target = _target_window(model, original, factor)
     extension = ContextExtension.build(
         original_window=original,
-        target_window=target,
-        method=method,
+        target_window=_target_window(model, original, factor),
+        method=method or INTERPOLATION,
         factor=factor,
         head_dim=shape.head_dim,
-        extra_args=model.pos_scaling_extra_args,
+        extra_args=extra,
         **_rotary(model, summary),
     )
     return extension, source
@@ -70,7 +86,7 @@ def check_extends(model: ModelConfig, extension: ContextExtension, summary: Chec
     naming that window; a checkpoint that is scaled already is trained on as it is without a word.
     """
     given = (model.max_position_embeddings, model.pos_scaling_factor, model.seq_len_interpolation_factor)
-    if summary is None or extension.is_scaled or extension.method == "none" or any(given):
+    if summary is None or extension.is_scaled or extension.method == UNSCALED or any(given):
         return
     window = extension.original_window
     raise ConfigError(
@@ -82,8 +98,8 @@ def check_extends(model: ModelConfig, extension: ContextExtension, summary: Chec
     )
 
 
-def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
-    """Method and factor from either spelling; the two together are a contradiction."""
+def _method_and_factor(model: ModelConfig) -> tuple[str | None, float | None]:
+    """Method and factor that are asked for, in either spelling; the two together are a contradiction."""
     method, factor, old = model.pos_scaling_type, model.pos_scaling_factor, model.seq_len_interpolation_factor
     for key, value in (("pos_scaling_factor", factor), ("seq_len_interpolation_factor", old)):
         if value is not None and value < 1:
@@ -94,7 +110,7 @@ def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
                 mend=f"write {1 / value:g}, its inverse" if value > 0 else "null derives it from the windows",
             )
     if old is None:
-        return method or "linear", factor
+        return method, factor
     if factor is not None:
         raise ConfigError(
             "model.seq_len_interpolation_factor",
@@ -102,14 +118,14 @@ def _method_and_factor(model: ModelConfig) -> tuple[str, float | None]:
             given=f"{old}, beside pos_scaling_factor={factor}",
             mend="keep pos_scaling_factor and set seq_len_interpolation_factor=null",
         )
-    if method not in (None, "linear"):
+    if method not in (None, INTERPOLATION):
         raise ConfigError(
             "model.seq_len_interpolation_factor",
-            required="pos_scaling_type linear or null: the key means linear interpolation",
+            required=f"pos_scaling_type {INTERPOLATION} or null: the key means linear interpolation",
             given=f"{old}, beside pos_scaling_type={method}",
             mend=f"write pos_scaling_factor={old} instead",
         )
-    return "linear", old
+    return INTERPOLATION, old
 
 
 def _original_window(
@@ -161,17 +177,18 @@ def _target_window(model: ModelConfig, original: int, factor: float | None) -> i
 def _rotary(model: ModelConfig, summary: CheckpointSummary | None) -> dict[str, Any]:
     """Base, rotated part and layout of the rotation: the checkpoint's, else the YAML's, else the usual."""
     settings: dict[str, Any] = {}
-    for key, (field, usual) in _ROTARY_KEYS.items():
-        given = getattr(model, key)
+    for field, usual in _ROTARY.items():
+        key = YAML_KEYS[field]
+        given = getattr(model, key.removeprefix("model."))
         if summary is None:
             settings[field] = usual if given is None else given
             continue
         settings[field] = getattr(summary.extension, field)
         if given is not None and given != settings[field]:
             raise ConfigError(
-                f"model.{key}",
+                key,
                 required=f"{settings[field]}, as in the {summary.kind} checkpoint {summary.path}",
                 given=given,
-                mend=f"model.{key}=null takes the checkpoint's (pos_scaling_type=ntk changes the base)",
+                mend=f"{key}=null takes the checkpoint's" + (_MEND_BASE % given if field == "base" else ""),
             )
     return settings

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import Sizes, WeightRule
+from nemo_pi.rope.fields import YAML_KEYS
 from nemo_pi.rope.hf import RECORD, from_hf, to_hf
 from nemo_pi.rope.spec import ContextExtension
 
@@ -92,13 +94,17 @@ class Family(ABC):
             fields["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
         return fields
 
-    @abstractmethod
     def check_exportable(self, extension: ContextExtension) -> None:
         """Refuses positions that this family's class in transformers cannot compute.
 
         Raises:
             CheckpointError: naming the key of the YAML.
+            ConfigError: a scaling method that Hugging Face has no words for.
         """
+        try:
+            to_hf(extension)
+        except ConfigError as error:
+            raise error.respelled(YAML_KEYS) from error
 
     # --- weights ---
 

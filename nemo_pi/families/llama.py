@@ -141,6 +141,7 @@ class Llama(Family):
 
     def check_exportable(self, extension: ContextExtension) -> None:
         """Refuses rotary on a part of each head: transformers' class always rotates whole heads."""
+        super().check_exportable(extension)
         if extension.rotary_percent != 1.0:
             raise CheckpointError(
                 "model.rotary_percentage",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nemo_pi.rope.frequencies import attention_factor
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from nemo_pi.model.sampling import Sampler, Sampling
 from nemo_pi.model.vocab_parallel import check_labels
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
-from nemo_pi.rope.frequencies import same_frequencies
 from nemo_pi.rope.positions import text_positions
+from nemo_pi.rope.tables import same_frequencies
 
 
 @torch.no_grad()

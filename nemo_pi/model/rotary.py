@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.rope.angles import rotary_cos_sin
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import rotary_cos_sin
 
 
 class RotaryTables(nn.Module):

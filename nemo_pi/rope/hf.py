@@ -1,13 +1,7 @@
 """Hugging Face's spelling of a context extension, read and written (transformers 5: `rope_parameters`).
 
-| method | rope_type | max_position_embeddings | because |
-|---|---|---|---|
-| none | default | target window | |
-| linear | linear | target window | readers take it as the maximum length |
-| ntk | default, with the scaled base as rope_theta | target window | there is no type for it |
-| dynamic | dynamic | original window | readers compute from it |
-| yarn, llama3, longrope | the same name | target window | beside original_max_position_embeddings, always: |
-| | | | where it is missing, readers silently take the extended window |
+Which rope_type a method has there, which window is written as max_position_embeddings and what it makes of
+published files is the method's own to say (`to_hf`, `hf_window`, `from_hf`).
 """
 
 from __future__ import annotations
@@ -17,25 +11,24 @@ from dataclasses import replace
 from typing import Any
 
 from nemo_pi.errors import CheckpointError, ConfigError
-from nemo_pi.rope import ntk
-from nemo_pi.rope.hf_read import WITH_ORIGINAL, read_extension
-from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.fields import HF_ENTRIES
+from nemo_pi.rope.methods.base import ScalingMethod
+from nemo_pi.rope.methods.hf_rope import HfRope, unusable
+from nemo_pi.rope.methods.registry import BUILT_IN, UNSCALED, how_to_get, method_named, plug_ins
+from nemo_pi.rope.spec import PROVIDER, ContextExtension
 
 RECORD = "nemo_pi_extension"
-"""Top-level config.json key with the whole spec: what Hugging Face has no words for (a static NTK base, the
-window before direct fine-tuning). It counts only where it agrees with what Hugging Face itself reads.
+"""Top-level config.json key with the whole spec: what Hugging Face has no words for (a static NTK base, one
+chosen freely, the window before direct fine-tuning). It counts only where it agrees with what Hugging Face
+itself reads.
 
 transformers keeps it when it saves a model again. A tool that drops it leaves the positions as they are, but
 a static NTK model then looks like one that was trained with its larger base at the whole window: it counts
 as unscaled, and extending it starts from there. For NTK that is exact (bases multiply)."""
 
-_ENTRIES = {
-    "model.rotary_base": "rope_theta",
-    "model.rotary_percentage": "partial_rotary_factor",
-    "model.kv_channels": "head_dim",
-    "model.pos_scaling_factor": "factor",
-}
-"""YAML keys whose entry in config.json has another name."""
+_FIRST = [(method.hf_types[0], method) for method in BUILT_IN.values() if method.hf_types]
+_OLDER = [(name, method) for method in BUILT_IN.values() for name in method.hf_types[1:]]
+_TYPES: dict[str, type[ScalingMethod]] = dict([_FIRST[0], *_OLDER, *_FIRST[1:]])
 
 
 def to_hf(spec: ContextExtension) -> dict[str, Any]:
@@ -46,22 +39,16 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
 
     Returns:
         `rope_parameters`, `max_position_embeddings` and, where these two cannot say it all, RECORD.
+
+    Raises:
+        ConfigError: Hugging Face has no words for the method.
     """
-    theta = spec.base
-    if spec.method == "ntk":
-        theta = ntk.scaled_base(spec.rotary_dim, spec.base, spec.factor)
-    is_default = spec.method in ("none", "ntk")
-    rope: dict[str, Any] = {"rope_type": "default" if is_default else spec.method, "rope_theta": theta}
-    if not is_default:
-        rope["factor"] = spec.factor
+    rope = spec.scaling.to_hf(spec.numbers)
     if spec.rotary_percent != 1.0:
         rope["partial_rotary_factor"] = spec.rotary_percent
-    if spec.method in WITH_ORIGINAL:
-        rope["original_max_position_embeddings"] = spec.original_window
-    rope.update(spec.to_dict()["extra_args"])
-    window = spec.original_window if spec.method == "dynamic" else spec.target_window
+    window = spec.scaling.hf_window(spec.numbers)
     entries: dict[str, Any] = {"rope_parameters": rope, "max_position_embeddings": window}
-    if spec.method != "none" or spec.target_window != spec.original_window:
+    if spec.method != UNSCALED or spec.target_window != spec.original_window:
         entries[RECORD] = spec.to_dict()
     return entries
 
@@ -80,10 +67,61 @@ def from_hf(config: Mapping[str, Any], head_dim: int) -> ContextExtension:
     try:
         spec = read_extension(config, head_dim)
     except ConfigError as error:
-        field = f"config.json ({_ENTRIES.get(error.field, error.field.rpartition('.')[2])})"
-        mend = "correct this entry of config.json"
-        raise CheckpointError(field, required=error.required, given=error.given, mend=mend) from error
+        # An argument's entry has the argument's own name.
+        entry = error.respelled({**HF_ENTRIES, "extra_args": ""})
+        field, mend = f"config.json ({entry.field})", "correct this entry of config.json"
+        raise CheckpointError(field, required=entry.required, given=entry.given, mend=mend) from error
     return _recorded(config, spec) or spec
+
+
+def read_extension(config: Mapping[str, Any], head_dim: int) -> ContextExtension:
+    """What Hugging Face's own entries say, as transformers 5 computes with them.
+
+    Args:
+        config: the parsed config.json.
+        head_dim: channels of one attention head, before any partial rotary factor (which is applied once).
+
+    Raises:
+        CheckpointError: naming the entry that is missing, unknown or malformed.
+        ConfigError: for values that contradict each other.
+    """
+    rope = _rope_entries(config)
+    method = _method(rope, config)
+    values: dict[str, Any] = {"base": rope["rope_theta"], "rotary_percent": rope["partial_rotary_factor"]}
+    values |= method.from_hf(HfRope(rope, config))
+    return ContextExtension.build(method=method.name, head_dim=head_dim, **values)
+
+
+def _rope_entries(config: Mapping[str, Any]) -> dict[str, Any]:
+    """rope_scaling or rope_parameters, completed from the top level; the inner entry wins over the outer.
+
+    Where both are there (someone followed a page that names the older one), transformers 5 takes the older.
+    """
+    inner = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(inner, Mapping) or any(isinstance(value, Mapping) for value in inner.values()):
+        mend = "use a model whose layers share their positions"
+        raise unusable("rope_parameters", "one set of entries for all layers", inner, mend)
+    rope = {key: value for key, value in inner.items() if value is not None}
+    for key, default in (("rope_theta", 10000.0), ("partial_rotary_factor", 1.0)):
+        outer = config.get(key)
+        rope.setdefault(key, default if outer is None else outer)
+    return rope
+
+
+def _method(rope: Mapping[str, Any], config: Mapping[str, Any]) -> type[ScalingMethod]:
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if isinstance(rope_type, str) and rope_type in _TYPES:
+        return _TYPES[rope_type]
+    if isinstance(rope_type, str) and rope_type in plug_ins():
+        # The file selects a name that an installed package has registered; only that package's code runs.
+        method = method_named(rope_type)
+        if rope_type in method.hf_types:
+            return method
+    record = config.get(RECORD)
+    provider = record.get(PROVIDER) if isinstance(record, Mapping) else None
+    mend = "convert the checkpoint to one of these, or use another model"
+    required = "one of " + ", ".join(_TYPES)
+    raise unusable("rope_type", required, rope_type, how_to_get(provider) if provider else mend)
 
 
 def _recorded(config: Mapping[str, Any], read: ContextExtension) -> ContextExtension | None:
@@ -93,9 +131,9 @@ def _recorded(config: Mapping[str, Any], read: ContextExtension) -> ContextExten
         return None
     try:
         spec = ContextExtension.from_dict(record)
+        written, given = to_hf(spec), to_hf(read)
     except ConfigError:
         return None
-    written, given = to_hf(spec), to_hf(read)
     same = all(written[key] == given[key] for key in ("rope_parameters", "max_position_embeddings"))
     # Whatever the trained layout was, the weights beside a config.json rotate halves.
     return replace(spec, interleaved=False) if same and spec.head_dim == read.head_dim else None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nemo_pi.rope import validation
-from nemo_pi.rope.extra_args import validate_extra_args
-from nemo_pi.rope.validation import METHODS
+from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.registry import BUILT_IN, INTERPOLATION, UNSCALED, method_named, provider_of
 
-__all__ = ["METHODS", "ContextExtension"]
+METHODS = tuple(BUILT_IN)
+"""Names of the methods that come with nemo_pi; installed packages may add to them."""
+
+_DERIVED = ("numbers", "scaling")
+PROVIDER = "method_package"
+"""Key of to_dict that names the installed package behind a method that is not ours."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +27,17 @@ class ContextExtension:
     an instance that contradicts itself cannot exist.
 
     Raises:
-        ConfigError: naming the YAML key, for any value that is wrong by itself or against another.
+        ConfigError: naming the field, for any value that is wrong by itself or against another.
     """
 
     original_window: int
     """Tokens the model was pretrained to read (L)."""
     target_window: int
     """Tokens it shall read (L'); equal to original_window where nothing is extended."""
-    method: str = "none"
-    """One of METHODS. `none` with a longer target is direct fine-tuning: plain RoPE, trained further."""
+    method: str = UNSCALED
+    """A registered method. `none` with a longer target is direct fine-tuning: plain RoPE, trained further."""
     factor: float = 1.0
-    """How many times longer (s), at least 1; L' = s·L for every method but none and llama3."""
+    """How many times longer (s), at least 1; L' = s·L unless the method says otherwise."""
     head_dim: int = 128
     """Channels of one attention head."""
     base: float = 10000.0
@@ -44,25 +49,44 @@ class ContextExtension:
     extra: tuple[tuple[str, Any], ...] = ()
     """What only this method takes, sorted by name; lists are kept as tuples so that the spec is hashable."""
 
+    numbers: RopeNumbers = field(init=False, repr=False, compare=False)
+    """The numbers above, as methods take them."""
+    scaling: ScalingMethod = field(init=False, repr=False, compare=False)
+    """The method itself, with its arguments checked."""
+
     def __post_init__(self) -> None:
-        validation.check_window("model.original_max_position_embeddings", self.original_window)
-        validation.check_window("model.max_position_embeddings", self.target_window)
-        validation.check_method(self.method)
+        validation.check_window("original_window", self.original_window)
+        validation.check_window("target_window", self.target_window)
+        method = method_named(self.method)
         validation.check_base(self.base)
-        validation.check_rotary_dim(self.head_dim, self.rotary_percent, self.method)
-        validation.check_flag("model.rotary_interleaved", self.interleaved)
+        validation.check_rotary_dim(self.head_dim, self.rotary_percent)
+        validation.check_enough_rotated(
+            self.head_dim, self.rotary_percent, method.name, method.min_rotary_dim
+        )
+        validation.check_flag("interleaved", self.interleaved)
         validation.check_factor(self.factor)
-        validation.check_windows_agree(self.original_window, self.target_window, self.method, self.factor)
-        object.__setattr__(self, "factor", float(self.factor))
-        object.__setattr__(self, "base", float(self.base))
-        object.__setattr__(self, "rotary_percent", float(self.rotary_percent))
-        extra = validate_extra_args(self.method, dict(self.extra), num_frequencies=self.rotary_dim // 2)
-        object.__setattr__(self, "extra", extra)
+        validation.check_not_shorter(self.original_window, self.target_window)
+        if method.factor_is_ratio:
+            validation.check_factor_is_ratio(self.original_window, self.target_window, self.factor)
+        numbers = RopeNumbers(
+            original_window=self.original_window,
+            target_window=self.target_window,
+            factor=float(self.factor),
+            base=float(self.base),
+            head_dim=self.head_dim,
+            rotary_percent=float(self.rotary_percent),
+        )
+        scaling = method.build(dict(self.extra), numbers)
+        for name in ("factor", "base", "rotary_percent"):
+            object.__setattr__(self, name, getattr(numbers, name))
+        object.__setattr__(self, "extra", scaling.arguments())
+        object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "scaling", scaling)
 
     @property
     def rotary_dim(self) -> int:
         """Rotated channels of one head (D), rounded down as Hugging Face does; even."""
-        return int(self.head_dim * self.rotary_percent)
+        return self.numbers.rotary_dim
 
     @property
     def extra_args(self) -> dict[str, Any]:
@@ -71,19 +95,13 @@ class ContextExtension:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether positions are made otherwise than by plain RoPE.
-
-        LongRoPE's lists and an explicit attention factor act even where the window factor is 1.
-        """
-        if self.method == "none":
-            return False
-        overridden = self.extra_args.get("attention_factor") not in (None, 1.0)
-        return self.factor != 1.0 or self.method == "longrope" or overridden
+        """Whether positions are made otherwise than by plain RoPE."""
+        return self.scaling.is_scaled(self.numbers)
 
     @property
     def depends_on_length(self) -> bool:
         """Whether the frequencies change with the length of the sequence being read."""
-        return self.method in ("dynamic", "longrope")
+        return self.scaling.depends_on_length
 
     @classmethod
     def build(
@@ -91,7 +109,7 @@ class ContextExtension:
         *,
         original_window: int,
         target_window: int,
-        method: str = "linear",
+        method: str = INTERPOLATION,
         factor: float | None = None,
         head_dim: int,
         base: float = 10000.0,
@@ -104,25 +122,25 @@ class ContextExtension:
         Args:
             original_window: tokens the checkpoint was pretrained to read.
             target_window: tokens it shall read.
-            method: one of METHODS.
-            factor: how many times longer; None derives it as target_window / original_window
-                (1 for method `none`).
+            method: a registered method.
+            factor: how many times longer; None lets the method derive it, as
+                target_window / original_window unless it does not scale.
             head_dim: channels of one attention head.
             base: RoPE's base.
             rotary_percent: share of a head's channels that is rotated, in (0, 1].
             interleaved: whether rotated pairs are neighbouring channels rather than halves.
-            extra_args: what only this method takes (see nemo_pi.rope.extra_args).
+            extra_args: what only this method takes (see nemo_pi.rope.methods).
 
         Raises:
-            ConfigError: naming the YAML key, what is required, what was given and the mend.
+            ConfigError: naming the field, what is required, what was given and the mend.
         """
-        validation.check_window("model.original_max_position_embeddings", original_window)
-        validation.check_window("model.max_position_embeddings", target_window)
-        validation.check_method(method)
+        validation.check_window("original_window", original_window)
+        validation.check_window("target_window", target_window)
+        derived = method_named(method).derived_factor
         if factor is None:
             validation.check_not_shorter(original_window, target_window)
-            factor = 1.0 if method == "none" else target_window / original_window
-        extra = validation.as_mapping("model.pos_scaling_extra_args", extra_args)
+            factor = derived(original_window, target_window)
+        extra = validation.as_mapping("extra_args", extra_args)
         return cls(
             original_window=original_window,
             target_window=target_window,
@@ -155,19 +173,29 @@ class ContextExtension:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready copy: `from_dict(json.loads(json.dumps(spec.to_dict()))) == spec`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "extra"}
+        """A JSON-ready copy: `from_dict(json.loads(json.dumps(spec.to_dict()))) == spec`.
+
+        Where another package registered the method, its name stands there too, for whoever lacks it later.
+        """
+        left_out = ("extra", *_DERIVED)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         extra = {key: list(value) if isinstance(value, tuple) else value for key, value in self.extra}
-        return {**values, "extra_args": extra}
+        provider = provider_of(self.method)
+        return {**values, "extra_args": extra, **({} if provider is None else {PROVIDER: provider})}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ContextExtension:
         """The inverse of to_dict; keys it does not know are ignored (files of other versions).
 
+        A method is looked up among the registered names; the values never name code.
+
         Raises:
-            ConfigError: for a window that is missing, or any value that is wrong.
+            ConfigError: for a window that is missing, a method that nobody has registered here (naming the
+                package that had), or any value that is wrong.
         """
-        known = {field.name for field in fields(cls)} - {"extra"}
+        known = {f.name for f in fields(cls)} - {"extra", *_DERIVED}
         values = {"original_window": None, "target_window": None, **values}
-        extra = validation.as_mapping("model.pos_scaling_extra_args", values.get("extra_args"))
+        extra = validation.as_mapping("extra_args", values.get("extra_args"))
+        if values.get(PROVIDER) is not None:
+            method_named(values.get("method"), package=str(values[PROVIDER]))
         return cls(**{key: values[key] for key in known & set(values)}, extra=tuple(extra.items()))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.kernels.autograd import rotate_fused_qkv, rotate_query_key
-from nemo_pi.rope.angles import rotary_cos_sin
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies, rotary_cos_sin
 from tests.unit.kernels.rotations import DEVICE, NAMES, Case, assert_close_to_truth, rotation, truth
 from tests.unit.rope.peers import METHODS, make_spec
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -11,9 +13,22 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXConfig, GPTNeoXRotaryEmbedding
 
+from nemo_pi.errors import ConfigError
+from nemo_pi.rope.fields import YAML_KEYS
 from nemo_pi.rope.spec import ContextExtension
 
-METHODS = ("none", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope")
+METHODS = ("none", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope", "abf", "proportional")
+UNTYPED = ("none", "ntk", "abf")
+"""Methods that Hugging Face calls `default`, whatever the base."""
+
+
+@contextmanager
+def as_in_a_yaml() -> Iterator[None]:
+    """Errors of nemo_pi.rope leave as users of a YAML see them."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.respelled(YAML_KEYS) from error
 
 
 class Peer:
@@ -30,7 +45,7 @@ class Peer:
             "rope_parameters": dict(self.rope_parameters),
         }
         # Llama's own default rotation knows no partial rotary; GPT-NeoX's does.
-        plain = spec.method in ("none", "ntk")
+        plain = spec.method in UNTYPED
         self.config = GPTNeoXConfig(**common) if plain else LlamaConfig(**common, head_dim=spec.head_dim)
 
     def _rope_parameters(self) -> dict[str, Any]:
@@ -38,7 +53,9 @@ class Peer:
         rope: dict[str, Any] = {"rope_theta": spec.base, "partial_rotary_factor": spec.rotary_percent}
         if spec.method == "ntk":
             rope["rope_theta"] = spec.base * math.pow(spec.factor, dim / (dim - 2))
-        if spec.method in ("none", "ntk"):
+        if spec.method == "abf":
+            rope["rope_theta"] = dict(spec.extra)["base"]
+        if spec.method in UNTYPED:
             return {**rope, "rope_type": "default"}
         rope |= {"rope_type": spec.method, "factor": spec.factor}
         if spec.method in ("yarn", "llama3", "longrope"):
@@ -65,6 +82,8 @@ def exact_frequencies(spec: ContextExtension, seq_len: int | None = None) -> lis
     base = spec.base
     if spec.method == "ntk":
         base *= s ** (dim / (dim - 2))
+    if spec.method == "abf":
+        base = extra["base"]
     if spec.method == "dynamic" and seq_len is not None and seq_len > window:
         base *= (s * seq_len / window - (s - 1)) ** (dim / (dim - 2))
     return [_exact(spec.method, j, base ** (-2 * j / dim), spec, extra, seq_len) for j in range(dim // 2)]
@@ -74,6 +93,9 @@ def _exact(method: str, j: int, theta: float, spec: Any, extra: dict[str, Any], 
     window, s = spec.original_window, spec.factor
     if method == "linear":
         return theta / s
+    if method == "proportional":
+        turning = math.floor(extra["partial_rotary_factor"] * spec.head_dim / 2)
+        return theta / s if j < turning else 0.0
     if method == "longrope":
         name = "long_factor" if seq_len is not None and seq_len > window else "short_factor"
         return theta / extra[name][j]
@@ -106,6 +128,11 @@ def make_spec(method: str, **changes: Any) -> ContextExtension:
             "short_factor": [1.0 + j / rotary_dim for j in range(rotary_dim // 2)],
             "long_factor": [1.5 + j for j in range(rotary_dim // 2)],
         }
+    if method == "abf" and "extra_args" not in values:
+        values["extra_args"] = {"base": 40.0 * values.get("base", 10000.0)}
+    if method == "proportional":
+        values.setdefault("extra_args", {"partial_rotary_factor": 0.25})
+        values["rotary_percent"] = 1.0  # whole heads: its own share says which pairs turn
     return ContextExtension.build(method=method, **values)
 
 
@@ -149,6 +176,10 @@ def _random_extra(method: str, num_frequencies: int, draw: random.Random) -> dic
         }
         if draw.random() < 0.3:
             extra["attention_factor"] = draw.uniform(0.5, 2)
+    if method == "abf":
+        extra = {"base": draw.choice([600.0, 10000.0, 8e6, 1.5e9])}
+    if method == "proportional":
+        extra = {"partial_rotary_factor": draw.choice([0.125, 0.25, 0.3, 0.77, 1.0])}
     return extra
 
 

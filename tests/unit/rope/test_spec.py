@@ -11,13 +11,14 @@ from omegaconf import OmegaConf
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.spec import METHODS, ContextExtension
-from tests.unit.rope.peers import make_spec, random_spec
+from tests.unit.rope.peers import as_in_a_yaml, make_spec, random_spec
 
 
 def build(**changes: Any) -> ContextExtension:
-    return ContextExtension.build(
-        **{"original_window": 2048, "target_window": 32768, "head_dim": 128} | changes
-    )
+    with as_in_a_yaml():
+        return ContextExtension.build(
+            **{"original_window": 2048, "target_window": 32768, "head_dim": 128} | changes
+        )
 
 
 def test_the_two_keys_of_the_mission() -> None:
@@ -75,7 +76,8 @@ def test_llama3_factor_is_free(factor: float, scaled: bool) -> None:
 def test_windows_alike(method: str) -> None:
     spec = make_spec(method, target_window=512)
     assert spec.factor == 1.0
-    assert spec.is_scaled == (method == "longrope"), "only its lists act where nothing is extended"
+    # LongRoPE's lists, a base of one's own and pairs that stand still act even where nothing is extended.
+    assert spec.is_scaled == (method in ("longrope", "abf", "proportional"))
 
 
 def test_override_of_the_temperature_is_scaling() -> None:
@@ -134,13 +136,13 @@ def test_refusals_name_the_key(changes: dict[str, Any], field: str, words: str) 
 
 
 def test_every_way_in_is_validated() -> None:
-    with pytest.raises(ConfigError, match="pos_scaling_factor"):
+    with pytest.raises(ConfigError, match="pos_scaling_factor"), as_in_a_yaml():
         ContextExtension(2048, 32768, "linear", 8.0)
-    with pytest.raises(ConfigError, match="pos_scaling_factor"):
+    with pytest.raises(ConfigError, match="pos_scaling_factor"), as_in_a_yaml():
         replace(build(), target_window=4096)
-    with pytest.raises(ConfigError, match="max_position_embeddings"):
+    with pytest.raises(ConfigError, match="max_position_embeddings"), as_in_a_yaml():
         ContextExtension.from_dict(build().to_dict() | {"target_window": 1})
-    with pytest.raises(ConfigError, match=r"original_max_position_embeddings.*given None"):
+    with pytest.raises(ConfigError, match=r"original_max_position_embeddings.*given None"), as_in_a_yaml():
         ContextExtension.from_dict({"target_window": 1})
 
 

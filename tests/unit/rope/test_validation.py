@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.validation import as_mapping, check_number, check_windows_agree, did_you_mean
+from nemo_pi.rope.validation import as_mapping, check_factor_is_ratio, check_number, did_you_mean
 
 
 def test_nearest_name_comes_first() -> None:
@@ -28,6 +28,6 @@ def test_missing_mapping_is_empty() -> None:
 
 
 def test_half_a_token_is_the_limit() -> None:
-    check_windows_agree(5, 8, "yarn", 1.5)
+    check_factor_is_ratio(5, 8, 1.5)
     with pytest.raises(ConfigError):
-        check_windows_agree(5, 9, "yarn", 1.5)
+        check_factor_is_ratio(5, 9, 1.5)

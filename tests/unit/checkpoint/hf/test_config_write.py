@@ -16,8 +16,8 @@ from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.base import Family
 from nemo_pi.families.registry import families
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 BASE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nemo_pi.rope import plain
+from nemo_pi.rope.methods import plain
 
 
 def test_powers_of_ten() -> None:

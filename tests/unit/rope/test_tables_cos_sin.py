@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nemo_pi.rope.angles import rotary_cos_sin
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies, rotary_cos_sin
 from tests.unit.rope.peers import Peer, make_spec, random_spec
 
 EPS = 2.0**-24

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from nemo_pi.rope import linear, plain
-from nemo_pi.rope.angles import rotary_cos_sin
+from nemo_pi.rope.methods import linear, plain
+from nemo_pi.rope.tables import rotary_cos_sin
 from tests.unit.rope.peers import make_spec
 
 

@@ -8,9 +8,14 @@ from what the old base let tokens attend to. So a cache must be rebuilt when the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor
 
-from nemo_pi.rope import plain
+from nemo_pi.rope.methods import plain
+from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.hf_rope import HfRope
 
 
 def scaled_base(rotary_dim: int, base: float, factor: float, original_window: int, seq_len: int) -> float:
@@ -28,3 +33,30 @@ def inverse_frequencies(
     return plain.inverse_frequencies(
         rotary_dim, scaled_base(rotary_dim, base, factor, original_window, length)
     )
+
+
+@dataclass(frozen=True)
+class Dynamic(ScalingMethod):
+    """Dynamic NTK."""
+
+    name = "dynamic"
+    title = "dynamic (NTK by the length being read)"
+    formula = "θ_j of the base b·(s·l/L − (s−1))^(D/(D−2)) while l > L tokens are read; θ_j up to L"
+    source = "the same, section 3.3"
+    depends_on_length = True
+    min_rotary_dim = 4
+    hf_types = ("dynamic",)
+
+    def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
+        """See the function of this name."""
+        return inverse_frequencies(rope.rotary_dim, rope.base, rope.factor, rope.original_window, seq_len)
+
+    def hf_window(self, rope: RopeNumbers) -> int:
+        """The original window: readers compute from it."""
+        return rope.original_window
+
+    @classmethod
+    def from_hf(cls, entries: HfRope) -> dict[str, Any]:
+        """max_position_embeddings is the original window, whatever else is stated."""
+        entries.stated_original()  # refused where it is no number, though nobody computes from it
+        return entries.windows(entries.window, entries.factor())

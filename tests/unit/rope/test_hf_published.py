@@ -11,9 +11,8 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from nemo_pi.errors import CheckpointError
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
-from nemo_pi.rope.hf import from_hf
-from nemo_pi.rope.hf_read import read_extension
+from nemo_pi.rope.hf import from_hf, read_extension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 LLAMA_3 = {
     "rope_type": "llama3",

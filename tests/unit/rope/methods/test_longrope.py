@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nemo_pi.rope import longrope, plain
+from nemo_pi.rope.methods import longrope, plain
 
 
 def test_long_factors_begin_one_token_beyond_the_window() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from nemo_pi.rope import dynamic, ntk, plain
-from nemo_pi.rope.angles import rotary_cos_sin
+from nemo_pi.rope.methods import dynamic, ntk, plain
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import rotary_cos_sin
 from tests.unit.rope.peers import Peer, make_spec
 
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from nemo_pi.rope import llama3, plain
+from nemo_pi.rope.methods import llama3, plain
 
 
 def test_ends_are_kept_and_divided_exactly() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nemo_pi.rope import plain, yarn
+from nemo_pi.rope.methods import plain, yarn
 
 
 def test_correction_range_of_llama_2() -> None:

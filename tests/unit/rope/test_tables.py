@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies, same_frequencies
 from nemo_pi.rope.hf import from_hf
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies, same_frequencies
 from tests.unit.rope.peers import METHODS, Peer, exact_frequencies, lengths_of, make_spec, random_spec
 
 EPS = 2.0**-24

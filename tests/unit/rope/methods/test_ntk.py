@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nemo_pi.rope import ntk, plain
+from nemo_pi.rope.methods import ntk, plain
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 7.5, 32.0])

@@ -7,14 +7,23 @@ from typing import Any
 import pytest
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.extra_args import VALID, validate_extra_args
+from nemo_pi.rope.methods.base import RopeNumbers
+from nemo_pi.rope.methods.registry import BUILT_IN, method_named
 from nemo_pi.rope.spec import METHODS
+from tests.unit.rope.peers import as_in_a_yaml
 
 LISTS = {"short_factor": [1.0, 1.0], "long_factor": [2.0, 4.0]}
 
 
+def validate_extra_args(method: str, given: dict[str, Any], num_frequencies: int) -> Any:
+    """The arguments a method makes of these, for heads of 2 × num_frequencies channels."""
+    rope = RopeNumbers(512, 4096, 8.0, 10000.0, head_dim=2 * num_frequencies, rotary_percent=1.0)
+    with as_in_a_yaml():
+        return method_named(method).build(given, rope).arguments()
+
+
 def test_every_method_has_an_entry() -> None:
-    assert tuple(VALID) == METHODS
+    assert tuple(BUILT_IN) == METHODS
 
 
 def test_normalised() -> None:

@@ -1,0 +1,64 @@
+"""A base chosen freely (adjusted base frequency): plain RoPE that turns more slowly (arXiv 2309.16039).
+
+How large it must be is known as a lower bound only: below 0.0424·L^1.628 a model can no longer tell a similar
+token from a random one at distance L (arXiv 2405.14591, "Base of RoPE Bounds Context Length").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.rope.methods import plain
+from nemo_pi.rope.methods.arguments import number
+from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+
+
+def least_base(target_window: int) -> float:
+    """0.0424·L^1.628: the smallest base that reads `target_window` tokens (arXiv 2405.14591)."""
+    return 0.0424 * float(target_window) ** 1.628
+
+
+@dataclass(frozen=True)
+class Abf(ScalingMethod):
+    """Adjusted base frequency. Hugging Face has no type for it; plain RoPE with this base is the same."""
+
+    name = "abf"
+    also_called = ("adjusted_base", "rope_theta", "theta")
+    title = "abf (a base chosen freely)"
+    formula = "θ_j of the base `base`, whatever s"
+    source = "arXiv 2309.16039, section 2"
+
+    base: float = number(above=1.0)
+    """The base to compute with, in place of the checkpoint's; must be given."""
+
+    def check(self, rope: RopeNumbers) -> None:
+        """The base is there: no formula gives one."""
+        if self.base is None:
+            raise ConfigError(
+                "extra_args.base",
+                required="the base to compute with (a number above 1)",
+                given="nothing",
+                mend=f"add base: {max(least_base(rope.target_window), rope.base):.3g} or more",
+            )
+
+    def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
+        """Plain frequencies of the chosen base."""
+        return plain.inverse_frequencies(rope.rotary_dim, self.base)
+
+    def is_scaled(self, rope: RopeNumbers) -> bool:
+        """The factor does not enter; the checkpoint's own base changes nothing."""
+        return self.base != rope.base
+
+    def plan_notes(self, rope: RopeNumbers) -> list[tuple[str, str]]:
+        """Whether the base reaches the bound for the target window."""
+        least = least_base(rope.target_window)
+        verdict = "reaches" if self.base >= least else "BELOW"
+        return [("bound", f"{verdict} {least:.3g} = 0.0424·L^1.628 for the target window (arXiv 2405.14591)")]
+
+    def to_hf(self, rope: RopeNumbers) -> dict[str, Any]:
+        """Plain RoPE of the chosen base."""
+        return plain.Plain().to_hf(replace(rope, base=self.base))

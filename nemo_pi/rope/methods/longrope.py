@@ -1,0 +1,100 @@
+"""LongRoPE (arXiv 2402.13753): one searched factor per frequency, and two sets of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.rope.methods import plain
+from nemo_pi.rope.methods.arguments import number, per_frequency
+from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.hf_rope import HfRope
+
+
+def inverse_frequencies(
+    rotary_dim: int,
+    base: float,
+    original_window: int,
+    short_factor: Sequence[float],
+    long_factor: Sequence[float],
+    seq_len: int | None,
+) -> Tensor:
+    """θ_j / λ_j with the long factors beyond the original window, the short ones within; fp32.
+
+    seq_len None means within.
+    """
+    is_long = seq_len is not None and seq_len > original_window
+    factors_F = torch.tensor(tuple(long_factor if is_long else short_factor), dtype=torch.float32)
+    return 1.0 / (factors_F * plain.wavelength_powers(rotary_dim, base))
+
+
+def attention_factor(factor: float, original_window: int) -> float:
+    """sqrt(1 + ln s / ln L), at every length; 1 where nothing is extended."""
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original_window))
+
+
+@dataclass(frozen=True)
+class LongRope(ScalingMethod):
+    """LongRoPE; its lists come from a search for this very model, so there are no defaults."""
+
+    name = "longrope"
+    also_called = ("su",)
+    formula = (
+        "θ_j / λ_j, the λ of `short_factor` while at most L tokens are read, those of `long_factor` beyond"
+    )
+    cos_sin_times = "√(1 + ln s / ln L)"
+    source = "LongRoPE, arXiv 2402.13753"
+    depends_on_length = True
+    hf_types = ("longrope", "su")
+    hf_states_original = True
+
+    attention_factor: float | None = number(above=0.0)
+    """Multiplied into cos and sin in place of the root. None: the root."""
+    long_factor: tuple[float, ...] = per_frequency()
+    """Divisor of each frequency beyond the original window; must be given."""
+    short_factor: tuple[float, ...] = per_frequency()
+    """Divisor of each frequency up to the original window; must be given."""
+
+    def check(self, rope: RopeNumbers) -> None:
+        """Both lists are there."""
+        for name in ("short_factor", "long_factor"):
+            if getattr(self, name) is None:
+                raise ConfigError(
+                    f"extra_args.{name}",
+                    required=f"a list of {rope.num_frequencies} numbers (half the rotary dimension)",
+                    given="nothing",
+                    mend=f"add {name}: [...] with the factors found for this model",
+                )
+
+    def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
+        """See the function of this name."""
+        lists = self.short_factor, self.long_factor
+        return inverse_frequencies(rope.rotary_dim, rope.base, rope.original_window, *lists, seq_len)
+
+    def attention_scaling(self, rope: RopeNumbers, seq_len: int | None) -> float:
+        """The explicit factor, else the root."""
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return attention_factor(rope.factor, rope.original_window)
+
+    def is_scaled(self, rope: RopeNumbers) -> bool:
+        """The lists act even where the windows are alike."""
+        return True
+
+    @classmethod
+    def from_hf(cls, entries: HfRope) -> dict[str, Any]:
+        """A factor sets the attention factor alone: one that is not the windows' ratio is kept as that."""
+        window = entries.window
+        original = entries.stated_original() or window
+        extra = entries.among(cls.argument_names())
+        if "attention_factor" not in extra:
+            factor = entries.factor(optional=True)
+            if factor is not None and factor != window / original:
+                extra["attention_factor"] = attention_factor(factor, original)
+        return {"original_window": original, "target_window": window, "extra_args": extra}
