@@ -126,8 +126,9 @@ def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, Conte
     try:
         return ModelShape.from_dict(manifest["shape"]), ContextExtension.from_dict(manifest["extension"])
     except (TypeError, KeyError, ConfigError) as error:
-        missing = isinstance(error, ConfigError) and error.field == "method"
-        mend = error.mend if missing else "restore the file from a copy"  # type: ignore[union-attr]
+        mend = "restore the file from a copy"
+        if isinstance(error, ConfigError) and error.field == "method":
+            mend = error.mend  # a method of another package: the file is whole, the package is missing
         raise _unreadable(folder / MANIFEST, "shape and extension of a model", str(error), mend) from error
 
 

@@ -45,8 +45,9 @@ class ModelConfig:
     pos_scaling_factor: float | None = None
     """Target ÷ original window, 1 or more; 1 changes nothing. null: derived from the two windows."""
     pos_scaling_type: str | None = None
-    """How positions are scaled: linear (Position Interpolation), ntk, dynamic, yarn, llama3, longrope, or
-    none, which is direct fine-tuning at the new length. null: the checkpoint's own scaling where it has one,
+    """How positions are scaled: linear (Position Interpolation), ntk, dynamic, yarn, llama3, longrope, abf (a
+    base chosen freely), proportional, a method of an installed package, or none, which is direct fine-tuning
+    at the new length. null: the checkpoint's own scaling where it has one,
     else linear."""
     pos_scaling_extra_args: dict[str, Any] | None = None
     """Arguments of that method, e.g. {beta_fast: 32, beta_slow: 1} for yarn; conf/rope/*.yaml lists them.

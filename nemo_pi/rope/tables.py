@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.rope.methods.registry import BUILT_IN, broken
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -37,17 +37,19 @@ def inverse_frequencies(
 
 
 def _on_cpu(spec: ContextExtension, seq_len: int | None) -> Tensor:
+    method = type(spec.scaling)
     with torch.device("cpu"):  # not whatever default device the caller has set
-        inverse_F = spec.scaling.inverse_frequencies(spec.numbers, seq_len)
-    # Methods may come from other packages: what is wrong here would only show as a model that learns nothing.
-    expected = (torch.float32, (spec.numbers.num_frequencies,))
-    if (inverse_F.dtype, tuple(inverse_F.shape)) != expected:
-        raise ConfigError(
-            "method",
-            required=f"inverse frequencies in {expected[0]} of shape {list(expected[1])} from {spec.method}",
-            given=f"{inverse_F.dtype} of shape {list(inverse_F.shape)}",
-            mend=f"correct inverse_frequencies of {type(spec.scaling).__module__}",
-        )
+        if method is BUILT_IN.get(spec.method):
+            return spec.scaling.inverse_frequencies(spec.numbers, seq_len)
+        # Another package's: what is wrong there would show late, or only as a model that does not learn.
+        required = f"inverse frequencies in fp32 of shape [{spec.numbers.num_frequencies}] from {spec.method}"
+        try:
+            inverse_F = spec.scaling.inverse_frequencies(spec.numbers, seq_len)
+            kind = inverse_F.dtype, tuple(inverse_F.shape)
+        except Exception as error:
+            raise broken(method, required, f"{type(error).__name__}: {error}") from error
+    if kind != (torch.float32, (spec.numbers.num_frequencies,)):
+        raise broken(method, required, f"{kind[0]} of shape {list(kind[1])}")
     return inverse_F
 
 

@@ -77,8 +77,9 @@ class ScalingMethod:
     hf_types: ClassVar[tuple[str, ...]] = ()
     """Its rope_type in Hugging Face's config (written: the first; read: all); none: it has no words there,
     and a run that shall export stops before it trains."""
-    hf_states_original: ClassVar[bool] = False
-    """Whether its entries there carry original_max_position_embeddings."""
+    hf_states_original: ClassVar[bool] = True
+    """Whether its entries there carry original_max_position_embeddings. A method that computes from it must
+    say so: where it is missing, readers silently take the extended window."""
 
     @classmethod
     def argument_names(cls) -> tuple[str, ...]:
@@ -167,7 +168,6 @@ class ScalingMethod:
         entries: dict[str, Any] = {"rope_type": self.hf_types[0], "rope_theta": rope.base}
         entries["factor"] = rope.factor
         if self.hf_states_original:
-            # Always: where it is missing, readers silently take the extended window.
             entries["original_max_position_embeddings"] = rope.original_window
         for name, value in self.arguments():
             entries[name] = list(value) if isinstance(value, tuple) else value

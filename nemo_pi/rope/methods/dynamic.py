@@ -46,6 +46,7 @@ class Dynamic(ScalingMethod):
     depends_on_length = True
     min_rotary_dim = 4
     hf_types = ("dynamic",)
+    hf_states_original = False
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
         """See the function of this name."""

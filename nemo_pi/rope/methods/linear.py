@@ -30,6 +30,7 @@ class Linear(ScalingMethod):
     formula = "θ_j / s, so that position m becomes m / s"
     source = "Position Interpolation, arXiv 2306.15595, equation 4"
     hf_types = ("linear",)
+    hf_states_original = False
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
         """See the function of this name."""

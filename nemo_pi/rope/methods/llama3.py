@@ -50,7 +50,6 @@ class Llama3(ScalingMethod):
     source = "Llama 3.1, arXiv 2407.21783 and its released code"
     factor_is_ratio = False
     hf_types = ("llama3",)
-    hf_states_original = True
 
     high_freq_factor: float = number(4.0, above=0.0)
     """Wavelengths below original window / this are kept; above low_freq_factor."""

@@ -52,7 +52,6 @@ class LongRope(ScalingMethod):
     source = "LongRoPE, arXiv 2402.13753"
     depends_on_length = True
     hf_types = ("longrope", "su")
-    hf_states_original = True
 
     attention_factor: float | None = number(above=0.0)
     """Multiplied into cos and sin in place of the root. None: the root."""

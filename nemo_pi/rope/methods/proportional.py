@@ -40,6 +40,7 @@ class Proportional(ScalingMethod):
     formula = "θ_j / s for the first `partial_rotary_factor` of the pairs, 0 for the others"
     source = "p-RoPE, arXiv 2410.06205; transformers' type of this name"
     hf_types = ("proportional",)
+    hf_states_original = False
 
     partial_rotary_factor: float = number(1.0, above=0.0, at_most=1.0)
     """Share of the pairs that turn, in (0, 1]; 1 is Position Interpolation."""

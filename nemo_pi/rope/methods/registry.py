@@ -128,6 +128,12 @@ def _load(entry: EntryPoint) -> type[ScalingMethod]:
     return loaded
 
 
+def broken(method: type[ScalingMethod], required: str, given: str) -> ConfigError:
+    """The error for a method of another package that does not keep what a method promises."""
+    entry = plug_ins()[method.name]
+    return _broken(entry, required, given)
+
+
 def _broken(entry: EntryPoint, required: str, given: str) -> ConfigError:
     return ConfigError(
         "method",

@@ -91,7 +91,6 @@ class Yarn(ScalingMethod):
     cos_sin_times = "0.1·ln s + 1"
     source = 'the same, section 3.2 ("NTK-by-parts") and equation 22'
     hf_types = ("yarn",)
-    hf_states_original = True
 
     attention_factor: float | None = number(above=0.0)
     """Multiplied into cos and sin in place of the formula. None: the formula."""

@@ -154,6 +154,8 @@ def test_rope_groups(rope: str) -> None:
     overrides = [f"rope={rope}", "model.data.data_prefix=[/data/x]"]
     if rope == "longrope":
         overrides += [f"model.pos_scaling_extra_args.{name}_factor={factors}" for name in ("short", "long")]
+    if rope == "abf":
+        overrides.append("model.pos_scaling_extra_args.base=80000")
     run = resolve(composed(*overrides), world_size=1, summary=published("demo"))
     assert run.extension.method == rope
     assert (run.extension.original_window, run.extension.target_window) == (512, 4096)
@@ -180,10 +182,11 @@ def test_128k_tokens_by_steps_of_the_original_window() -> None:
     assert (run.training_length, run.extension.factor, run.tokens_per_step) == (2048, 64.0, 64 * 2048)
 
 
-def test_longrope_without_its_factors_is_refused() -> None:
-    with pytest.raises(ConfigError, match="short_factor"):
+@pytest.mark.parametrize(("rope", "missing"), [("longrope", "short_factor"), ("abf", "base")])
+def test_methods_without_what_they_need_are_refused(rope: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"pos_scaling_extra_args\.{missing}"):
         resolve(
-            composed("rope=longrope", "model.data.data_prefix=[/data/x]"),
+            composed(f"rope={rope}", "model.data.data_prefix=[/data/x]"),
             world_size=1,
             summary=published("demo"),
         )

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
@@ -11,6 +13,7 @@ from nemo_pi.config.windows import resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import SHAPE, summary_of
+from tests.unit.rope.peers import make_spec
 
 
 def extension_of(summary: CheckpointSummary | None = None, **model: Any) -> ContextExtension:
@@ -151,6 +154,45 @@ class TestScaledCheckpoint:
         extension = extension_of(self.summary, max_position_embeddings=8192, allow_rescaling=True)
         assert windows(extension) == (512, 8192, "linear", 16.0)
 
+    def test_rescaling_without_a_method_keeps_the_checkpoint_s(self) -> None:
+        held = ContextExtension.build(
+            original_window=512, target_window=4096, method="llama3", factor=4.0, head_dim=64,
+            extra_args={"high_freq_factor": 6.0},
+        )  # fmt: skip
+        longer = {"max_position_embeddings": 8192, "allow_rescaling": True}
+        extension = extension_of(summary_of(extension=held), **longer)
+        assert windows(extension) == (512, 8192, "llama3", 16.0)
+        assert extension.extra_args == held.extra_args
+        named = extension_of(summary_of(extension=held), pos_scaling_type="llama3", **longer)
+        assert named.extra_args["high_freq_factor"] == 4.0, "a method that is named has its own defaults"
+        linear = extension_of(summary_of(extension=held), pos_scaling_type="linear", **longer)
+        assert windows(linear) == (512, 8192, "linear", 16.0)
+
+    def test_the_old_spelling_asks_for_linear(self) -> None:
+        yarn = summary_of(extension=replace(self.held, method="yarn"))
+        error = refusal(yarn, seq_len_interpolation_factor=8.0)
+        assert error.field == "model.pos_scaling_type"
+        assert "yarn by 8" in error.required
+
+    @pytest.mark.parametrize("method", ["abf", "proportional"])
+    def test_newer_methods_are_kept_and_rescaled(self, method: str) -> None:
+        held = make_spec(method)
+        summary = summary_of(extension=held)
+        assert extension_of(summary) == held
+        assert extension_of(summary, pos_scaling_extra_args=held.extra_args) == held
+        assert extension_of(summary, pos_scaling_type=method, pos_scaling_factor=8.0) == held
+        name, value = held.extra[0]
+        assert refusal(summary, pos_scaling_extra_args={name: value * 2}).field.startswith(
+            "model.pos_scaling"
+        )
+        longer = extension_of(summary, max_position_embeddings=8192, allow_rescaling=True)
+        assert windows(longer) == (512, 8192, method, 16.0)
+        assert longer.extra == held.extra
+        other = extension_of(
+            summary, max_position_embeddings=8192, allow_rescaling=True, pos_scaling_type="yarn"
+        )
+        assert other.base == 10000.0, "the base counts from the original one, too"
+
     def test_arguments_written_out_at_their_defaults_are_the_same(self) -> None:
         held = replace(self.held, method="yarn")
         summary = summary_of(extension=held)
@@ -170,6 +212,20 @@ class TestScaledCheckpoint:
 def test_directly_fine_tuned_checkpoint_starts_from_the_window_it_was_trained_at() -> None:
     tuned = replace(ContextExtension.unscaled(512, 64), target_window=4096)
     assert windows(extension_of(summary_of(extension=tuned), pos_scaling_factor=2.0))[:2] == (4096, 8192)
+
+
+def test_a_base_of_one_s_own_is_abf_s_and_the_mend_works() -> None:
+    plain = summary_of(extension=ContextExtension.unscaled(512, 64, base=5e5))
+    error = refusal(plain, max_position_embeddings=4096, rotary_base=8e6)
+    assert error.field == "model.rotary_base"
+    written = re.search(r"pos_scaling_type=(\w+) and pos_scaling_extra_args=(\{.*?\})", error.mend)
+    assert written is not None and "model.rotary_base=null" in error.mend
+    method, arguments = written[1], yaml.safe_load(written[2])
+    extension = extension_of(
+        plain, max_position_embeddings=4096, pos_scaling_type=method, pos_scaling_extra_args=arguments
+    )
+    assert windows(extension) == (512, 4096, "abf", 8.0)
+    assert (extension.base, extension.extra_args) == (5e5, {"base": 8e6})
 
 
 def test_only_a_sliding_window_lets_the_yaml_correct_the_original_window() -> None:

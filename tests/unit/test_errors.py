@@ -1,0 +1,33 @@
+"""Errors called by the names that their reader knows."""
+
+from __future__ import annotations
+
+import pickle
+
+from nemo_pi.errors import CheckpointError, ConfigError
+
+NAMES = {"factor": "model.pos_scaling_factor", "extra_args": "model.pos_scaling_extra_args"}
+
+
+def test_fields_get_the_reader_s_names() -> None:
+    error = ConfigError("factor", required="1", given="`factor` 2", mend="write `factor`: 1, not `.factor` 2")
+    there = error.respelled(NAMES)
+    assert type(there) is ConfigError
+    assert there.field == "model.pos_scaling_factor"
+    assert there.given == "model.pos_scaling_factor 2"
+    assert there.mend == "write model.pos_scaling_factor: 1, not pos_scaling_factor 2"
+
+
+def test_what_follows_a_field_stays() -> None:
+    error = CheckpointError("extra_args.lists[3]", required="a", given=3, mend="b")
+    there = error.respelled(NAMES)
+    assert (there.field, there.given) == ("model.pos_scaling_extra_args.lists[3]", 3)
+    assert error.respelled({"extra_args": ""}).field == "lists[3]"
+    assert pickle.loads(pickle.dumps(there)).field == there.field
+
+
+def test_other_names_stay() -> None:
+    error = ConfigError("model.factor", required="`base`", given="factor", mend="`factors`")
+    there = error.respelled(NAMES)
+    assert (there.field, there.required) == ("model.factor", "`base`")
+    assert (there.given, there.mend) == ("factor", "`factors`")
