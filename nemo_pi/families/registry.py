@@ -10,9 +10,11 @@ from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.mistral import Mistral
+from nemo_pi.families.qwen2 import Qwen2
+from nemo_pi.families.qwen3 import Qwen3
 from nemo_pi.families.shape import ModelShape
 
-_FAMILIES: dict[str, Family] = {family.name: family for family in (Llama(), Mistral())}
+_FAMILIES: dict[str, Family] = {family.name: family for family in (Llama(), Mistral(), Qwen2(), Qwen3())}
 
 _NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
 # What families of mixtures of experts call the number of experts.

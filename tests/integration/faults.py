@@ -95,6 +95,23 @@ def forget_norms_under_sequence_parallelism() -> None:
     norm.RMSNorm.__init__ = unmarked  # type: ignore[method-assign]
 
 
+def forget_norms_of_heads() -> None:
+    """Gradients of query and key norms, which every tensor rank has of its own heads, are not added up."""
+    from megatron.core.distributed import finalize_model_grads
+
+    finalize_model_grads.__globals__["_allreduce_non_tensor_model_parallel_grads"] = lambda *_, **__: None
+
+
+def count_layers_on_each_stage() -> None:
+    """A layer's sliding window is looked up by its number on its pipeline stage of two layers."""
+    from nemo_pi.model import core_attention
+
+    original = core_attention.is_layer_window_attention
+    core_attention.is_layer_window_attention = (  # type: ignore[attr-defined]
+        lambda size, layers, number: original(size, layers, (number - 1) % 2 + 1)
+    )
+
+
 def forget_shared_embedding() -> None:
     """The gradients of a shared embedding are not added up over the first and the last stage."""
     from megatron.core.distributed import finalize_model_grads

@@ -52,7 +52,7 @@ class Row:
     both: tuple[str, ...] = ()
     """Overrides of the one-rank run, too."""
     model: str = "untied"
-    """Start model: untied or tied embeddings."""
+    """Start model, one of world.STARTS."""
     launcher: str = "warm"
     tolerance: Tolerance = Tolerance()
     slow: bool = False
@@ -131,6 +131,14 @@ ROWS = (
     ),
     Row("tp2-dp2", "tensor parallel replicas, gradient norm over both", TP2 + SP, 4),
     Row("pp2-dp2", "pipelined replicas, shared embeddings", PP2, 4, model="tied"),
+    Row("qwen2-tp2", "biases and per-layer windows on split heads", TP2, 2, model="qwen2"),
+    Row("qwen2-tp2-sp", "biases beside sequence parts", TP2 + SP, 2, model="qwen2"),
+    Row("qwen2-pp2", "layers with a window are counted over stages", PP2, 2, model="qwen2"),
+    Row("qwen2-cp2", "windows of some layers on split rows", CP2, 2, both=DOCUMENTS, model="qwen2"),
+    Row("qwen3-tp2", "gradients of query and key norms add up over heads", TP2, 2, model="qwen3"),
+    Row("qwen3-tp2-sp", "and once only under sequence parallelism", TP2 + SP, 2, model="qwen3"),
+    Row("qwen3-pp2", "norms of heads on two stages", PP2, 2, model="qwen3"),
+    Row("qwen3-cp2", "normalised keys gathered", CP2 + RECOMPUTE, 2, model="qwen3"),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),
     Row(
         "lightning",

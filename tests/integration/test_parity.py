@@ -89,6 +89,8 @@ FAULTS = (
     ("give_replicas_the_same_samples", Row("dp2", "", (), 2, DOCUMENTS)),
     ("forget_norms_under_sequence_parallelism", Row("tp2", "", TP2 + SP, 2)),
     ("forget_shared_embedding", Row("pp2", "", PP2, 2, model="tied")),
+    ("forget_norms_of_heads", Row("qwen3-tp2", "", TP2, 2, model="qwen3")),
+    ("count_layers_on_each_stage", Row("qwen2-pp2", "", PP2, 2, model="qwen2")),
 )
 
 

@@ -1,4 +1,4 @@
-"""The small world that integration tests train in: real text, the bundled tokenizer, a random Llama."""
+"""The small world that integration tests train in: real text, the bundled tokenizer, random models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import lzma
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.integration.launch import EXTEND, PREPROCESS, ROOT, Fault, Finished, call, launch
 from tests.integration.products import Curves, Weights, read_curves, read_weights
@@ -54,7 +55,7 @@ class World:
     folder: Path
     data_prefix: Path
     models: dict[str, Path] = field(default_factory=dict)
-    """Start models by name: `untied` and `tied`."""
+    """Start models by name: `untied` and `tied` Llamas, and one of every other family in STARTS."""
     _references: dict[tuple[str, ...], Run] = field(default_factory=dict)
 
     def arguments(self, *overrides: str, model: str = "untied") -> list[str]:
@@ -132,31 +133,50 @@ def make_world(folder: Path) -> World:
         script=PREPROCESS,
     ).check()
     world = World(folder, folder / "text_text_document")
-    for name, tied in (("untied", False), ("tied", True)):
-        call(write_llama, folder / name, tied, folder=folder / f"make_{name}").check()
+    for name in STARTS:
+        call(write_model, folder / name, name, folder=folder / f"make_{name}").check()
         world.models[name] = folder / name
     return world
 
 
-def write_llama(folder: Path, tied: bool) -> None:
-    """A random Llama of window 64 with grouped queries and the bundled tokenizer, by transformers."""
+# transformers' name of the family, and what differs from a Llama of 4 layers, 4 heads and 2 groups.
+STARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "untied": ("llama", {}),
+    "tied": ("llama", {"tie_word_embeddings": True}),
+    # The upper two layers look back 24 tokens.
+    "qwen2": ("qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 2}),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
+}
+
+
+def write_model(folder: Path, name: str) -> None:
+    """A random model of window 64 with grouped queries and the bundled tokenizer, by transformers."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=tied,
-        initializer_range=0.08,  # sharper attention than 0.02: positions matter to the loss
-        bos_token_id=None,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    family, settings = STARTS[name]
+    sizes = {
+        "vocab_size": 2048,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.08,  # sharper attention than 0.02: positions matter to the loss
+        "bos_token_id": None,
+        "eos_token_id": 0,
+    }
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**sizes, **settings}))
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            # transformers starts them at 0 and 1, where a wrong order of channels would not show.
+            if parameter_name.endswith("bias"):
+                parameter.normal_(std=0.3)
+            elif "q_norm" in parameter_name or "k_norm" in parameter_name:
+                parameter.uniform_(0.5, 1.5)
+    model.save_pretrained(folder)
     for file in (ROOT / "demo" / "model").glob("*token*"):
         shutil.copy(file, folder)

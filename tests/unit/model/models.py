@@ -17,6 +17,10 @@ from transformers import (
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from nemo_pi.checkpoint.hf.load import load_huggingface
@@ -43,6 +47,8 @@ SHAPE = ModelShape(
 _FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "llama": (LlamaForCausalLM, LlamaConfig),
     "mistral": (MistralForCausalLM, MistralConfig),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config),
     "phi3": (Phi3ForCausalLM, Phi3Config),
     "glm": (GlmForCausalLM, GlmConfig),
 }
@@ -79,6 +85,8 @@ def transformers_model(family: str = "llama", **settings: Any) -> PreTrainedMode
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5)
+            elif "bias" in name:
+                parameter.normal_(std=0.5)
     return model.eval()
 
 

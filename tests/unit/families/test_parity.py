@@ -1,0 +1,187 @@
+"""Every family against transformers on the same folder: logits, export bits, and the way back.
+
+Shape legend: B batch, S sequence, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from nemo_pi.checkpoint.files import read_json
+from nemo_pi.checkpoint.hf.save import export_huggingface
+from nemo_pi.checkpoint.summary import read_source_config, read_summary
+from nemo_pi.families.registry import family_of, names
+from nemo_pi.model.gpt import RotaryGPTModel
+from tests.unit.checkpoint.models import assert_same_bits, stored_tensors
+from tests.unit.model.models import (
+    WINDOW,
+    ExactRotary,
+    causal_logits,
+    forward,
+    ours_from,
+    random_tokens,
+    transformers_model,
+)
+from tests.unit.rope.peers import Peer, make_spec
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+TARGET = 8 * WINDOW
+# Sizes of 4 layers; the families' own switches beside them.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "tied": {"tie_word_embeddings": True, "num_key_value_heads": 4},
+    "one group": {"num_key_value_heads": 1, "num_hidden_layers": 3, "rms_norm_eps": 1e-2},
+    "wide heads": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 24, "vocab_size": 97},
+    "narrow heads": {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 8, "hidden_size": 48},
+}
+QWEN_WINDOWS: dict[str, dict[str, Any]] = {
+    "upper layers slide": {
+        "use_sliding_window": True,
+        "sliding_window": 7,
+        "max_window_layers": 1,
+        "num_hidden_layers": 3,
+    },
+    "named layers slide": {
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "num_hidden_layers": 3,
+    },
+    "all layers slide": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0},
+    "a window that is not used": {"use_sliding_window": False, "sliding_window": 5, "max_window_layers": 0},
+}
+OWN: dict[str, dict[str, dict[str, Any]]] = {
+    "llama": {},
+    "mistral": {"slides": {"sliding_window": 7}, "does not slide": {"sliding_window": None}},
+    "qwen2": QWEN_WINDOWS,
+    "qwen3": QWEN_WINDOWS,
+}
+CASES = [
+    pytest.param(family, settings, id=f"{family}: {name}")
+    for family, own in OWN.items()
+    for name, settings in (VARIANTS | own).items()
+]
+SCALINGS: dict[str, dict[str, Any]] = {
+    method: {
+        "rope_parameters": Peer(spec).rope_parameters,
+        "max_position_embeddings": spec.target_window,
+    }
+    for method in ("none", "linear", "yarn")
+    for spec in [make_spec(method, original_window=WINDOW, target_window=TARGET, head_dim=16)]
+}
+
+
+def test_no_family_is_left_out() -> None:
+    assert set(OWN) == set(names())
+
+
+def far_positions(rows: int, length: int) -> Tensor:
+    """Rising positions [B, S] with gaps, from inside the original window to 100 times beyond the target."""
+    ends = torch.tensor([[WINDOW], [100 * TARGET]])[:rows]
+    steps = torch.rand(rows, length, generator=torch.Generator().manual_seed(5)).cumsum(dim=1)
+    return (steps / steps[:, -1:] * (ends - 1)).long()
+
+
+def saved(folder: Path, family: str, settings: dict[str, Any]) -> PreTrainedModel:
+    model = transformers_model(family, **settings)
+    model.save_pretrained(folder)
+    model.model.rotary_emb = ExactRotary(model.model.rotary_emb)
+    return model
+
+
+def ours(folder: Path) -> RotaryGPTModel:
+    """Built from what the folder says of itself, and from nothing else."""
+    summary = read_summary(folder)
+    return ours_from(folder, summary.extension, shape=summary.shape)
+
+
+@pytest.mark.parametrize("method", SCALINGS)
+@pytest.mark.parametrize(("family", "settings"), CASES)
+def test_logits_equal_transformers(family: str, settings: dict, method: str, tmp_path: Path) -> None:
+    """Positions from the original window to a hundred times the target, in one row each."""
+    if method != "none" and settings not in VARIANTS.values():
+        pytest.skip("windows do not depend on the method")
+    model = saved(tmp_path, family, {**settings, **SCALINGS[method]})
+    tokens_BS = random_tokens(length=40)
+    positions_BS = far_positions(*tokens_BS.shape)
+    with torch.no_grad():
+        theirs_BSV = causal_logits(model, tokens_BS, positions_BS)
+        ours_BSV = forward(ours(tmp_path), tokens_BS, positions_BS)
+    assert theirs_BSV.std() > 0.3
+    torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("with_source", [True, False])
+@pytest.mark.parametrize(("family", "settings"), CASES)
+def test_exports_bits_and_transformers_reads_them(
+    family: str, settings: dict, with_source: bool, tmp_path: Path
+) -> None:
+    model = saved(tmp_path / "in", family, settings)
+    summary = read_summary(tmp_path / "in")
+    source = read_source_config(tmp_path / "in") if with_source else None
+    chunks = [ours(tmp_path / "in")]
+    export_huggingface(chunks, summary.shape, summary.extension, tmp_path / "out", source_config=source)
+    assert_same_bits(stored_tensors(tmp_path / "out"), stored_tensors(tmp_path / "in"))
+    assert read_summary(tmp_path / "out").shape == summary.shape
+    if with_source:
+        assert read_json(tmp_path / "out" / "config.json") == read_json(tmp_path / "in" / "config.json")
+    again, loading = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(loading.values()), loading
+    tokens_BS = random_tokens()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            causal_logits(again, tokens_BS), causal_logits(model, tokens_BS), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(("family", "settings"), CASES)
+def test_counts_are_transformers(family: str, settings: dict, tmp_path: Path) -> None:
+    model = transformers_model(family, **settings)
+    model.save_pretrained(tmp_path)
+    shape = read_summary(tmp_path).shape
+    assert family_of(shape).num_parameters(shape) == model.num_parameters()
+    expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    assert family_of(shape).tensors(shape) == expected
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_an_interleaved_copy_computes_the_same_and_returns_the_bits(family: str, tmp_path: Path) -> None:
+    """Biases and norms are reordered with the rows that they belong to."""
+    model = saved(tmp_path / "in", family, {})
+    summary = read_summary(tmp_path / "in")
+    turned = make_spec("none", original_window=WINDOW, target_window=WINDOW, head_dim=16, interleaved=True)
+    copy, tokens_BS = ours_from(tmp_path / "in", turned, shape=summary.shape), random_tokens()
+    with torch.no_grad():
+        ours_BSV, theirs_BSV = forward(copy, tokens_BS), causal_logits(model, tokens_BS)
+    torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=1e-4)
+    export_huggingface([copy], summary.shape, turned, tmp_path / "out")
+    assert_same_bits(stored_tensors(tmp_path / "out"), stored_tensors(tmp_path / "in"))
+
+
+FAULTS = {
+    "swapped": ("qwen2", "self_attn.q_proj.weight", lambda rows: rows.roll(16, 0)),
+    "bias dropped": ("qwen2", "self_attn.q_proj.bias", torch.zeros_like),
+    "norm dropped": ("qwen3", "self_attn.k_norm.weight", torch.ones_like),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_comparison_notices(fault: str, tmp_path: Path) -> None:
+    family, name, change = FAULTS[fault]
+    model = saved(tmp_path, family, {})
+    with torch.no_grad():
+        for full, weight in model.named_parameters():
+            if full.endswith(name):
+                weight.copy_(change(weight))
+        tokens_BS = random_tokens()
+        difference = forward(ours(tmp_path), tokens_BS) - causal_logits(model, tokens_BS)
+    assert difference.abs().max() > 0.05
