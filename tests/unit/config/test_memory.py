@@ -32,6 +32,16 @@ def test_parameters_of_one_rank_are_the_model_s() -> None:
     assert stage_parameters(run_with(shape=tied), 0) == family_of(tied).num_parameters(tied)
 
 
+def test_biases_are_split_and_norms_of_heads_are_not() -> None:
+    llama = stage_parameters(run_with(parallel=ParallelLayout(tp=2)), 0)
+    biased, normed = (
+        stage_parameters(run_with(shape=replace(SHAPE, **changes), parallel=ParallelLayout(tp=2)), 0)
+        for changes in ({"family": "qwen2", "qkv_bias": True}, {"family": "qwen3", "qk_norm": True})
+    )
+    assert biased - llama == LAYERS * (QUERY + 2 * KEY) // 2
+    assert normed - llama == LAYERS * 2 * SHAPE.head_dim
+
+
 def test_parameters_of_a_split_model() -> None:
     run = run_with(parallel=ParallelLayout(tp=2, pp=2))
     half = LAYERS // 2 * (LAYER // 2 + 2 * HIDDEN)

@@ -114,6 +114,14 @@ def test_a_checkpoint_of_ours_shows_its_step_and_window() -> None:
     assert plan["starts from"] == "distributed checkpoint /models/base, bfloat16, step 1,200"
 
 
+def test_layers_without_a_window_are_shown() -> None:
+    shape = replace(
+        SHAPE, family="qwen2", qkv_bias=True, sliding_window=4096, full_attention_layers=(0, 1, 2)
+    )
+    plan = rows(render_plan(run_of({"transformer_engine": False}, summary=summary_of(shape))))
+    assert plan["attention"].endswith(", 4,096 tokens back in 1 of 4 layers")
+
+
 def test_sliding_window_is_shown() -> None:
     shape = replace(SHAPE, family="mistral", sliding_window=4096)
     plan = rows(render_plan(run_of({"transformer_engine": False}, summary=summary_of(shape))))

@@ -42,6 +42,45 @@ def test_from_scratch_derives_head_dim_and_groups() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"qk_layernorm": True}, {"family": "qwen3", "qk_norm": True}),
+        ({"add_qkv_bias": True}, {"family": "qwen2", "qkv_bias": True}),
+        ({"family": "qwen3"}, {"family": "qwen3", "qk_norm": True}),
+        ({"family": "qwen2", "add_qkv_bias": True}, {"family": "qwen2", "qkv_bias": True}),
+        ({"sliding_window": 8}, {"family": "mistral", "sliding_window": 8}),
+        (
+            {"sliding_window": 8, "full_attention_layers": [1], "qk_layernorm": True},
+            {"family": "qwen3", "qk_norm": True, "sliding_window": 8, "full_attention_layers": (1,)},
+        ),
+        ({"qk_layernorm": False, "add_qkv_bias": False}, {"family": "llama"}),
+    ],
+    ids=str,
+)
+def test_from_scratch_a_family_follows_from_its_features(given: dict, expected: dict) -> None:
+    plain = resolve_shape(ModelConfig(**YAML_SHAPE), None)
+    assert resolve_shape(ModelConfig(**YAML_SHAPE, **given), None) == replace(plain, **expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"family": "llama", "qk_layernorm": True}, "qk_layernorm: true; given llama.*model.family=qwen3"),
+        ({"family": "qwen2", "qk_layernorm": True}, "model.family=qwen3"),
+        ({"add_qkv_bias": True, "qk_layernorm": True}, "leave one of them null"),
+        ({"family": "quen2"}, "did you mean qwen2"),
+        ({"full_attention_layers": [1]}, "full_attention_layers: required some layers of 0 to"),
+        ({"sliding_window": 8, "full_attention_layers": [99]}, "full_attention_layers"),
+        ({"sliding_window": 0}, "sliding_window: required more than 0"),
+    ],
+    ids=str,
+)
+def test_features_that_no_family_has_together_are_refused(given: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve_shape(ModelConfig(**YAML_SHAPE, **given), None)
+
+
+@pytest.mark.parametrize(
     "key", ["num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size"]
 )
 def test_from_scratch_needs_sizes(key: str) -> None:

@@ -48,6 +48,17 @@ def test_sliding_windows_bound_attention() -> None:
     assert grown == pytest.approx(8 * per_key)
 
 
+def test_layers_without_a_window_attend_to_everything() -> None:
+    some = replace(SHAPE, sliding_window=8, full_attention_layers=(0,))
+    full, window = (training_flops_per_token(replace(SHAPE, sliding_window=w), 512) for w in (None, 8))
+    assert training_flops_per_token(some, 512) == (full + window) / 2
+
+
+def test_biases_and_norms_multiply_nothing() -> None:
+    for changes in ({"family": "qwen2", "qkv_bias": True}, {"family": "qwen3", "qk_norm": True}):
+        assert training_flops_per_token(replace(SHAPE, **changes), 64) == training_flops_per_token(SHAPE, 64)
+
+
 def test_tied_embeddings_still_multiply_by_the_output_layer() -> None:
     tied = replace(SHAPE, tied_embeddings=True)
     assert training_flops_per_token(tied, 64) == training_flops_per_token(SHAPE, 64)

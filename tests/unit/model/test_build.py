@@ -25,6 +25,8 @@ SHAPES: list[dict[str, Any]] = [
     {"tied_embeddings": True},
     {"num_query_groups": 1, "num_layers": 3},
     {"head_dim": 24, "ffn_hidden_size": 100, "vocab_size": 97},
+    {"family": "qwen2", "qkv_bias": True},
+    {"family": "qwen3", "qk_norm": True},
 ]
 
 
@@ -36,7 +38,7 @@ def test_has_the_parameters_its_shape_says(changes: dict[str, Any]) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == family_of(shape).num_parameters(
         shape
     )
-    assert not any("bias" in name for name, _ in model.named_parameters())
+    assert any("bias" in name for name, _ in model.named_parameters()) == shape.qkv_bias
 
 
 @pytest.mark.usefixtures("one_rank")

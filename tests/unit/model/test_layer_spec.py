@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,14 @@ def test_local_layers_are_made_of_our_parts() -> None:
         assert isinstance(layer.self_attention.linear_proj, RowLinear)
         norms += [layer.input_layernorm, layer.pre_mlp_layernorm]
     assert all(isinstance(norm, RMSNorm) for norm in norms)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_norms_of_query_and_key_are_ours_too() -> None:
+    layer = build(replace(SHAPE, family="qwen3", qk_norm=True)).decoder.layers[0].self_attention
+    for norm in (layer.q_layernorm, layer.k_layernorm):
+        assert isinstance(norm, RMSNorm)
+        assert norm.weight.shape == (SHAPE.head_dim,)
 
 
 @pytest.mark.usefixtures("one_rank")

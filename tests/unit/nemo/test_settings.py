@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,6 +135,21 @@ def test_a_nemo_files_section_rebuilds_the_model_without_the_checkpoint(model: d
     assert (again.shape, again.extension) == (run.shape, run.extension)
     assert again.training_length == run.training_length
     assert again.shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"family": "mistral", "sliding_window": 64},
+        {"family": "qwen2", "qkv_bias": True, "sliding_window": 64, "full_attention_layers": (0, 2)},
+        {"family": "qwen3", "qk_norm": True},
+    ],
+    ids=str,
+)
+def test_a_nemo_files_section_holds_what_is_particular_to_a_family(changes: dict[str, Any]) -> None:
+    run = run_of(summary=summary_of(replace(SHAPE, **changes)))
+    section = OmegaConf.create(OmegaConf.to_yaml(self_contained_model_config(run)))
+    assert run_of_model_config(section).shape == replace(SHAPE, **changes)
 
 
 def test_a_nemo_files_section_holds_what_only_the_checkpoint_said() -> None:
