@@ -10,9 +10,12 @@ import torch
 from demo.extend import BASE_MODEL, run_name
 from demo.methods import TARGET, WINDOW, Method
 from nemo_pi.data.tokenizer import build_tokenizer
-from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
+from nemo_pi.evaluation.evaluate import evaluate
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.row import EvaluationRow
+from nemo_pi.evaluation.results import ModelResults
+from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.passkey import Passkey
+from nemo_pi.evaluation.tasks.perplexity import Perplexity
 
 # Books of four kinds, none of them trained on.
 TITLES = ("Job", "Revelation", "Persuasion", "Moby Dick")
@@ -27,8 +30,8 @@ def heldout_documents(path: Path) -> list[list[int]]:
     return [row["tokens"][:TOKENS_PER_BOOK] for row in chosen]
 
 
-def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> EvaluationRow:
-    """One row of the report.
+def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> ModelResults:
+    """One model's line of the report.
 
     Args:
         name: what the report calls it.
@@ -37,18 +40,12 @@ def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> Evaluat
         thorough: twice the trials, for `make compare`.
     """
     tokenizer = build_tokenizer("huggingface", str(BASE_MODEL))
-    settings = EvaluationSettings(
-        original_window=WINDOW,
-        target_window=TARGET,
-        name=name,
-        passkey_lengths=tuple(range(WINDOW, TARGET + 1, WINDOW)),
-        passkey_depths=(0.0, 0.25, 0.5, 0.75, 1.0),
-        passkey_trials=4 if thorough else 2,
-        batch_tokens=TARGET,
-    )
+    context = TaskContext(tokenizer, heldout_documents(heldout), WINDOW, TARGET, batch_tokens=TARGET)
+    lengths = tuple(range(WINDOW, TARGET + 1, WINDOW))
+    tasks = (Perplexity(), Passkey(lengths=lengths, trials=4 if thorough else 2))
     print(f"Measuring {name} ...", flush=True)
     with torch.inference_mode():
-        return evaluate(HuggingFaceScorer(model), heldout_documents(heldout), tokenizer, settings)
+        return evaluate(HuggingFaceScorer(model), tasks, context, name=name)
 
 
 def training_losses(method: Method, folder: Path, steps: int) -> list[tuple[int, float]]:

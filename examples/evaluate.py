@@ -1,14 +1,16 @@
-"""Perplexity by context length and passkey retrieval of models, side by side.
+"""Perplexity by context length, passkey retrieval and other tasks on models, side by side.
 
-    python examples/evaluate.py base-model/ extended-model/ --documents heldout.jsonl \\
-        --original-window 2048 --target-window 32768 --results results/evaluation
+    python examples/evaluate.py base-model extended-model documents=heldout.jsonl results=results/evaluation
+    python examples/evaluate.py extended-model 'tasks=[passkey]' tasks.passkey.trials=5
     torchrun --nproc-per-node 8 examples/evaluate.py results/run/checkpoints/step_00001000 \\
-        --documents heldout.jsonl --original-window 2048 --target-window 32768 --tensor-model-parallel-size 4
+        documents=heldout.jsonl tensor_model_parallel_size=4
 
-On one rank transformers computes the scores of a Hugging Face folder, so this checks what a user of the
-exported folder gets. Megatron computes those of a distributed checkpoint, and of a folder with --backend
-megatron or on several ranks; ranks beyond a model's own are replicas that share the windows. The numbers
-agree to rounding.
+Keys are those of conf/evaluate.yaml; --config-path and --config-name take a YAML of your own. What every task
+costs is said before a model is loaded.
+
+On one rank transformers computes a Hugging Face folder, so this checks what a user of the exported folder
+gets. Megatron computes a distributed checkpoint, and a folder with backend=megatron or on several ranks;
+ranks beyond a model's own are replicas that share the windows. The numbers agree to rounding.
 """
 
 from __future__ import annotations

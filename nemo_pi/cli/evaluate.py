@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.manifest import MANIFEST
-from nemo_pi.checkpoint.summary import read_summary
-from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.cli.evaluate_config import EvaluateConfig, located, parse
+from nemo_pi.cli.flags import layout_of, text_of, tokenizer_folder
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.scorer import MegatronScorer
-from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.evaluation.evaluate import EvaluationSettings, evaluate
+from nemo_pi.errors import ConfigError, DataError, NemoPiError
+from nemo_pi.evaluation.evaluate import PlannedTask, run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.report import render_text, write_report
-from nemo_pi.evaluation.row import EvaluationRow
+from nemo_pi.evaluation.report import RESULTS, render_text, write_report
+from nemo_pi.evaluation.results import ModelResults, write_results
 from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tasks.base import Task, TaskContext
 from nemo_pi.model.build import BuildOptions
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.parallel import groups
+from nemo_pi.parallel.layout import ParallelLayout
 
 
-def parse(description: str | None = None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; `arguments` of the process by default."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("models", nargs="+", type=Path, help="Hugging Face folders and distributed checkpoints")
-    add("--documents", type=Path, required=True, help="held-out text, JSON lines with a `text` key")
-    add("--original-window", type=int, required=True, help="tokens the base model was trained on")
-    add("--target-window", type=int, required=True, help="tokens to evaluate up to")
-    add("--stride", type=int, default=256, help="labels per window after the first (default 256)")
-    add("--max-tokens", type=int, default=None, help="labels scored per length (default: all)")
-    add("--passkey-trials", type=int, default=10, help="documents per cell; 0 leaves pass keys out")
-    add("--passkey-lengths", type=int, default=32, help="evenly spaced lengths (default 32)")
-    add("--results", type=Path, default=Path("results/evaluation"), help="folder to write")
-    add(
-        "--backend",
-        choices=("auto", "transformers", "megatron"),
-        default="auto",
-        help="auto: transformers for Hugging Face folders on one rank, else megatron",
-    )
-    add_model_flags(parser)
-    add_layout_flags(parser)
-    return parser.parse_args(arguments)
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model that is going to be measured; nothing of it is loaded yet."""
+
+    folder: Path
+    """The checkpoint."""
+    summary: CheckpointSummary | None
+    """What it says of itself; None where transformers computes."""
+    layout: ParallelLayout | None
+    """Over the ranks; None where transformers computes."""
+    context: TaskContext
+    """What its tasks share."""
+    planned: list[PlannedTask]
+    """Its tasks."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to read and generate."""
+        return sum(item.plan.cost.tokens for item in self.planned)
 
 
 def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[list[int]]:
@@ -76,7 +77,7 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
             str(path),
             required=f"a document of more than {longer_than} tokens",
             given=f"{len(documents)} documents, the longest of {max(map(len, documents), default=0)} tokens",
-            mend="give longer documents, or a smaller --target-window",
+            mend="give longer documents, or a smaller target_window",
         )
     return long_enough
 
@@ -100,61 +101,130 @@ def choose_backend(model: Path, request: str, world_size: int) -> str:
     return request
 
 
-def open_scorer(model: Path, args: argparse.Namespace) -> tuple[Scorer, int]:
-    """What rates the model's tokens, and how many replicas share the windows."""
-    dtype = getattr(torch, args.dtype)
-    world_size = groups.launched_world_size()
-    if choose_backend(model, args.backend, world_size) == "transformers":
-        _say(f"{model.name}: scored by transformers")
-        return HuggingFaceScorer(model, dtype=dtype), 1
-    summary = read_summary(model)
-    layout = layout_of(args, summary.shape)
-    build = BuildOptions(params_dtype=dtype, transformer_engine=resolve_transformer_engine("auto"))
-    engine = open_engine(summary, layout, build)
-    _say(f"{model.name}: {summary.kind} checkpoint scored by megatron, {layout.describe()}")
-    return MegatronScorer(engine, model.name), layout.dp
+def choose_windows(config: EvaluateConfig) -> tuple[int, int]:
+    """Original and target window in tokens: as asked for, else of the model that reads furthest.
+
+    Raises:
+        CheckpointError: nothing was asked for, and a checkpoint does not say.
+    """
+    if config.original_window is not None and config.target_window is not None:
+        return config.original_window, config.target_window
+    extensions = [read_summary(model).extension for model in config.models]
+    furthest = max(extensions, key=lambda extension: extension.target_window)
+    return config.original_window or furthest.original_window, config.target_window or furthest.target_window
 
 
-def measure(model: Path, args: argparse.Namespace) -> EvaluationRow:
-    """One model's row."""
-    tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(args.tokenizer, model)))
-    documents = read_documents(args.documents, tokenizer, args.target_window)
-    scorer, replicas = open_scorer(model, args)
-    settings = EvaluationSettings(
-        name=model.name,
-        original_window=args.original_window,
-        target_window=args.target_window,
-        stride=args.stride,
-        max_tokens=args.max_tokens,
-        measure_passkey=args.passkey_trials > 0,
-        num_passkey_lengths=args.passkey_lengths,
-        passkey_trials=max(1, args.passkey_trials),
-        # Each replica is to have as many windows at a time as it would have alone.
-        batch_tokens=EvaluationSettings.batch_tokens * replicas,
+def plan_model(folder: Path, config: EvaluateConfig, windows: tuple[int, int]) -> ModelPlan:
+    """Check and plan everything that a model's tasks will do.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: whatever would keep them from finishing.
+    """
+    summary = layout = None
+    if choose_backend(folder, config.backend, groups.launched_world_size()) == "megatron":
+        summary = read_summary(folder)
+        layout = layout_of(config, summary.shape)
+    given = None if config.tokenizer is None else Path(config.tokenizer)
+    tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(given, folder)))
+    documents = (
+        [] if config.documents is None else read_documents(Path(config.documents), tokenizer, windows[1])
     )
+    # Each replica is to have as many windows at a time as it would have alone.
+    batch_tokens = config.batch_tokens * (layout.dp if layout else 1)
+    context = TaskContext(tokenizer, documents, *windows, config.add_bos, batch_tokens)
+    planned = [_planned(task, context) for task in config.chosen_tasks()]
+    return ModelPlan(folder, summary, layout, context, planned)
 
-    def progress(what: str, done: int, total: int) -> None:
-        _say(f"\r{model.name}: {what} {100 * done / total:.0f}%", end="")
 
-    row = evaluate(scorer, documents, tokenizer, settings, progress)
-    _say()
-    return row
+def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:
+    try:
+        return PlannedTask(task, task.plan(context))
+    except NemoPiError as error:
+        raise located(error, task) from error
+
+
+def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
+    """What rates the model's tokens and generates."""
+    name = plan.folder.name
+    if plan.summary is None or plan.layout is None:
+        _say(f"{name}: computed by transformers")
+        return HuggingFaceScorer(plan.folder, name=name, dtype=dtype)
+    # Cached generation has been tried with local layers only.
+    generates = any(item.plan.cost.tokens_generated for item in plan.planned)
+    transformer_engine = not generates and resolve_transformer_engine("auto")
+    build = BuildOptions(params_dtype=dtype, transformer_engine=transformer_engine)
+    engine = open_engine(plan.summary, plan.layout, build)
+    _say(f"{name}: {plan.summary.kind} checkpoint computed by megatron, {plan.layout.describe()}")
+    return MegatronScorer(engine, name)
+
+
+def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig, bar: Any) -> ModelResults:
+    """Run one model's tasks; after each, everything measured so far is written."""
+
+    def progress(what: str, done: int, _: int) -> None:
+        bar.set_description(f"{plan.folder.name}: {what}", refresh=False)
+        bar.update(start + done - bar.n)
+
+    def finished(results: ModelResults) -> None:
+        if groups.is_global_zero():
+            write_results([*before, results], Path(config.results) / RESULTS)
+
+    scorer, start = open_scorer(plan, getattr(torch, config.dtype)), bar.n
+    return run_tasks(
+        scorer, plan.planned, plan.context, name=plan.folder.name, progress=progress, finished=finished
+    )
 
 
 def run(description: str | None = None, arguments: Sequence[str] | None = None) -> None:
-    """Measures every model and reports; every launched rank calls it."""
-    args = parse(description, arguments)
-    for model in args.models:
-        choose_backend(model, args.backend, groups.launched_world_size())
-    rows = [measure(model, args) for model in args.models]
+    """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it."""
+    config = parse(description, arguments)
+    folders = [Path(model) for model in config.models]
+    for folder in folders:
+        choose_backend(folder, config.backend, groups.launched_world_size())
+    check_writable("results", Path(config.results))
+    windows = choose_windows(config)
+    plans = [plan_model(folder, config, windows) for folder in folders]
+    _say(describe_costs(plans))
+    measured: list[ModelResults] = []
+    with _progress_bar(sum(plan.num_tokens for plan in plans)) as bar:
+        for plan in plans:
+            measured.append(measure(plan, measured, config, bar))
     if groups.is_global_zero():
-        files = write_report(rows, args.results)
-        print(render_text(rows))
+        files = write_report(measured, config.results)
+        print(render_text(measured))
         print(f"Results: {files.folder}")
     groups.destroy()
 
 
-def _say(text: str = "", end: str = "\n") -> None:
-    """Tells on the first rank how far it is, out of the report's way."""
+def describe_costs(plans: Sequence[ModelPlan]) -> str:
+    """Say what every task will cost and how it measures, before the first one starts."""
+    lines = [
+        f"{plan.folder.name}: {item.task.name}: {item.plan.cost.describe()}"
+        for plan in plans
+        for item in plan.planned
+    ]
+    protocols = [
+        f"{item.task.title}: {item.plan.protocol['summary']}" for plan in plans for item in plan.planned
+    ]
+    return "\n".join([*lines, *dict.fromkeys(protocols)])
+
+
+def _progress_bar(total: int) -> Any:
+    """One bar over all tasks of all models, on the first rank; in a log file it moves every half minute."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        unit="token",
+        unit_scale=True,
+        file=sys.stderr,
+        disable=not groups.is_global_zero(),
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 120,
+        mininterval=0.5 if terminal else 30,
+    )
+
+
+def _say(text: str) -> None:
+    """Tells on the first rank, out of the report's way."""
     if groups.is_global_zero():
-        print(text, end=end, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)

@@ -80,8 +80,12 @@ def tokenizer_folder(given: Path | None, checkpoint: Path) -> Path:
     )
 
 
-def layout_of(args: argparse.Namespace, shape: ModelShape) -> ParallelLayout:
+def layout_of(args: object, shape: ModelShape) -> ParallelLayout:
     """The layout that the flags ask for over the ranks that were launched.
+
+    Args:
+        args: has those of LAYOUT_FLAGS that can be asked for as attributes.
+        shape: of the model.
 
     Raises:
         ConfigError: a size that does not divide the model or the ranks.

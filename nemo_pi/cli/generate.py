@@ -15,10 +15,10 @@ from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.sampling import Sampling
 from nemo_pi.model.build import BuildOptions
 from nemo_pi.model.generation import check_request, generate
 from nemo_pi.model.gpt import RotaryGPTModel
-from nemo_pi.model.sampling import Sampling
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
 

@@ -133,11 +133,11 @@ def _convert_union(value: Any, options: tuple[Any, ...], path: str) -> Any:
 
 
 def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], path: str) -> Any:
-    """A list of any length, or a tuple of exactly as many items as its type names."""
+    """A list or `tuple[x, ...]` of any length, or a tuple of exactly as many items as its type names."""
     if not isinstance(value, list | tuple):
         raise _wrong(value, "a list: [a, b, ...]", path)
-    if origin is list:
-        return [convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value)]
+    if origin is list or Ellipsis in arguments:
+        return origin(convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
     if len(value) != len(arguments):
         raise _wrong(value, f"a list of {len(arguments)} values", path)
     pairs = zip(value, arguments, strict=True)

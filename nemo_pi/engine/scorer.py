@@ -1,24 +1,34 @@
-"""Evaluation's scorer over a model that is spread over many ranks.
+"""Evaluation's scorer over a model that is spread over many ranks: rates labels and generates.
 
 Shape legend: B windows in a batch, S tokens in a window, L what this context-parallel rank holds of it, H
-hidden size, 2 for log-probabilities and greedy flags, which travel in one float64 tensor.
+hidden size, 2 for log-probabilities and greedy flags, which travel in one float64 tensor, P prompts, R
+replicas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from nemo_pi.engine.batches import MicroBatch
-from nemo_pi.engine.engine import Batch, MegatronEngine
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.next_logits import UncachedLogits, micro_batch_rows, padded
 from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.generation import (
+    Generated,
+    GenerationRequest,
+    NextLogits,
+    generate_batch,
+    generation_batches,
+)
 from nemo_pi.evaluation.scorer import TokenScores
+from nemo_pi.model.generation import Decoder, can_cache
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.loss import check_batch
-from nemo_pi.model.vocab_parallel import token_log_probs
+from nemo_pi.model.vocab_parallel import check_labels, token_log_probs
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.context import split_rows
 
@@ -63,9 +73,9 @@ class MegatronScorer:
             "loss_mask": mask_BS,
             "position_ids": position_ids_BS,
         }
-        batch = _padded(batch, layout.sequence_multiple)
+        batch = padded(batch, layout.sequence_multiple)
         share = _share(tokens_BS.size(0))
-        rows, size = _micro_batch_rows(share, layout.vpp)
+        rows, size = micro_batch_rows(share, layout.vpp)
         outputs = self.engine.collect(
             {key: value[rows] for key, value in batch.items()}, self._forward_step, size
         )
@@ -73,6 +83,40 @@ class MegatronScorer:
         scores_2BS = groups.gather_over_data(scores_2BS, dim=1)
         logprob_BS, greedy_BS = scores_2BS[:, : tokens_BS.size(0), : tokens_BS.size(1)].cpu()
         return TokenScores(logprob_BS.float(), greedy_BS.bool())
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Sequence[int]], request: GenerationRequest) -> list[Generated]:
+        """Go on from prompts of any lengths (see `Scorer.generate`); every rank gets all of it.
+
+        Batches are dealt over the data-parallel replicas. Tensor parallelism alone keeps keys and values;
+        under pipeline, context or sequence parallelism every token takes a pass over the whole text, which
+        suits short answers.
+
+        Raises:
+            DataError: an empty prompt, or an id outside the vocabulary.
+        """
+        for prompt in prompts:
+            check_labels(torch.tensor(list(prompt)), self.engine.settings.shape.vocab_size, "prompts")
+        for chunk in self.engine.chunks:
+            chunk.eval()
+        batches = generation_batches([len(prompt) for prompt in prompts], request)
+        new_PS = torch.full((len(prompts), request.max_new_tokens), -1)
+        for numbers in batches[groups.data_rank() :: groups.data_size()]:
+            next_logits = self._next_logits(len(numbers), len(prompts[numbers[0]]) + request.max_new_tokens)
+            for number, text in zip(
+                numbers, generate_batch(next_logits, prompts, numbers, request), strict=True
+            ):
+                new_PS[number, : len(text.token_ids)] = torch.tensor(text.token_ids)
+        # -1 where another replica computed; every prompt was computed by one.
+        new_RPS = groups.gather_over_data(new_PS[None].to(groups.device()), dim=0)
+        rows = new_RPS.amax(0).tolist()
+        return [request.finish([token for token in row if token >= 0]) for row in rows]
+
+    def _next_logits(self, num_rows: int, max_length: int) -> NextLogits:
+        """What computes the logits of one batch's next tokens, cached where the layout allows it."""
+        if can_cache(self.engine.config):
+            return Decoder(self.engine.chunks[0], num_rows, max_length).logits
+        return UncachedLogits(self.engine)
 
     def _forward_step(
         self, data_iterator: Iterator[MicroBatch], model: RotaryGPTModel
@@ -97,34 +141,12 @@ class MegatronScorer:
         return torch.stack([part_N.double().view(labels_BL.t().shape).t() for part_N in scores])
 
 
-def _padded(batch: Batch, multiple: int) -> Batch:
-    """The batch with S a multiple of `multiple`.
-
-    Nothing looks ahead, so what is added changes no score before it. The last token and its position are
-    repeated: a larger position would change the frequencies of the methods that depend on the length.
-    """
-    missing = -batch["tokens"].size(1) % multiple
-    return {key: torch.cat([value, value[:, -1:].expand(-1, missing)], dim=1) for key, value in batch.items()}
-
-
 def _share(num_rows: int) -> Tensor:
     """Indices of this replica's rows. All replicas get equally many; the last row stands in for missing
     ones."""
     size = -(-num_rows // groups.data_size())
     first = groups.data_rank() * size
     return torch.arange(first, first + size).clamp(max=num_rows - 1)
-
-
-def _micro_batch_rows(share: Tensor, vpp: int | None) -> tuple[Tensor, int]:
-    """The share cut into a micro-batch for each pipeline stage, as far as it goes: (rows, rows of each).
-
-    The last row stands in for missing ones here, too.
-    """
-    stages = groups.pipeline_size()
-    size = -(-share.numel() // stages)
-    # The interleaved schedule wants as many micro-batches as stages.
-    count = stages if vpp else -(-share.numel() // size)
-    return torch.cat([share, share[-1:].expand(size * count - share.numel())]), size
 
 
 def _whole_rows(outputs: list[Tensor], num_rows: int, length: int) -> Tensor:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation.row import EvaluationRow, PasskeyGrid
+from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.style import QUIET, headline, new_figure, save
 from nemo_pi.evaluation.tables import thin
+from nemo_pi.evaluation.tasks.base import Measured
 
 # Inches.
 PANEL_HEIGHT, LEFT, RIGHT, BOTTOM, GAP_X, GAP_Y = 1.55, 0.75, 1.0, 0.6, 0.28, 0.8
@@ -21,32 +22,32 @@ MOST_FRAMED_COLUMNS = 16
 """Above this many lengths, white lines between the cells would hide them."""
 
 
-def plot_passkey(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
-    """Draw passkey retrieval over length × depth, one panel per row, with a shared colour bar.
+def plot_passkey(models: Sequence[Measured[PasskeyResult]], path: str | Path) -> Path:
+    """Draw passkey retrieval over length × depth, one panel per model, with a shared colour bar.
 
     Raises:
-        DataError: no row has passkey results. BackendUnavailableError: no matplotlib.
+        DataError: no model has passkey results. BackendUnavailableError: no matplotlib.
     """
-    shown = [(row, row.passkey) for row in rows if row.passkey is not None]
+    shown = [(model, model.result) for model in models if model.result is not None]
     if not shown:
         raise DataError(
-            "plot", required="a row with passkey results", given="none", mend="evaluate before plotting"
+            "plot", required="a model with passkey results", given="none", mend="evaluate before plotting"
         )
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     lines = math.ceil(len(shown) / columns)
     width = LEFT + columns * PANEL_WIDTH[columns] + (columns - 1) * GAP_X + RIGHT
-    subtitle = textwrap.wrap(_subtitle(shown[0][1]), int(width * 13.5))
+    subtitle = textwrap.wrap(_subtitle(shown[0][1].grid), int(width * 13.5))
     top = 0.95 + 0.17 * len(subtitle)
     height = top + lines * PANEL_HEIGHT + (lines - 1) * GAP_Y + BOTTOM
     with new_figure(width, height) as figure:
         headline(figure, "Passkey retrieval by document length and depth", "\n".join(subtitle))
-        for i, (row, grid) in enumerate(shown):
+        for i, (model, result) in enumerate(shown):
             line, column = divmod(i, columns)
             axes = _add_axes(figure, line, column, PANEL_WIDTH[columns], top)
-            image = _heat_map(axes, row, grid)
+            image = _heat_map(axes, model, result)
             if column == 0:
                 axes.set_ylabel("depth of the passkey")
-            elif grid.depths == shown[i - 1][1].depths:
+            elif result.grid.depths == shown[i - 1][1].grid.depths:
                 axes.set_yticklabels([])
             if i + columns >= len(shown):
                 axes.set_xlabel("document length (tokens)")
@@ -61,21 +62,20 @@ def _add_axes(figure: Any, line: int, column: int, panel_width: float, top: floa
     return figure.add_axes((left / width, bottom / height, panel_width / width, PANEL_HEIGHT / height))
 
 
-def _heat_map(axes: Any, row: EvaluationRow, grid: PasskeyGrid) -> Any:
+def _heat_map(axes: Any, model: Measured[PasskeyResult], result: PasskeyResult) -> Any:
+    grid = result.grid
     rates = [[100 * grid.rate(length, depth) for length in grid.lengths] for depth in grid.depths]
     image = axes.imshow(rates, cmap="cividis", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
     _frame(axes, len(grid.lengths), len(grid.depths))
     ticks = [grid.lengths.index(length) for length in thin(grid.lengths, 4)]
     axes.set_xticks(ticks, [f"{grid.lengths[i]:,}" for i in ticks])
     axes.set_yticks(range(len(grid.depths)), [f"{depth:.0%}" for depth in grid.depths])
-    axes.set_title(row.name, loc="left", fontsize=9.5, fontweight="bold", pad=16)
-    k_max = (
-        "" if row.k_max is None else f"k_max {row.k_max:,} tokens" if row.k_max else "k_max 0: none retrieved"
-    )
+    axes.set_title(model.model, loc="left", fontsize=9.5, fontweight="bold", pad=16)
+    k_max = f"k_max {result.k_max:,} tokens" if result.k_max else "k_max 0: none retrieved"
     axes.annotate(
         k_max, (0, 1), (0, 4), "axes fraction", textcoords="offset points", color=QUIET, fontsize=8.5
     )
-    inside = sum(length <= row.original_window for length in grid.lengths)
+    inside = sum(length <= model.original_window for length in grid.lengths)
     if 0 < inside < len(grid.lengths):
         # Dark below white, so that the line shows on every colour.
         axes.axvline(inside - 0.5, color="#222222", linewidth=2.4)

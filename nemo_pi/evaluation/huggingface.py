@@ -1,4 +1,4 @@
-"""A scorer over any transformers causal language model in a local folder.
+"""A scorer over any transformers causal language model in a local folder: rates labels and generates.
 
 Loading is data only: safetensors weights, classes that transformers ships, nothing fetched, no remote code.
 
@@ -8,6 +8,7 @@ Shapes: B windows in a batch, S tokens in a window, N = B*S, H hidden size, V vo
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.evaluation.generation import Generated, GenerationRequest, generate_batch, generation_batches
+from nemo_pi.evaluation.huggingface_cache import CachedLogits, reset_frequencies
 from nemo_pi.evaluation.scorer import TokenScores, score_hidden, score_logits
 
 
@@ -67,6 +70,7 @@ class HuggingFaceScorer:
             DataError: an id outside the vocabulary (on a GPU it would otherwise end the process).
         """
         self._check_ids(tokens_BS, labels_BS)
+        reset_frequencies(self.model)
         labels_N = labels_BS.reshape(-1).to(self.device)
         inputs = self._inputs(tokens_BS, position_ids_BS)
         if self._head_is_linear:
@@ -80,6 +84,21 @@ class HuggingFaceScorer:
             logprob_N, greedy_N = (torch.cat(part) for part in zip(*scores, strict=True))
         return TokenScores(logprob_N.view(labels_BS.shape).cpu(), greedy_N.view(labels_BS.shape).cpu())
 
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Sequence[int]], request: GenerationRequest) -> list[Generated]:
+        """Go on from prompts of any lengths (see `Scorer.generate`).
+
+        Raises:
+            DataError: an empty prompt, or an id outside the vocabulary.
+        """
+        generated: dict[int, Generated] = {}
+        for numbers in generation_batches([len(prompt) for prompt in prompts], request):
+            self._check_ids(torch.tensor([list(prompts[number]) for number in numbers]))
+            next_logits = CachedLogits(self.model, self.device)
+            texts = generate_batch(next_logits, prompts, numbers, request)
+            generated.update(zip(numbers, texts, strict=True))
+        return [generated[number] for number in range(len(prompts))]
+
     def _inputs(self, tokens_BS: Tensor, position_ids_BS: Tensor) -> dict[str, Any]:
         # Without a mask transformers takes every jump of the position ids for the start of another document.
         # An all-ones mask says there is one; it is recognised and costs no explicit mask in the attention.
@@ -91,7 +110,7 @@ class HuggingFaceScorer:
         }
 
     def _check_ids(self, *ids: Tensor) -> None:
-        for name, tensor in zip(("tokens", "labels"), ids, strict=True):
+        for name, tensor in zip(("tokens", "labels"), ids, strict=False):
             low, high = int(tensor.min()), int(tensor.max())
             if low < 0 or high >= self._vocab_size:
                 raise DataError(

@@ -13,6 +13,7 @@ Shapes: B documents in a batch, S tokens in a document less one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,76 @@ import torch
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, passkey_document
-from nemo_pi.evaluation.perplexity import Progress
-from nemo_pi.evaluation.row import PasskeyGrid
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.windows import window_positions
+from nemo_pi.evaluation.tasks.base import Progress, TaskResult, batched
+from nemo_pi.rope.positions import text_positions
+
+
+@dataclass(frozen=True)
+class PasskeyGrid:
+    """Passkey retrieval over length × depth."""
+
+    lengths: tuple[int, ...]
+    """Tokens of the documents, ascending."""
+    depths: tuple[float, ...]
+    """Where the passkey lies, ascending from 0 (beginning) to 1 (end)."""
+    num_trials: int
+    """Documents per cell."""
+    successes: tuple[tuple[int, ...], ...]
+    """Answers retrieved, by length, then depth."""
+
+    def rate(self, length: int, depth: float | None = None) -> float:
+        """Return the success rate at a length: of one depth, or of all depths together."""
+        counts = self.successes[self.lengths.index(length)]
+        if depth is None:
+            return sum(counts) / (len(counts) * self.num_trials)
+        return counts[self.depths.index(depth)] / self.num_trials
+
+    def k_max(self, threshold: float = 0.2) -> int:
+        """Return the largest tested k such that every tested k' ≤ k succeeds in ≥ `threshold` of its trials.
+
+        0 where already the shortest fails (arXiv 2306.15595, §3.3.1). In the paper k is how far the passkey
+        lies from the end of the input, so only the shallowest depth counts here: near the beginning, that
+        distance is the length but for the instruction. A mean over depths would credit a model with a long
+        window for finding passkeys that lie just before the question.
+        """
+        k_max = 0
+        for length in self.lengths:
+            if self.rate(length, self.depths[0]) < threshold:
+                break
+            k_max = length
+        return k_max
+
+
+@dataclass(frozen=True)
+class PasskeyResult(TaskResult):
+    """What one model retrieved."""
+
+    grid: PasskeyGrid
+    """Counts over length × depth."""
+
+    @property
+    def k_max(self) -> int:
+        """`PasskeyGrid.k_max` in tokens, at the paper's threshold."""
+        return self.grid.k_max()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types, k_max among them for other programs."""
+        grid = {
+            "lengths": list(self.grid.lengths),
+            "depths": list(self.grid.depths),
+            "num_trials": self.grid.num_trials,
+            "successes": [list(counts) for counts in self.grid.successes],
+        }
+        return {"protocol": self.protocol, "grid": grid, "k_max": self.k_max}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> PasskeyResult:
+        """Read what `to_json` returned."""
+        grid: dict[str, Any] = {**content["grid"]}
+        grid |= {"lengths": tuple(grid["lengths"]), "depths": tuple(grid["depths"])}
+        grid["successes"] = tuple(tuple(counts) for counts in grid["successes"])
+        return cls(content["protocol"], PasskeyGrid(**grid))
 
 
 @dataclass(frozen=True)
@@ -58,6 +125,11 @@ class PasskeyPlan:
         for i, depth in enumerate(self.depths):
             for trial in range(i * self.num_trials, (i + 1) * self.num_trials):
                 yield i, passkey_document(tokenizer, length, trial, seed=self.seed, depth=depth, bos=self.bos)
+
+    def num_batches(self, batch_tokens: int) -> int:
+        """Return the calls of the scorer with `batch_tokens` tokens in a batch."""
+        documents = len(self.depths) * self.num_trials
+        return sum(math.ceil(documents / max(1, batch_tokens // length)) for length in self.lengths)
 
     @property
     def num_tokens(self) -> int:
@@ -107,7 +179,7 @@ def passkey_retrieval(
     report("passkey", done, plan.num_tokens)
     for length in plan.lengths:
         counts = [0] * len(plan.depths)
-        for batch in _batches(plan.documents(tokenizer, length), max(1, batch_tokens // length)):
+        for batch in batched(plan.documents(tokenizer, length), max(1, batch_tokens // length)):
             retrieved = retrieves(scorer, [document for _, document in batch])
             for (depth_index, _), success in zip(batch, retrieved, strict=True):
                 counts[depth_index] += success
@@ -121,19 +193,7 @@ def retrieves(scorer: Scorer, documents: Sequence[PasskeyDocument]) -> list[bool
     """Say of each document, all of one length, whether greedy decoding would answer it."""
     ids = torch.tensor([document.token_ids for document in documents], dtype=torch.int64)
     tokens_BS, labels_BS = ids[:, :-1], ids[:, 1:]
-    is_greedy_BS = scorer.score(tokens_BS, labels_BS, window_positions(tokens_BS)).is_greedy_BS.cpu()
+    positions_BS = text_positions(tokens_BS.size(1)).expand_as(tokens_BS)
+    is_greedy_BS = scorer.score(tokens_BS, labels_BS, positions_BS).is_greedy_BS.cpu()
     pairs = zip(is_greedy_BS, documents, strict=True)
     return [bool(is_greedy_S[-document.num_answer_tokens :].all()) for is_greedy_S, document in pairs]
-
-
-def _batches(
-    documents: Iterator[tuple[int, PasskeyDocument]], size: int
-) -> Iterator[list[tuple[int, PasskeyDocument]]]:
-    batch = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

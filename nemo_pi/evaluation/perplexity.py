@@ -6,7 +6,7 @@ Shapes: B windows in a batch, S tokens in a window.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,30 +15,36 @@ from torch import Tensor
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.windows import (
-    SCORED,
-    WHOLE_DOCUMENT,
-    Span,
-    Window,
-    plan_spans,
-    plan_windows,
-    window_positions,
-)
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being measured, tokens read so far, and tokens to read in all."""
+from nemo_pi.evaluation.tasks.base import Progress, TaskResult, batched
+from nemo_pi.evaluation.windows import SCORED, WHOLE_DOCUMENT, Span, Window, plan_spans, plan_windows
+from nemo_pi.rope.positions import text_positions
 
 
 @dataclass(frozen=True)
-class PerplexityResult:
+class PerplexityResult(TaskResult):
     """Perplexities that compare like with like: the same labels at every length."""
 
     by_length: dict[int, float]
     """Window length in tokens → exp of the mean negative log-likelihood over all scored labels."""
-    num_scored: int
-    """Labels scored, the same at each length."""
-    protocol: dict[str, Any]
-    """How it was measured, in words and numbers."""
+
+    @property
+    def num_scored(self) -> int:
+        """Labels scored, the same at each length."""
+        return int(self.protocol["num_scored_tokens"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types. Infinite and undefined perplexities become the texts "inf" and "nan"."""
+        values = {
+            str(length): value if math.isfinite(value) else str(value)
+            for length, value in self.by_length.items()
+        }
+        return {"protocol": self.protocol, "by_length": values}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> PerplexityResult:
+        """Read what `to_json` returned."""
+        by_length = {int(length): float(value) for length, value in content["by_length"].items()}
+        return cls(**{**content, "by_length": by_length})
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,12 @@ class PerplexityPlan:
         """Tokens the model will read, over all lengths."""
         return sum(length * len(self.windows(length)) for length in self.lengths)
 
+    def num_batches(self, batch_tokens: int) -> int:
+        """Return the calls of the scorer with `batch_tokens` tokens in a batch."""
+        return sum(
+            math.ceil(len(self.windows(length)) / max(1, batch_tokens // length)) for length in self.lengths
+        )
+
     @property
     def num_scored(self) -> int:
         """Labels scored at each length."""
@@ -147,12 +159,12 @@ def run_plan(
     by_length = {}
     for length in plan.lengths:
         nll = 0.0
-        for windows in _batches(plan.windows(length), max(1, batch_tokens // length)):
+        for windows in batched(plan.windows(length), max(1, batch_tokens // length)):
             nll += _score_windows(scorer, plan, windows)
             done += length * len(windows)
             report(f"perplexity at {length}", done, total)
         by_length[length] = _exp(nll / plan.num_scored)
-    return PerplexityResult(by_length, plan.num_scored, plan.protocol)
+    return PerplexityResult(plan.protocol, by_length)
 
 
 def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Window]) -> float:
@@ -162,15 +174,11 @@ def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Windo
     labels_BS = torch.stack([pair[1:] for pair in pairs])
     if plan.bos_id is not None:
         tokens_BS[:, 0] = plan.bos_id
-    scores = scorer.score(tokens_BS, labels_BS, window_positions(tokens_BS))
+    scores = scorer.score(tokens_BS, labels_BS, text_positions(length).expand_as(tokens_BS))
     num_scored_B = torch.tensor([w.num_scored for w in windows])
     counts_BS = torch.arange(length) >= length - num_scored_B[:, None]
     # masked_select, not a product with the mask: 0 · inf would be NaN.
     return -float(scores.logprob_BS.cpu().double().masked_select(counts_BS).sum())
-
-
-def _batches(windows: Sequence[Window], size: int) -> Iterator[Sequence[Window]]:
-    return (windows[i : i + size] for i in range(0, len(windows), size))
 
 
 def _with_bos(document: Tensor, bos_id: int | None) -> Tensor:

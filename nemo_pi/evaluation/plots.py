@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation.row import EvaluationRow
+from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.style import (
     BAND,
     QUIET,
@@ -24,6 +24,7 @@ from nemo_pi.evaluation.style import (
     save,
 )
 from nemo_pi.evaluation.tables import thin
+from nemo_pi.evaluation.tasks.base import Measured
 
 LOG_FROM = 4.0
 """The perplexity axis turns logarithmic where the largest value is this many times the smallest."""
@@ -32,24 +33,24 @@ ENLARGE_FROM, ENLARGE_BELOW = 4.0, 1.7
 is more than the first number times it and some line stays within the panel throughout."""
 
 
-def plot_perplexity(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
-    """Draw perplexity against context length, one line per row, and the original window.
+def plot_perplexity(models: Sequence[Measured[PerplexityResult]], path: str | Path) -> Path:
+    """Draw perplexity against context length, one line per model, and the original window.
 
     Where a few lines leave no room to tell the others apart, a second panel enlarges those. Infinite and
     undefined perplexities are left out of their line.
 
     Raises:
-        DataError: no row has a finite perplexity. BackendUnavailableError: no matplotlib.
+        DataError: no model has a finite perplexity. BackendUnavailableError: no matplotlib.
     """
-    lines = [as_line(i, row.name, _finite(row.perplexity)) for i, row in enumerate(rows)]
+    lines = [as_line(i, model.model, _finite(model.result)) for i, model in enumerate(models)]
     lines = [line for line in lines if line.points]
-    _require(bool(lines), "a row with finite perplexities")
+    _require(bool(lines), "a model with finite perplexities")
     near, limits = _near_the_best(lines)
     with new_figure((9.4 if near else 6.6) + label_width(near or lines), 4.6) as figure:
-        headline(figure, "Perplexity by context length", _perplexity_subtitle(rows))
+        headline(figure, "Perplexity by context length", _perplexity_subtitle(models))
         if near:
             overview, axes = _add_axes(figure, 0.85, 4.2), _add_axes(figure, 5.7, 3.55)
-            _perplexity_axes(overview, rows, lines, _limits(lines))
+            _perplexity_axes(overview, models, lines, _limits(lines))
             overview.set_ylabel("perplexity")
             overview.axhspan(*limits, color=BAND, zorder=0)
             overview.set_title("all", loc="left", fontsize=9.5, color=QUIET)
@@ -59,7 +60,7 @@ def plot_perplexity(rows: Sequence[EvaluationRow], path: str | Path) -> Path:
         else:
             axes, limits = _add_axes(figure, 0.85, 5.6), _limits(lines)
             axes.set_ylabel("perplexity")
-        _perplexity_axes(axes, rows, lines, limits)
+        _perplexity_axes(axes, models, lines, limits)
         label_ends(axes, near or lines)
         return save(figure, path)
 
@@ -97,7 +98,10 @@ def _add_axes(figure: Any, left: float, width: float) -> Any:
 
 
 def _perplexity_axes(
-    axes: Any, rows: Sequence[EvaluationRow], lines: Sequence[Line], limits: tuple[float, float]
+    axes: Any,
+    models: Sequence[Measured[PerplexityResult]],
+    lines: Sequence[Line],
+    limits: tuple[float, float],
 ) -> None:
     """Draw the lines, as far as they lie within the limits of the y axis."""
     lengths = sorted({int(length) for line in lines for length, _ in line.points})
@@ -110,7 +114,7 @@ def _perplexity_axes(
     if limits[1] >= LOG_FROM * limits[0]:
         logarithmic_values(axes, decades=math.log10(limits[1] / limits[0]))
     axes.set_ylim(limits)
-    _mark_windows(axes, rows)
+    _mark_windows(axes, models)
     draw_lines(axes, lines, within=limits)
 
 
@@ -139,9 +143,9 @@ def _margins(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + 2 * margin
 
 
-def _mark_windows(axes: Any, rows: Sequence[EvaluationRow]) -> None:
+def _mark_windows(axes: Any, models: Sequence[Measured[PerplexityResult]]) -> None:
     low, high = axes.get_xlim()
-    for window in sorted({row.original_window for row in rows if low <= row.original_window <= high}):
+    for window in sorted({m.original_window for m in models if low <= m.original_window <= high}):
         axes.axvline(window, color=QUIET, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
         left = window > math.sqrt(low * high)
         axes.annotate(
@@ -157,12 +161,13 @@ def _mark_windows(axes: Any, rows: Sequence[EvaluationRow]) -> None:
         )
 
 
-def _finite(perplexity: Mapping[int, float]) -> list[tuple[int, float]]:
-    return [(length, value) for length, value in sorted(perplexity.items()) if math.isfinite(value)]
+def _finite(result: PerplexityResult | None) -> list[tuple[int, float]]:
+    values = result.by_length if result else {}
+    return [(length, value) for length, value in sorted(values.items()) if math.isfinite(value)]
 
 
-def _perplexity_subtitle(rows: Sequence[EvaluationRow]) -> str:
-    protocols = [row.protocol["perplexity"] for row in rows if "perplexity" in row.protocol]
+def _perplexity_subtitle(models: Sequence[Measured[PerplexityResult]]) -> str:
+    protocols = [model.result.protocol for model in models if model.result]
     facts = {(protocol.get("stride_tokens"), protocol.get("num_scored_tokens")) for protocol in protocols}
     if len(facts) == 1 and None not in (fact := facts.pop()):
         return (

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation.heat_maps import plot_passkey
-from nemo_pi.evaluation.plots import plot_perplexity
-from nemo_pi.evaluation.row import EvaluationRow, write_results
-from nemo_pi.evaluation.tables import Table, build_tables, describe_protocols, describe_windows
+from nemo_pi.evaluation.results import ModelResults, write_results
+from nemo_pi.evaluation.tables import Table
+from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.tasks.registry import TaskType, task_type
 
 COLUMNS = 100
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -24,47 +25,90 @@ class ReportFiles:
     folder: Path
     """What holds the others."""
     results: Path
-    """results.json, which `row.read_results` reads."""
+    """results.json, which `results.read_results` reads."""
     summary: Path
     """report.md, which shows the plots."""
     plots: tuple[Path, ...]
-    """perplexity.png and passkey.png, those there was something to draw for."""
+    """A picture named after each task (perplexity.png) that had something to draw."""
 
 
-def render_text(rows: Sequence[EvaluationRow], columns: int = COLUMNS) -> str:
+def measured_tasks(models: Sequence[ModelResults]) -> list[TaskType]:
+    """Return every task that some model has a result of, in the order in which they were run."""
+    return [task_type(name) for name in dict.fromkeys(name for model in models for name in model.tasks)]
+
+
+def side_by_side(task: TaskType, models: Sequence[ModelResults]) -> list[Measured[Any]]:
+    """Return all models as a task's table and plot take them."""
+    return [
+        Measured(model.name, model.original_window, model.target_window, model.tasks.get(task.name))
+        for model in models
+    ]
+
+
+def build_tables(models: Sequence[ModelResults]) -> list[Table]:
+    """Return each task's table, only of tasks that some model has results of."""
+    return [task.table(side_by_side(task, models)) for task in measured_tasks(models)]
+
+
+def describe_windows(models: Sequence[ModelResults]) -> str:
+    """Say what windows the models have, once if they agree."""
+    pairs = {(model.original_window, model.target_window) for model in models}
+    if len(pairs) == 1:
+        ((original, target),) = pairs
+        return f"Original window {original:,} tokens, evaluated up to {target:,}"
+    return "; ".join(f"{m.name}: {m.original_window:,} → {m.target_window:,} tokens" for m in models)
+
+
+def describe_protocols(models: Sequence[ModelResults]) -> list[str]:
+    """Say how the numbers were measured: one line per task, or per model where models differ."""
+    lines = []
+    for task in measured_tasks(models):
+        texts = {
+            model.name: model.tasks[task.name].protocol.get("summary", "unnamed protocol")
+            for model in models
+            if task.name in model.tasks
+        }
+        if len(set(texts.values())) == 1:
+            lines.append(f"{task.title}: {next(iter(texts.values()))}")
+        else:
+            lines.extend(f"{task.title} of {name}: {text}" for name, text in texts.items())
+    return lines
+
+
+def render_text(models: Sequence[ModelResults], columns: int = COLUMNS) -> str:
     """Return the report as plain text, at most `columns` wide, ending in a line break.
 
     Raises:
-        DataError: no rows.
+        DataError: no models.
     """
-    _require_rows(rows)
-    parts = [describe_windows(rows)]
-    parts += ["\n".join([table.title, *_align(table, columns)]) for table in build_tables(rows)]
+    _require_some(models)
+    parts = [describe_windows(models)]
+    parts += ["\n".join([table.title, *_align(table, columns)]) for table in build_tables(models)]
     parts.append(
-        "\n".join(textwrap.fill(line, columns, subsequent_indent="  ") for line in describe_protocols(rows))
+        "\n".join(textwrap.fill(line, columns, subsequent_indent="  ") for line in describe_protocols(models))
     )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def render_markdown(rows: Sequence[EvaluationRow], title: str, plots: Sequence[Path] = ()) -> str:
+def render_markdown(models: Sequence[ModelResults], title: str, plots: Sequence[Path] = ()) -> str:
     """Return the report as Markdown, with the plots as pictures beside it.
 
     Raises:
-        DataError: no rows.
+        DataError: no models.
     """
-    _require_rows(rows)
-    parts = [f"# {title}", f"{describe_windows(rows)}."]
-    for table in build_tables(rows):
+    _require_some(models)
+    parts = [f"# {title}", f"{describe_windows(models)}."]
+    for table in build_tables(models):
         parts += [f"## {table.title}", "\n".join(_markdown(table))]
     parts += [f"![{plot.stem} by context length]({plot.name})" for plot in plots]
-    protocols = describe_protocols(rows)
+    protocols = describe_protocols(models)
     if protocols:
         parts += ["## How it was measured", "\n".join(f"- {line}" for line in protocols)]
     return "\n\n".join(parts) + "\n"
 
 
 def write_report(
-    rows: Sequence[EvaluationRow],
+    models: Sequence[ModelResults],
     folder: str | Path,
     *,
     title: str = "Context extension: results",
@@ -75,18 +119,18 @@ def write_report(
     results.json comes first: whatever fails later, the measurements are safe.
 
     Raises:
-        DataError: no rows. BackendUnavailableError: plots asked for without matplotlib.
+        DataError: no models. BackendUnavailableError: plots asked for without matplotlib.
     """
-    _require_rows(rows)
+    _require_some(models)
     folder = Path(folder)
-    results = write_results(rows, folder / "results.json")
-    pictures = []
-    if plots and any(math.isfinite(value) for row in rows for value in row.perplexity.values()):
-        pictures.append(plot_perplexity(rows, folder / "perplexity.png"))
-    if plots and any(row.passkey for row in rows):
-        pictures.append(plot_passkey(rows, folder / "passkey.png"))
+    results = write_results(models, folder / RESULTS)
+    drawn = [
+        task.plot(side_by_side(task, models), folder / f"{task.name}.png")
+        for task in (measured_tasks(models) if plots else ())
+    ]
+    pictures = [path for path in drawn if path is not None]
     summary = folder / "report.md"
-    summary.write_text(render_markdown(rows, title, pictures), encoding="utf-8")
+    summary.write_text(render_markdown(models, title, pictures), encoding="utf-8")
     return ReportFiles(folder, results, summary, tuple(pictures))
 
 
@@ -112,8 +156,8 @@ def _markdown(table: Table) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
 
-def _require_rows(rows: Sequence[EvaluationRow]) -> None:
-    if not rows:
+def _require_some(models: Sequence[ModelResults]) -> None:
+    if not models:
         raise DataError(
-            "rows", required="at least one evaluated model", given="none", mend="evaluate a model"
+            "models", required="at least one evaluated model", given="none", mend="evaluate a model"
         )

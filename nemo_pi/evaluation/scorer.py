@@ -1,4 +1,4 @@
-"""What evaluation asks of a model: the log-probability of each label, and whether it is the greedy choice.
+"""What evaluation asks of a model: to rate labels (log-probability, greedy choice), and to generate.
 
 Everything in this package takes a `Scorer`, never a model class, so a Hugging Face folder and a model that is
 spread over many ranks are measured by the same code.
@@ -8,12 +8,14 @@ Shapes: B windows in a batch, S tokens in a window, N = B*S, H hidden size, V vo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from nemo_pi.evaluation.generation import Generated, GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TokenScores:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A model that can rate labels under teacher forcing.
+    """A model that can rate labels under teacher forcing, and generate.
 
     An implementation must attend causally over the whole window, place token i at `position_ids_BS[b, i]`
     whatever its index, and draw no conclusion from gaps in the positions. Every label is an id of the
@@ -42,9 +44,16 @@ class Scorer(Protocol):
     def score(self, tokens_BS: Tensor, labels_BS: Tensor, position_ids_BS: Tensor) -> TokenScores:
         """Rate `labels_BS[b, i]` as the successor of `tokens_BS[b, :i + 1]`; all three tensors are int64."""
 
+    def generate(self, prompts: Sequence[Sequence[int]], request: GenerationRequest) -> list[Generated]:
+        """Go on from prompts of any lengths (token ids); what follows each is what would follow it alone."""
+
 
 def score_logits(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
     """The labels' log-probabilities [N] fp32 and greedy flags [N] bool, from logits [N, V] of any dtype.
+
+    For models whose logits come whole, from elsewhere (transformers). Megatron's vocabulary may be split over
+    ranks: `model.vocab_parallel.token_log_probs` rates there, never makes whole logits, and is tested against
+    this.
 
     The softmax is taken in fp32: bf16 log-probabilities would be off by up to 0.4%, a fiftieth of a nat at
     perplexity 100.

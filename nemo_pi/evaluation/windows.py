@@ -6,8 +6,6 @@ window of length L the span is cut into blocks. The first ends at max(first + st
 `stride` labels long, the last may be shorter. The window of the block [a, e) has the L inputs d[e-1-L] …
 d[e-2] and the L labels d[e-L] … d[e-1]; its last e - a labels are scored, each with at least L - stride + 1
 tokens of context, unless the window begins at the document's first token, where context grows from one token.
-
-Shapes: B windows in a batch, S tokens in a window.
 """
 
 from __future__ import annotations
@@ -15,10 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.rope.positions import text_positions
 
 WHOLE_DOCUMENT = "whole_document"
 FULL_CONTEXT = "full_context"
@@ -126,11 +121,6 @@ def plan_windows(span: Span, length: int, stride: int) -> Iterator[Window]:
         end = min(end, span.end)
         yield Window(span.document, end - 1 - length, length, end - block)
         block, end = end, end + stride
-
-
-def window_positions(tokens_BS: Tensor) -> Tensor:
-    """Positions [B, S] of windows and of whole documents: each counts from its own first token."""
-    return text_positions(tokens_BS.shape[1]).expand_as(tokens_BS)
 
 
 def _check_documents(document_lengths: Sequence[int], longest: int) -> None:

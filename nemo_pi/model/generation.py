@@ -13,14 +13,16 @@ Shape legend: B rows, S tokens of a row, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.generation import extend_texts
+from nemo_pi.evaluation.sampling import Sampler, Sampling
 from nemo_pi.model.gpt import RotaryGPTModel
-from nemo_pi.model.sampling import Sampler, Sampling
 from nemo_pi.model.vocab_parallel import check_labels
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
@@ -61,18 +63,16 @@ def generate(
     window, vocab_size = model.rotary_tables.extension.target_window, model.vocab_size
     check_request(window, vocab_size, prompt_BS, max_new_tokens)
     model.eval()
-    sampler = Sampler(sampling or Sampling())
     decoder = Decoder(model, prompt_BS.size(0), prompt_BS.size(1) + max_new_tokens, use_cache)
-    text_BS, done_B = prompt_BS.cpu(), torch.zeros(prompt_BS.size(0), dtype=torch.bool)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64)
-    for _ in range(max_new_tokens):
-        next_B = sampler(decoder.logits(text_BS))
-        next_B = torch.where(done_B, text_BS[:, -1], next_B)
-        text_BS = torch.cat([text_BS, next_B[:, None]], dim=1)
-        done_B |= torch.isin(next_B, stops)
-        if done_B.all():
-            break
-    return text_BS[:, prompt_BS.size(1) :]
+    new_BS, _ = extend_texts(
+        decoder.logits,
+        prompt_BS,
+        max_new_tokens,
+        draw=Sampler(sampling or Sampling()),
+        ended=lambda new_BS: torch.isin(new_BS[:, -1], stops),
+    )
+    return new_BS
 
 
 class Decoder:
@@ -148,9 +148,19 @@ def check_request(window: int, vocab_size: int, prompt_BS: Tensor, max_new_token
     check_labels(prompt_BS, vocab_size, "prompt")
 
 
+def can_cache(config: Any) -> bool:
+    """Whether keys and values can be kept at a model's layout: tensor parallelism alone.
+
+    Args:
+        config: the model's TransformerConfig.
+    """
+    shared = config.pipeline_model_parallel_size * config.context_parallel_size
+    return bool(shared == 1 and not config.sequence_parallel)
+
+
 def _check_layout(model: RotaryGPTModel) -> None:
     config = model.config
-    if config.pipeline_model_parallel_size * config.context_parallel_size > 1 or config.sequence_parallel:
+    if not can_cache(config):
         raise ConfigError(
             "parallel layout",
             required="tensor parallelism alone, to generate",

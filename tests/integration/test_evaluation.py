@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.row import EvaluationRow, read_results
+from nemo_pi.evaluation.passkey import PasskeyResult
+from nemo_pi.evaluation.perplexity import PerplexityResult
+from nemo_pi.evaluation.results import ModelResults, read_results
 from tests.integration.launch import EVALUATE, ROOT, call, launch
-from tests.integration.scores import score, windows
+from tests.integration.scores import generate, prompts, requests, score, windows
 from tests.integration.world import World
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -64,6 +66,22 @@ def test_scores_as_one_rank_does(layout: str, world: World, inputs: dict[str, tu
     assert 0.4 < expected.is_greedy_BS.float().mean() < 0.6
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_generates_as_one_rank_does(layout: str, world: World) -> None:
+    """Prompts of different lengths over replicas, stages and context; greedy and drawn."""
+    model = world.models["tied" if layout.endswith("tied") else "untied"]
+    scorer = HuggingFaceScorer(model, device="cpu")
+    expected = [scorer.generate(prompts(), request) for request in requests()]
+    ranks = ranks_of(LAYOUTS[layout])
+    folder = world.folder / f"texts-{layout}"
+    call(generate, model, LAYOUTS[layout], folder, folder=folder, ranks=ranks).check()
+    for rank in range(ranks):
+        texts = json.loads((folder / f"{rank}.json").read_text())
+        assert texts == [[list(text.token_ids) for text in group] for group in expected]
+    greedy, drawn = expected
+    assert greedy != drawn
+
+
 @pytest.fixture(scope="session")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two held-out texts of more than 1,024 tokens."""
@@ -79,7 +97,7 @@ REPORT = "--max-tokens 1100 --stride 128 --passkey-trials 1 --passkey-lengths 2"
 
 def evaluate(
     model: Path, documents: Path, folder: Path, *more: str, window: int = 128, ranks: int = 1
-) -> EvaluationRow:
+) -> ModelResults:
     """The row that examples/evaluate.py reports for a window and its double."""
     windows = ["--original-window", str(window), "--target-window", str(2 * window)]
     arguments = [str(model), "--documents", str(documents), *windows, *REPORT.split(), *more]
@@ -91,17 +109,25 @@ def evaluate(
     return read_results(folder / "results" / "results.json")[0]
 
 
-def assert_same_row(row: EvaluationRow, expected: EvaluationRow) -> None:
+def parts(row: ModelResults) -> tuple[PerplexityResult, PasskeyResult]:
+    """Its two results."""
+    perplexity, passkey = row.tasks["perplexity"], row.tasks["passkey"]
+    assert isinstance(perplexity, PerplexityResult) and isinstance(passkey, PasskeyResult)
+    return perplexity, passkey
+
+
+def assert_same_row(row: ModelResults, expected: ModelResults) -> None:
     """Perplexities to rounding, pass keys exactly."""
-    assert row.perplexity == pytest.approx(expected.perplexity, rel=1e-5)
-    assert (row.passkey, row.k_max, row.protocol) == (expected.passkey, expected.k_max, expected.protocol)
+    (perplexity, passkey), (expected_perplexity, expected_passkey) = parts(row), parts(expected)
+    assert perplexity.by_length == pytest.approx(expected_perplexity.by_length, rel=1e-5)
+    assert (perplexity.protocol, passkey) == (expected_perplexity.protocol, expected_passkey)
 
 
 def test_replicas_report_what_transformers_does(documents: Path, tmp_path: Path) -> None:
     """The bundled model, which retrieves pass keys in its window of 512 tokens and not beyond."""
     bundled = ROOT / "demo" / "model"
     expected = evaluate(bundled, documents, tmp_path / "one", window=512)
-    inside, beyond = map(sum, expected.passkey.successes)
+    inside, beyond = map(sum, parts(expected)[1].grid.successes)
     assert inside > beyond
     assert_same_row(evaluate(bundled, documents, tmp_path / "two", window=512, ranks=2), expected)
 

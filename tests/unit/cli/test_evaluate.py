@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from nemo_pi.checkpoint.manifest import MANIFEST
-from nemo_pi.cli.evaluate import choose_backend, parse, read_documents
+from nemo_pi.cli.evaluate import (
+    choose_backend,
+    choose_windows,
+    describe_costs,
+    measure,
+    plan_model,
+    read_documents,
+    run,
+)
+from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.data.tokenizer import ByteTokenizer
-from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.evaluation.evaluate import PlannedTask
+from nemo_pi.evaluation.passkey import PasskeyResult
+from nemo_pi.evaluation.results import read_results
+from nemo_pi.evaluation.tasks.passkey import Passkey
 
 
 @pytest.fixture
@@ -53,7 +69,64 @@ def test_a_line_that_is_no_document_is_named(line: str, tmp_path: Path) -> None:
         read_documents(path, ByteTokenizer(), 1)
 
 
-def test_windows_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse(arguments=["model", "--documents", "text.jsonl"])
-    assert "--original-window, --target-window" in capsys.readouterr().err
+BUNDLED = Path(__file__).resolve().parents[3] / "demo" / "model"
+
+
+def test_windows_are_the_checkpoints_own_unless_given(tmp_path: Path) -> None:
+    extended = Path(shutil.copytree(BUNDLED, tmp_path / "extended"))
+    config = json.loads((extended / "config.json").read_text())
+    config["rope_parameters"] = {**config["rope_parameters"], "rope_type": "linear", "factor": 8.0}
+    config["max_position_embeddings"] = 4096
+    (extended / "config.json").write_text(json.dumps(config))
+    models = [str(BUNDLED), str(extended)]
+    assert choose_windows(EvaluateConfig(models, tasks={"passkey": None})) == (512, 4096)
+    given = EvaluateConfig(models, target_window=1024, tasks={"passkey": None})
+    assert choose_windows(given) == (512, 1024)
+    # Given both, a checkpoint that only transformers can read needs not say.
+    assert choose_windows(EvaluateConfig(["none"], None, 2, 4, {"passkey": None})) == (2, 4)
+
+
+def test_all_is_planned_and_its_cost_said_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be done stops in a moment; nothing is written."""
+    words = [str(BUNDLED), "target_window=1024", "tasks=[passkey]", "tasks.passkey.lengths=[1024,60]"]
+    with pytest.raises(DataError, match=r"^passkey length"):
+        run(arguments=[*words, f"results={tmp_path / 'r'}"])
+    with pytest.raises(DataError, match=r"^documents: required at least one document"):
+        run(arguments=[str(BUNDLED), f"results={tmp_path / 'r'}"])
+    with pytest.raises(ConfigError, match=r"^tasks\.passkey\.lengths: .*target window, 512; given 2048"):
+        run(arguments=[str(BUNDLED), "tasks=[passkey]", "tasks.passkey.lengths=[2048]"])
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"^results: .* is a file"):
+        run(arguments=[str(BUNDLED), f"results={tmp_path / 'file' / 'r'}"])
+    assert not (tmp_path / "r").exists() and "computed by" not in capsys.readouterr().err
+
+
+def test_costs_are_said_of_each_task_and_protocols_once() -> None:
+    config = EvaluateConfig([str(BUNDLED)], tasks={"passkey": {"lengths": [256, 512], "trials": 3}})
+    plans = 2 * [plan_model(BUNDLED, config, (512, 512))]
+    first, second, protocol = describe_costs(plans).splitlines()
+    assert first == second == "model: passkey: 11,520 tokens read, 2 batches"
+    assert protocol.startswith("Passkey: five random digits, exact match under greedy decoding, 3 trials")
+
+
+def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    class Broken(Passkey):
+        name = "broken"
+
+        def run(self, *_: object) -> PasskeyResult:
+            raise Interrupted
+
+    config = EvaluateConfig(
+        [str(BUNDLED)], results=str(tmp_path), tasks={"passkey": {"lengths": [256], "trials": 1}}
+    )
+    plan = plan_model(BUNDLED, config, (512, 512))
+    broken = PlannedTask(Broken(), plan.planned[0].plan)
+    with tqdm(disable=True) as bar, pytest.raises(Interrupted):
+        measure(replace(plan, planned=[*plan.planned, broken]), [], config, bar)
+    (kept,) = read_results(tmp_path / "results.json")
+    assert list(kept.tasks) == ["passkey"]

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.engine.next_logits import UncachedLogits
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.scorer import MegatronScorer
 from nemo_pi.engine.state import save_engine
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.sampling import Sampling
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.model.build import BuildOptions
+from nemo_pi.model.generation import Decoder
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.engine.loops import engine_of, random_batch
 from tests.unit.model.models import SHAPE, WINDOW, causal_logits, transformers_model
@@ -114,3 +118,32 @@ def test_ids_outside_the_vocabulary_are_refused(wrong: int, tmp_path: Path) -> N
 def test_chunks_hold_at_least_one_token() -> None:
     with pytest.raises(ConfigError, match="chunk_tokens"):
         MegatronScorer(engine_of(train=False), "model", chunk_tokens=0)
+
+
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}}
+
+
+@pytest.mark.parametrize("settings", [{}, YARN, DYNAMIC], ids=["plain", "yarn", "dynamic"])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.9, top_k=20, seed=4)], ids=str)
+def test_generates_what_transformers_does(
+    settings: dict[str, Any], sampling: Sampling, tmp_path: Path
+) -> None:
+    """Prompts of several lengths, across the window; the same seeds draw the same on both."""
+    transformers_model(**settings).save_pretrained(tmp_path / "model")
+    generator = torch.Generator().manual_seed(6)
+    prompts = [torch.randint(SHAPE.vocab_size, (n,), generator=generator).tolist() for n in (50, 58, 50, 70)]
+    request = GenerationRequest(12, sampling)
+    expected = HuggingFaceScorer(tmp_path / "model", device="cpu").generate(prompts, request)
+    scorer = megatron(tmp_path / "model")
+    assert scorer.generate(prompts, request) == expected
+    texts = torch.tensor([prompts[0], prompts[2]])
+    whole = UncachedLogits(scorer.engine)(texts)
+    torch.testing.assert_close(
+        whole, Decoder(scorer.engine.chunks[0], 2, 60).logits(texts), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_prompts_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    transformers_model().save_pretrained(tmp_path / "model")
+    with pytest.raises(DataError, match="prompts"):
+        megatron(tmp_path / "model").generate([[SHAPE.vocab_size]], GenerationRequest(1))

@@ -12,13 +12,26 @@ import pytest
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation import heat_maps, plots, style
 from nemo_pi.evaluation.heat_maps import plot_passkey
+from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.plots import plot_losses, plot_perplexity
-from nemo_pi.evaluation.row import EvaluationRow, PasskeyGrid
+from nemo_pi.evaluation.tasks.base import Measured
 
-BASE = EvaluationRow("base", 512, 4096, {512: 20.1, 1024: 85.2, 2048: 410.3, 4096: 1530.0})
-BEFORE = EvaluationRow("before", 512, 4096, {512: 76.8, 1024: 78.1, 2048: math.inf, 4096: 81.7})
-AFTER = EvaluationRow("after", 512, 4096, {512: 20.5, 1024: 18.9, 2048: 17.2, 4096: 16.6})
-TUNED = EvaluationRow("tuned", 512, 4096, {512: 20.2, 1024: 18.7, 2048: 18.0, 4096: 19.9})
+
+def line(
+    name: str, by_length: dict[int, float], original: int = 512, target: int = 4096
+) -> Measured[PerplexityResult]:
+    return Measured(name, original, target, PerplexityResult({}, by_length))
+
+
+def panel(name: str, grid: PasskeyGrid) -> Measured[PasskeyResult]:
+    return Measured(name, 512, 4096, PasskeyResult({}, grid))
+
+
+BASE = line("base", {512: 20.1, 1024: 85.2, 2048: 410.3, 4096: 1530.0})
+BEFORE = line("before", {512: 76.8, 1024: 78.1, 2048: math.inf, 4096: 81.7})
+AFTER = line("after", {512: 20.5, 1024: 18.9, 2048: 17.2, 4096: 16.6})
+TUNED = line("tuned", {512: 20.2, 1024: 18.7, 2048: 18.0, 4096: 19.9})
 
 
 @pytest.fixture
@@ -73,13 +86,13 @@ def test_perplexity_lines_hold_the_numbers(figures: list[Any], tmp_path: Path) -
 
 @pytest.mark.parametrize("near", [[AFTER], [AFTER, TUNED]])
 def test_lines_near_the_best_are_enlarged(
-    figures: list[Any], tmp_path: Path, near: list[EvaluationRow]
+    figures: list[Any], tmp_path: Path, near: list[Measured[PerplexityResult]]
 ) -> None:
     plot_perplexity([BASE, BEFORE, *near], tmp_path / "p.png")
     overview, enlarged = figures[0].axes
     assert list(lines_of(overview)) == list(lines_of(enlarged))
     assert labels_of(overview) == {"base", "before", WINDOW}
-    assert labels_of(enlarged) == {*(row.name for row in near), WINDOW}
+    assert labels_of(enlarged) == {*(model.model for model in near), WINDOW}
     low, high = enlarged.get_ylim()
     assert low < 16.6 and 20.5 < high < 30 and enlarged.get_yscale() == "linear"
     assert overview.get_ylim()[1] > 1530
@@ -93,14 +106,14 @@ def test_a_narrow_range_stays_linear(figures: list[Any], tmp_path: Path) -> None
 
 def test_one_length_and_long_names_can_be_drawn(figures: list[Any], tmp_path: Path) -> None:
     name = "a name of some forty characters, no less"
-    plot_perplexity([EvaluationRow(name, 64, 64, {64: 3.0})], tmp_path / "p.png")
+    plot_perplexity([line(name, {64: 3.0}, 64, 64)], tmp_path / "p.png")
     assert_texts_lie_within(figures[0])
 
 
 def test_heat_maps_hold_the_rates_and_mark_the_window(figures: list[Any], tmp_path: Path) -> None:
     grid = PasskeyGrid((256, 512, 1024), (0.0, 1.0), 10, ((10, 9), (5, 0), (1, 2)))
-    row = EvaluationRow("base", 512, 1024, passkey=grid, k_max=512)
-    plot_passkey([row, AFTER, row], tmp_path / "k.png")
+    row = panel("base", grid)
+    plot_passkey([row, Measured("after", 512, 4096, None), row], tmp_path / "k.png")
     *panels, bar = figures[0].axes
     assert len(panels) == 2
     assert panels[0].images[0].get_array().tolist() == [[100, 50, 10], [90, 0, 20]]
@@ -116,7 +129,7 @@ def test_heat_maps_hold_the_rates_and_mark_the_window(figures: list[Any], tmp_pa
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7])
 def test_any_number_of_panels_has_room(figures: list[Any], tmp_path: Path, count: int) -> None:
     grid = PasskeyGrid(tuple(range(128, 4097, 128)), (0.0, 0.5, 1.0), 4, ((4, 2, 0),) * 32)
-    rows = [EvaluationRow(f"row {i}", 512, 4096, passkey=grid, k_max=0) for i in range(count)]
+    rows = [panel(f"row {i}", grid) for i in range(count)]
     plot_passkey(rows, tmp_path / "k.png")
     boxes = [axes.get_position() for axes in figures[0].axes]
     assert len(boxes) == count + 1
@@ -137,10 +150,11 @@ def test_losses_are_drawn_with_their_running_mean(figures: list[Any], tmp_path: 
 
 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
-    empty = EvaluationRow("diverged", 64, 64, {64: math.nan})
-    for call in (plot_perplexity, plot_passkey):
-        with pytest.raises(DataError, match="plot"):
-            call([empty], tmp_path / "x.png")
+    empty = line("diverged", {64: math.nan}, 64, 64)
+    with pytest.raises(DataError, match="plot"):
+        plot_perplexity([empty], tmp_path / "x.png")
+    with pytest.raises(DataError, match="plot"):
+        plot_passkey([Measured("none", 64, 64, None)], tmp_path / "x.png")
     with pytest.raises(DataError, match="plot"):
         plot_losses({"a": [(1, math.nan)]}, tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []

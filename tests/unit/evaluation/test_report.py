@@ -6,17 +6,34 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.errors import DataError
+from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.report import render_markdown, render_text, write_report
-from nemo_pi.evaluation.row import EvaluationRow, PasskeyGrid, read_results
+from nemo_pi.evaluation.results import ModelResults, read_results
 
 WINDOWS = (2048, 4096, 8192, 16384, 32768)
 LENGTHS = tuple(range(1024, 32769, 1024))
 GRID = PasskeyGrid(LENGTHS, (0.0, 1.0), 10, tuple((10, 10) for _ in LENGTHS))
-PROTOCOL = {"perplexity": {"summary": "word " * 60}, "passkey": {"summary": "five digits"}}
+
+
+def perplexity(by_length: dict[int, float]) -> PerplexityResult:
+    return PerplexityResult({"summary": "word " * 60}, by_length)
+
+
 ROWS = [
-    EvaluationRow("base", 2048, 32768, {2**i: 10.0 ** (i - 10) for i in range(11, 16)}, None, None, PROTOCOL),
-    EvaluationRow("a long name " * 10, 2048, 32768, dict.fromkeys(WINDOWS, 7.1), GRID, 32768, PROTOCOL),
-    EvaluationRow("a|b", 2048, 32768, {2048: math.nan, 32768: math.inf}),
+    ModelResults(
+        "base", 2048, 32768, {"perplexity": perplexity({2**i: 10.0 ** (i - 10) for i in range(11, 16)})}
+    ),
+    ModelResults(
+        "a long name " * 10,
+        2048,
+        32768,
+        {
+            "perplexity": perplexity(dict.fromkeys(WINDOWS, 7.1)),
+            "passkey": PasskeyResult({"summary": "five digits"}, GRID),
+        },
+    ),
+    ModelResults("a|b", 2048, 32768, {"perplexity": perplexity({2048: math.nan, 32768: math.inf})}),
 ]
 
 
@@ -59,17 +76,21 @@ def test_a_report_is_written_whole(tmp_path: Path) -> None:
 
 def test_plots_can_be_left_out_and_need_something_to_show(tmp_path: Path) -> None:
     assert write_report(ROWS, tmp_path / "none", plots=False).plots == ()
-    bare = write_report([EvaluationRow("diverged", 64, 64, {64: math.nan})], tmp_path / "diverged")
+    bare = write_report(
+        [ModelResults("diverged", 64, 64, {"perplexity": perplexity({64: math.nan})})], tmp_path / "diverged"
+    )
     assert bare.plots == ()
-    only = write_report([EvaluationRow("one", 64, 64, {64: 3.0})], tmp_path / "only")
+    only = write_report(
+        [ModelResults("one", 64, 64, {"perplexity": perplexity({64: 3.0})})], tmp_path / "only"
+    )
     assert [path.name for path in only.plots] == ["perplexity.png"]
 
 
 def test_no_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="rows"):
+    with pytest.raises(DataError, match="models"):
         render_text([])
-    with pytest.raises(DataError, match="rows"):
+    with pytest.raises(DataError, match="models"):
         render_markdown([], "x")
-    with pytest.raises(DataError, match="rows"):
+    with pytest.raises(DataError, match="models"):
         write_report([], tmp_path / "x")
     assert not (tmp_path / "x").exists()

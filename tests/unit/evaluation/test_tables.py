@@ -4,19 +4,31 @@ import math
 
 import pytest
 
-from nemo_pi.evaluation.row import EvaluationRow, PasskeyGrid
-from nemo_pi.evaluation.tables import (
-    build_tables,
-    describe_protocols,
-    describe_windows,
-    format_perplexity,
-    thin,
-)
+from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.perplexity import PerplexityResult
+from nemo_pi.evaluation.report import build_tables, describe_protocols, describe_windows
+from nemo_pi.evaluation.results import ModelResults
+from nemo_pi.evaluation.tables import thin
+from nemo_pi.evaluation.tasks.perplexity import format_perplexity
 
 GRID = PasskeyGrid((512, 1024), (0.0, 1.0), 10, ((10, 9), (2, 0)))
-PROTOCOL = {"perplexity": {"summary": "so"}}
-BASE = EvaluationRow("base", 512, 1024, {512: 20.5, 1024: 1530.2}, GRID, 1024, PROTOCOL)
-OTHER = EvaluationRow("other", 512, 1024, {512: 21.0}, protocol=PROTOCOL)
+
+
+def model(
+    name: str, target: int, by_length: dict[int, float], passkey: bool = False, summary: str = "so"
+) -> ModelResults:
+    perplexity = PerplexityResult({"summary": summary}, by_length)
+    return ModelResults(
+        name,
+        512,
+        target,
+        {"perplexity": perplexity}
+        | ({"passkey": PasskeyResult({"summary": "keys"}, GRID)} if passkey else {}),
+    )
+
+
+BASE = model("base", 1024, {512: 20.5, 1024: 1530.2}, passkey=True)
+OTHER = model("other", 1024, {512: 21.0})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +62,7 @@ def test_missing_results_are_marked() -> None:
 
 def test_a_measurement_nobody_made_has_no_table() -> None:
     assert [table.header[-1] for table in build_tables([OTHER])] == ["512"]
-    assert build_tables([EvaluationRow("bare", 1, 1)]) == []
+    assert build_tables([ModelResults("bare", 1, 1)]) == []
 
 
 @pytest.mark.parametrize(
@@ -69,10 +81,14 @@ def test_too_many_lengths_are_thinned_and_the_last_stays(count: int, expected: l
 
 def test_what_all_rows_share_is_said_once() -> None:
     assert describe_windows([BASE, OTHER]) == "Original window 512 tokens, evaluated up to 1,024"
-    assert describe_protocols([BASE, OTHER]) == ["Perplexity: so"]
+    assert describe_protocols([BASE, OTHER]) == ["Perplexity: so", "Passkey: keys"]
 
 
 def test_what_rows_do_not_share_is_said_of_each() -> None:
-    longer = EvaluationRow("longer", 512, 4096, protocol={"perplexity": {"summary": "otherwise"}})
+    longer = model("longer", 4096, {}, summary="otherwise")
     assert describe_windows([BASE, longer]) == "base: 512 → 1,024 tokens; longer: 512 → 4,096 tokens"
-    assert describe_protocols([BASE, longer]) == ["Perplexity of base: so", "Perplexity of longer: otherwise"]
+    assert describe_protocols([BASE, longer]) == [
+        "Perplexity of base: so",
+        "Perplexity of longer: otherwise",
+        "Passkey: keys",
+    ]

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.sampling import Sampling
 from nemo_pi.model import generation
 from nemo_pi.model.generation import Decoder, generate
 from nemo_pi.model.gpt import RotaryGPTModel
-from nemo_pi.model.sampling import Sampling
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from tests.unit.model.models import (
     SHAPE,

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.model.sampling import Sampler, Sampling, kept_probabilities
+from nemo_pi.evaluation.sampling import Sampler, Sampling, kept_probabilities
 
 VOCAB = 50
 

@@ -48,11 +48,18 @@ class Sampler:
 
     Draws are made on the CPU from float64, so that they depend neither on the device nor on the rank: ranks
     that share a model hold the same logits and need not tell each other what they drew.
+
+    transformers' logits processors keep the same tokens, but their probabilities differ in the last bits, and
+    a draw can hang on these: with them, today's seeds would give other texts.
+
+    Args:
+        sampling: what is drawn from.
+        seed: in place of the sampling's own.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, seed: int | None = None) -> None:
         self.sampling = sampling
-        self._generator = torch.Generator().manual_seed(sampling.seed)
+        self._generator = torch.Generator().manual_seed(sampling.seed if seed is None else seed)
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
         """The next token of each row, int64 [B] on the CPU."""

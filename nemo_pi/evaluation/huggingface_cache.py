@@ -1,0 +1,82 @@
+"""Logits of a growing text from a transformers model, with a cache that is right under every rotary scaling.
+
+Dynamic NTK and LongRoPE change their frequencies with the length. transformers keeps the keys of earlier
+tokens as they were rotated then, so that its cached text depends on where the prompt ended; and its dynamic
+NTK remembers the longest text ever read and reads later, shorter ones at that length's frequencies. Here a
+cache whose keys are out of date is thrown away, and every text begins with the frequencies of the model.
+
+Shape legend: B rows, S tokens of a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nemo_pi.rope.positions import text_positions
+
+
+class CachedLogits:
+    """The logits after texts that grow from call to call.
+
+    Args:
+        model: a transformers causal language model.
+        device: where it is.
+    """
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self._cache: Any = None
+        self._num_cached = 0
+        # Logits of the whole prompt would need 16.8 GB for 32k tokens of a vocabulary of 128k.
+        takes = inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        reset_frequencies(model)
+
+    def __call__(self, text_BS: Tensor) -> Tensor:
+        """Logits [B, V]; the texts are those of the call before with tokens added."""
+        before, has_cache = _frequencies(self.model), self._num_cached > 0
+        logits_BV = self._forward(text_BS)
+        # Whether a length changes the frequencies is known only once the model has read it.
+        after = _frequencies(self.model)
+        if has_cache and not all(map(torch.equal, before, after)):
+            self._cache, self._num_cached = None, 0
+            logits_BV = self._forward(text_BS)
+        return logits_BV
+
+    def _forward(self, text_BS: Tensor) -> Tensor:
+        length, new = text_BS.size(1), slice(self._num_cached, None)
+        output = self.model(
+            input_ids=text_BS[:, new].to(self.device),
+            position_ids=text_positions(length)[new].expand(text_BS.size(0), -1).to(self.device),
+            attention_mask=torch.ones_like(text_BS, device=self.device),
+            past_key_values=self._cache,
+            use_cache=True,
+            **self._last_only,
+        )
+        self._cache, self._num_cached = output.past_key_values, length
+        logits_BV: Tensor = output.logits[:, -1]
+        return logits_BV
+
+
+def reset_frequencies(model: nn.Module) -> None:
+    """Make dynamic NTK forget the longest text it has read; other scalings do not remember any."""
+    for module in _rotary_modules(model):
+        window = getattr(module, "original_max_seq_len", None)
+        if window is not None and getattr(module, "max_seq_len_cached", window) > window:
+            original = module.original_inv_freq.to(module.inv_freq.device)
+            module.register_buffer("inv_freq", original, persistent=False)
+            module.max_seq_len_cached = window
+
+
+def _rotary_modules(model: nn.Module) -> Iterator[Any]:
+    return (module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), Tensor))
+
+
+def _frequencies(model: nn.Module) -> list[Tensor]:
+    # Cloned: LongRoPE's are written over in place.
+    return [module.inv_freq.clone() for module in _rotary_modules(model)]

@@ -1,0 +1,111 @@
+"""The results of one evaluated model by task name, and their file results.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import DataError, NemoPiError
+from nemo_pi.evaluation.tasks.base import TaskResult
+from nemo_pi.evaluation.tasks.registry import task_type
+
+FORMAT = "nemo_pi evaluation 2"
+FORMAT_1 = "nemo_pi evaluation 1"
+"""Perplexity and passkey as columns of a row; still read."""
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """What was measured of one model."""
+
+    name: str
+    """What the report calls it."""
+    original_window: int
+    """Tokens the model was pretrained on."""
+    target_window: int
+    """Tokens it is evaluated up to."""
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+    """Task name → its result; only tasks that were run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**vars(self), "tasks": {name: result.to_json() for name, result in self.tasks.items()}}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ModelResults:
+        """Read what `to_json` returned.
+
+        Raises:
+            DataError: not such content. ConfigError: a task that is not known here.
+        """
+        try:
+            results = {
+                name: task_type(name).result_type.from_json(result)
+                for name, result in content["tasks"].items()
+            }
+            return cls(**{**content, "tasks": results})
+        except NemoPiError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _foreign(error) from error
+
+
+def write_results(models: Sequence[ModelResults], path: str | Path) -> Path:
+    """Write results as one JSON file, whole or not at all, and return its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, "models": [model.to_json() for model in models]}
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def read_results(path: str | Path) -> list[ModelResults]:
+    """Read a file that `write_results` wrote, of this format or the one before.
+
+    Raises:
+        DataError: no such file, not JSON, or of another format.
+        ConfigError: it holds a task that is not known here.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found, content = f"{type(error).__name__}: {error}", {}
+    if found == FORMAT:
+        return [ModelResults.from_json(model) for model in content["models"]]
+    if found == FORMAT_1:
+        return [ModelResults.from_json(_from_row(row)) for row in content["rows"]]
+    raise DataError(
+        str(path), required=f"a results file of format {FORMAT!r}", given=found, mend="run the evaluation"
+    )
+
+
+def _from_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of format 1 as format 2 writes it; k_max follows from the passkey counts."""
+    try:
+        rest = {**row}
+        protocol, perplexity, passkey = (rest.pop(key) for key in ("protocol", "perplexity", "passkey"))
+        k_max, tasks = rest.pop("k_max"), {}
+        if perplexity:
+            tasks["perplexity"] = {"protocol": protocol.get("perplexity", {}), "by_length": perplexity}
+        if passkey:
+            tasks["passkey"] = {"protocol": protocol.get("passkey", {}), "grid": passkey, "k_max": k_max}
+        return {**rest, "tasks": tasks}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _foreign(error) from error
+
+
+def _foreign(error: Exception) -> DataError:
+    return DataError(
+        "evaluation results",
+        required="results written by nemo_pi",
+        given=f"{type(error).__name__}: {error}",
+        mend="run the evaluation again",
+    )

@@ -1,0 +1,190 @@
+"""What every evaluation task is: arguments, a plan that says its cost, a run, and how its results are shown.
+
+A task is a frozen dataclass whose fields are its arguments (the keys under its name in conf/evaluate.yaml).
+`plan` raises everything that is wrong with them, before any model is loaded; `run` computes. Adding one:
+CONTRIBUTING.md, "Add a task".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.passkey_text import TextTokenizer
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tables import Table
+from nemo_pi.evaluation.windows import doubling_lengths
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being measured, tokens done so far, and tokens to do in all (read and generated)."""
+W = TypeVar("W")
+R = TypeVar("R", bound="TaskResult")
+T = TypeVar("T")
+
+
+class TaskTokenizer(TextTokenizer, Protocol):
+    """What tasks need of a tokenizer; those that do not generate do without the last two."""
+
+    @property
+    def eod_id(self) -> int | None:
+        """The token that ends a text, or None."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What all tasks on one model have in common."""
+
+    tokenizer: TaskTokenizer
+    """The model's."""
+    documents: Sequence[Sequence[int]]
+    """Held-out documents as token ids of `tokenizer`; may be empty where no task reads them."""
+    original_window: int
+    """Tokens the base model was pretrained on."""
+    target_window: int
+    """Tokens to evaluate up to."""
+    add_bos: bool = False
+    """True begins every window and prompt with the tokenizer's beginning-of-text token."""
+    batch_tokens: int = 8192
+    """Tokens per batch; a longer window is a batch of its own. Results do not depend on it but for
+    rounding."""
+
+    def __post_init__(self) -> None:
+        doubling_lengths(self.original_window, self.target_window)  # raises on impossible windows
+        if self.batch_tokens < 1:
+            raise ConfigError("batch_tokens", required="≥ 1", given=self.batch_tokens, mend="give at least 1")
+
+    def check_lengths(self, field: str, lengths: Iterable[int]) -> None:
+        """Refuse lengths below 2 tokens or beyond the target window.
+
+        Raises:
+            ConfigError: names `field`.
+        """
+        for length in lengths:
+            if not 2 <= length <= self.target_window:
+                raise ConfigError(
+                    field,
+                    required=f"from 2 tokens to the target window, {self.target_window}",
+                    given=length,
+                    mend="leave it out or raise target_window",
+                )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a task asks of the model."""
+
+    batches: int
+    """Calls of the scorer."""
+    tokens_read: int
+    """Tokens of all windows and prompts."""
+    tokens_generated: int = 0
+    """At most so many new tokens."""
+
+    @property
+    def tokens(self) -> int:
+        """What the progress bar counts."""
+        return self.tokens_read + self.tokens_generated
+
+    def describe(self) -> str:
+        """Say it in words."""
+        written = f", up to {self.tokens_generated:,} generated" if self.tokens_generated else ""
+        return f"{self.tokens_read:,} tokens read{written}, {self.batches:,} batches"
+
+
+@dataclass(frozen=True)
+class Plan(Generic[W]):
+    """What a task is about to do, checked, before anything is computed."""
+
+    work: W
+    """Whatever the task's own `run` needs."""
+    context: TaskContext
+    """What it was planned for."""
+    cost: Cost
+    """What it will take."""
+    protocol: dict[str, Any]
+    """How it measures: "name", "summary" in words, and every number that shapes the result. JSON types."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One model's result of one task; with fields of plain JSON types it needs no methods of its own."""
+
+    protocol: dict[str, Any]
+    """`Plan.protocol`, kept so that no number stands without it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types (no infinity, no NaN)."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls: type[R], content: dict[str, Any]) -> R:
+        """Read what `to_json` returned; else KeyError, TypeError, ValueError or AttributeError."""
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Measured(Generic[R]):
+    """One model in a task's table and plot: models keep their place, and so their colour, in all of them."""
+
+    model: str
+    """What the report calls it."""
+    original_window: int
+    """Tokens it was pretrained on."""
+    target_window: int
+    """Tokens it was evaluated up to."""
+    result: R | None
+    """None where this task was not run on it."""
+
+
+class Task(ABC, Generic[W, R]):
+    """Base of all tasks; subclasses are frozen dataclasses and set the three class variables."""
+
+    name: ClassVar[str]
+    """Its key in YAML, results.json and file names."""
+    title: ClassVar[str]
+    """What the report calls it."""
+    result_type: ClassVar[type[Any]]
+    """Its TaskResult, for reading results back."""
+
+    @abstractmethod
+    def plan(self, context: TaskContext) -> Plan[W]:
+        """Check arguments against the context and return what will be done. No model is needed.
+
+        Raises:
+            ConfigError, DataError: whatever would keep the run from finishing.
+        """
+
+    @abstractmethod
+    def run(self, scorer: Scorer, plan: Plan[W], progress: Progress) -> R:
+        """Measure. Every rank calls it alike and gets the same result.
+
+        Args:
+            scorer: the model.
+            plan: from `plan`.
+            progress: called with (what, tokens done, plan.cost.tokens), first of all and after each batch.
+        """
+
+    @classmethod
+    @abstractmethod
+    def table(cls, models: Sequence[Measured[R]]) -> Table:
+        """Return the models side by side, a line each; at least one has a result."""
+
+    @classmethod
+    def plot(cls, models: Sequence[Measured[R]], path: Path) -> Path | None:
+        """Draw the models side by side into a PNG and return its path; None if there is nothing to draw."""
+        return None
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `size`, the last perhaps shorter (itertools.batched is Python 3.12's)."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch

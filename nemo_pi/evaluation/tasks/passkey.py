@@ -1,0 +1,102 @@
+"""The task `passkey`: retrieval of five digits by document length and depth (evaluation/passkey.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.heat_maps import plot_passkey
+from nemo_pi.evaluation.passkey import PasskeyPlan, PasskeyResult, passkey_retrieval
+from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tables import MISSING, Table, thin
+from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
+
+
+@dataclass(frozen=True)
+class Passkey(Task[PasskeyPlan, PasskeyResult]):
+    """Passkey retrieval over length × depth, and k_max."""
+
+    name = "passkey"
+    title = "Passkey"
+    result_type = PasskeyResult
+
+    lengths: tuple[int, ...] | None = None
+    """Document lengths in tokens, at most the target window; None: `num_lengths` evenly spaced ones up to the
+    target window, without those too short for a document."""
+    num_lengths: int = 32
+    """How many lengths None means; 32 in the paper."""
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Where the passkey lies, 0 beginning to 1 end. k_max counts the shallowest only, so keep 0 among
+    them."""
+    trials: int = 10
+    """Documents per cell; 10 in the paper."""
+    seed: int = 1234
+    """Of the documents."""
+
+    def __post_init__(self) -> None:
+        if self.num_lengths < 1:
+            raise ConfigError("num_lengths", required="≥ 1", given=self.num_lengths, mend="give at least 1")
+
+    def plan(self, context: TaskContext) -> Plan[PasskeyPlan]:
+        """Choose lengths, and build the shortest document at each depth to see that all can be built.
+
+        Raises:
+            DataError: a length too short for a document. ConfigError: arguments that cannot be.
+        """
+        context.check_lengths("lengths", self.lengths or ())
+        work = PasskeyPlan(self._lengths(context), self.depths, self.trials, self.seed, context.add_bos)
+        for depth in work.depths:
+            passkey_document(context.tokenizer, work.lengths[0], 0, seed=work.seed, depth=depth, bos=work.bos)
+        cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens)
+        return Plan(work, context, cost, work.protocol)
+
+    def run(self, scorer: Scorer, plan: Plan[PasskeyPlan], progress: Progress) -> PasskeyResult:
+        """Try every document."""
+        grid = passkey_retrieval(
+            scorer,
+            plan.context.tokenizer,
+            plan.work,
+            batch_tokens=plan.context.batch_tokens,
+            progress=progress,
+        )
+        return PasskeyResult(plan.protocol, grid)
+
+    @classmethod
+    def table(cls, models: Sequence[Measured[PasskeyResult]]) -> Table:
+        """Return rates by length over all depths, and k_max."""
+        results = [model.result for model in models if model.result]
+        lengths = thin(sorted({length for result in results for length in result.grid.lengths}))
+        return Table(
+            "Passkeys retrieved by document length in tokens, all depths together, and k_max "
+            "(higher is better)",
+            ("model", *(f"{length:,}" for length in lengths), "k_max"),
+            tuple(
+                (model.model, *(_rate(model.result, length) for length in lengths), _k_max(model.result))
+                for model in models
+            ),
+        )
+
+    @classmethod
+    def plot(cls, models: Sequence[Measured[PasskeyResult]], path: Path) -> Path | None:
+        """Draw a heat map for each model that has results."""
+        return plot_passkey(models, path)
+
+    def _lengths(self, context: TaskContext) -> tuple[int, ...]:
+        if self.lengths is not None:
+            return self.lengths
+        least, count = shortest_length(context.tokenizer, context.add_bos), self.num_lengths
+        lengths = (context.target_window * i // count for i in range(1, count + 1))
+        return tuple(length for length in lengths if length >= least)
+
+
+def _rate(result: PasskeyResult | None, length: int) -> str:
+    if result is None or length not in result.grid.lengths:
+        return MISSING
+    return f"{result.grid.rate(length):.0%}"
+
+
+def _k_max(result: PasskeyResult | None) -> str:
+    return MISSING if result is None else f"{result.k_max:,}"

@@ -1,0 +1,93 @@
+"""The task `perplexity`: by context length, over sliding windows (the maths: evaluation/perplexity.py)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_pi.evaluation.passkey_text import required_bos
+from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
+from nemo_pi.evaluation.plots import plot_perplexity
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tables import MISSING, Table, thin
+from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.windows import WHOLE_DOCUMENT, doubling_lengths
+
+
+@dataclass(frozen=True)
+class Perplexity(Task[PerplexityPlan, PerplexityResult]):
+    """Perplexity of the context's documents at several context lengths, on the same labels at each."""
+
+    name = "perplexity"
+    title = "Perplexity"
+    result_type = PerplexityResult
+
+    lengths: tuple[int, ...] | None = None
+    """Context lengths in tokens, at most the target window; None: original window, twice that, … target
+    window."""
+    stride: int = 256
+    """Labels per window after a document's first, in tokens."""
+    scored: str = WHOLE_DOCUMENT
+    """"whole_document" as in the paper, or "full_context", see `windows.plan_spans`."""
+    max_tokens: int | None = None
+    """Labels scored at each length, over all documents; None: all. Length L reads max_tokens * L / stride
+    tokens."""
+
+    def plan(self, context: TaskContext) -> Plan[PerplexityPlan]:
+        """Check documents and lengths, and choose the windows.
+
+        Raises:
+            DataError: documents that are missing or too short. ConfigError: arguments that cannot be.
+        """
+        context.check_lengths("lengths", self.lengths or ())
+        work = PerplexityPlan.build(
+            context.documents,
+            self.lengths or doubling_lengths(context.original_window, context.target_window),
+            stride=self.stride,
+            scored=self.scored,
+            max_tokens=self.max_tokens,
+            bos_id=required_bos(context.tokenizer) if context.add_bos else None,
+        )
+        cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens)
+        return Plan(work, context, cost, work.protocol)
+
+    def run(self, scorer: Scorer, plan: Plan[PerplexityPlan], progress: Progress) -> PerplexityResult:
+        """Measure at each length."""
+        return run_plan(scorer, plan.work, batch_tokens=plan.context.batch_tokens, progress=progress)
+
+    @classmethod
+    def table(cls, models: Sequence[Measured[PerplexityResult]]) -> Table:
+        """Return perplexities by context length."""
+        lengths = thin(
+            sorted({length for model in models if model.result for length in model.result.by_length})
+        )
+        return Table(
+            "Perplexity by context length in tokens (lower is better)",
+            ("model", *(f"{length:,}" for length in lengths)),
+            tuple((model.model, *(_cell(model.result, length) for length in lengths)) for model in models),
+        )
+
+    @classmethod
+    def plot(cls, models: Sequence[Measured[PerplexityResult]], path: Path) -> Path | None:
+        """Draw perplexity against context length, unless none is finite."""
+        values = [value for model in models if model.result for value in model.result.by_length.values()]
+        return plot_perplexity(models, path) if any(map(math.isfinite, values)) else None
+
+
+def format_perplexity(value: float | None) -> str:
+    """Write a perplexity with three or more figures, in at most seven characters."""
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return str(value)
+    if value < 99.95:
+        return f"{value:.2f}"
+    if value < 999.95:
+        return f"{value:.1f}"
+    return f"{value:,.0f}" if value < 99_999.5 else f"{value:.1e}"
+
+
+def _cell(result: PerplexityResult | None, length: int) -> str:
+    return format_perplexity(result.by_length.get(length) if result else None)
