@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.context_parallel.ring import Ring, attend_around, heads_first, tokens_first
+from benchmarks.context_parallel.ring import ATTENTION, Ring, attend_around, heads_first, tokens_first
 from benchmarks.harness import alternate
 from benchmarks.training.memory import forget_highest, from_status, return_freed_tensors
 from nemo_pi.model.causal import attend_causally
@@ -88,10 +88,11 @@ def _split(length: int) -> ContextSplit:
 
 def _ways(length: int) -> dict[str, Way]:
     split, group = _split(length), _group()
+    again = Recomputed(partial(attend_causally, backend=ATTENTION))
     return {
-        OURS: partial(attend_split_rows, rows=SplitRows(split, group, Merged())),
+        OURS: partial(attend_split_rows, rows=SplitRows(split, group, Merged(backend=ATTENTION))),
         RING: partial(attend_around, ring=Ring(group)),
-        AGAIN: partial(attend_split_rows, rows=SplitRows(split, group, Recomputed(attend_causally))),
+        AGAIN: partial(attend_split_rows, rows=SplitRows(split, group, again)),
     }
 
 

@@ -20,8 +20,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.model.piece_attention import Result, attend_part, merge, part_gradients
+from nemo_pi.kernels import native
+from nemo_pi.kernels.attention import NATIVE, SDPA
+from nemo_pi.model.piece_attention import Result, merge
 
+ATTENTION = NATIVE if native.obstacle() is None else SDPA
+"""What attends to a block, for all ways that are compared."""
 _KEYS, _GRADIENTS = 0, 1  # tags: both are on their way between the same two ranks
 
 
@@ -88,7 +92,7 @@ class _RingAttention(torch.autograd.Function):
         for step, (k, v) in ring.steps(_block(k_LBGD, v_LBGD)):
             seen = Result(out_BNLD[:, :, step.queries], lse_BNL[:, :, step.queries])
             qkv = (q_BNLD[:, :, step.queries], k[:, :, step.keys], v[:, :, step.keys])
-            part = attend_part(qkv, step.causal)
+            part = Result(*ATTENTION.part(qkv, step.causal, None))
             whole = part if step.causal else merge(seen, part)
             assert whole.lse is not None
             out_BNLD[:, :, step.queries] = whole.out
@@ -106,10 +110,12 @@ class _RingAttention(torch.autograd.Function):
         mine = others = torch.zeros(())
         under_way: list[Any] = []
         for step, block in ring.steps(_block(k_LBGD, v_LBGD)):
-            result = Result(out_BNLD[:, :, step.queries], lse_BNL[:, :, step.queries])
+            result = (out_BNLD[:, :, step.queries], lse_BNL[:, :, step.queries])
             k, v = block[:, :, :, step.keys]
             qkv = (q_BNLD[:, :, step.queries], k, v)
-            dq, dk, dv = part_gradients(above_BNLD[:, :, step.queries], qkv, result, step.causal)
+            dq, dk, dv = ATTENTION.part_gradients(
+                above_BNLD[:, :, step.queries], qkv, *result, step.causal, None
+            )
             dq_BNLD[:, :, step.queries] += dq
             summed = torch.zeros_like(block, dtype=torch.float32)
             summed[:, :, :, step.keys] = torch.stack((dk, dv))

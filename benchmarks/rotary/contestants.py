@@ -20,7 +20,7 @@ from nemo_pi.kernels import native
 from nemo_pi.kernels.autograd import rotate_fused_qkv
 from nemo_pi.kernels.capability import RotaryNeeds
 from nemo_pi.kernels.reference import rotate_query_key
-from nemo_pi.kernels.registry import KERNELS
+from nemo_pi.kernels.rotary import KERNELS
 
 
 class NotHere(Exception):

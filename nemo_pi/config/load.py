@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager
+from nemo_pi.config.kernels import resolve_kernels
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.loss import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
@@ -20,7 +21,6 @@ from nemo_pi.config.recipe import (
     check_initialization,
     dtype_of,
     resolve_export,
-    resolve_kernels,
     resolve_optim,
     resolve_precision,
     resolve_recompute,
@@ -109,13 +109,13 @@ def resolve(
     check_initialization(model)
     max_steps = _max_steps(trainer)
     precision = resolve_precision(trainer.get("precision"), summary)
-    wanted, kernel = resolve_kernels(model)
+    wanted, backends = resolve_kernels(model)
     optim = resolve_optim(model.optim, max_steps)
     build = filled(
         BuildOptions,
         options_of(model, "transformer"),
         params_dtype=dtype_of(precision),
-        rotary_kernel=kernel,
+        backends=backends,
         # Where it is demanded and cannot be had, a plan is still made; preflight and engine stop.
         transformer_engine=transformer_engine_available() if wanted is None else wanted,
         loss_chunk_tokens=resolve_loss(model, shape),
@@ -129,6 +129,7 @@ def resolve(
         build=build,
         optim=filled(AdamSettings, options_of(model, "optimizer"), clip_grad=_gradient_clip(trainer) or 0.0),
         ddp=options_of(model, "ddp"),
+        length=length,
         rotary_length=None if pose is None else pose.target_window,
     )
     return ResolvedRun(

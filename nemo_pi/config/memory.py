@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.registry import family_of
-from nemo_pi.kernels import native
 
 _FP32 = 4
 
@@ -149,7 +149,8 @@ def _backward(run: ResolvedRun) -> int:
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
     tokens = run.micro_batch_size * run.training_length // layout.cp
     residual = shape.hidden_size // (layout.tp if layout.sequence_parallel else 1)
-    hidden_layers = 1 if native.serves(run.compute_dtype) else 3
+    native = is_for_this_machine(run) and backends_of(run).others["activation"].name == "native"
+    hidden_layers = 1 if native else 3
     return tokens * width * (hidden_layers * shape.ffn_hidden_size // layout.tp + residual)
 
 

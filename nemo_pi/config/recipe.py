@@ -14,7 +14,6 @@ from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, Toke
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.kernels.registry import FUSED, KERNELS
 from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 
@@ -186,27 +185,6 @@ def resolve_export(export: ExportConfig, summary: CheckpointSummary | None) -> E
         check_choice("model.export.dtype", export.dtype, _DTYPES)
         return export
     return replace(export, dtype="float32" if summary is None else summary.dtype)
-
-
-def resolve_kernels(model: ModelConfig) -> tuple[bool | None, str]:
-    """Transformer Engine: demanded (True), forbidden (False) or welcome (None); then the rotary kernel."""
-    engine = str(model.transformer_engine).lower()
-    check_choice("model.transformer_engine", engine, ("auto", "true", "false"))
-    kernel, fused = model.rotary_kernel, model.apply_rope_fusion
-    check_choice("model.rotary_kernel", kernel, ("auto", *(known.name for known in KERNELS)))
-    if fused is False:
-        contradiction, kernel = kernel not in ("auto", "torch"), "torch"
-    else:
-        contradiction = fused is True and kernel == "torch"
-        kernel = FUSED if fused and kernel == "auto" else kernel
-    _check(
-        "model.apply_rope_fusion",
-        fused,
-        not contradiction,
-        f"null, or in agreement with rotary_kernel={model.rotary_kernel}",
-        "null lets rotary_kernel decide",
-    )
-    return {"auto": None, "true": True, "false": False}[engine], kernel
 
 
 def _check(key: str, given: Any, holds: bool, required: str, mend: str) -> None:

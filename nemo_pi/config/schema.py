@@ -151,6 +151,19 @@ class ModelConfig:
     """Rotary kernel: auto (triton on a GPU, native on a CPU; the log says which and why), triton,
     transformer_engine (no YaRN or LongRoPE), apex (fp32, half-rotate), native (compiled for CPUs with AVX2)
     or torch."""
+    attention_backend: str = "auto"
+    """Causal attention: transformer_engine (in its layers), native (compiled for CPUs), sdpa (PyTorch's) or
+    rows (whole rows of scores by oneDNN, on CPUs). auto, here and for the next four: the fastest of those
+    that can run; on CPUs it is measured at the run's own shapes, and kept."""
+    norm_backend: str = "auto"
+    """RMSNorm: transformer_engine (in its layers), native or torch."""
+    activation_backend: str = "auto"
+    """SwiGLU: megatron (its fused one, on GPUs), transformer_engine (in its layers), native or torch."""
+    softmax_backend: str = "auto"
+    """Softmax of the loss: native or torch."""
+    matmul_backend: str = "auto"
+    """Products of linear layers and of the loss: transformer_engine (in its layers), torch or onednn (on
+    CPUs)."""
     apply_rope_fusion: bool | None = None
     """NeMo's spelling: true means the first of triton, transformer_engine, apex and native that can run, or
     the one named by rotary_kernel, and stops where none can; false means torch. null: rotary_kernel

@@ -20,6 +20,7 @@ from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.engine.data_parallel import ReplicatedModule
 from nemo_pi.engine.optimizer import build_optimizer
 from nemo_pi.engine.settings import EngineSettings
+from nemo_pi.model.backends import choose_backends
 from nemo_pi.model.build import build_model_chunks
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.gpt import RotaryGPTModel
@@ -44,8 +45,11 @@ class MegatronEngine:
     def __init__(self, settings: EngineSettings) -> None:
         resolve_transformer_engine(settings.build.transformer_engine)
         self.settings = settings
+        self.backends = choose_backends(settings.workload(), settings.build.backends)
         with cpu_shim():
-            chunks = build_model_chunks(settings.shape, settings.extension, settings.layout, settings.build)
+            chunks = build_model_chunks(
+                settings.shape, settings.extension, settings.layout, settings.build, self.backends
+            )
         self.chunks: list[RotaryGPTModel] = [chunk.to(groups.device()) for chunk in chunks]
         self.config = self.chunks[0].config
         self.modules: list[Any] = list(self.chunks)

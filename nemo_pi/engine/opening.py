@@ -29,7 +29,7 @@ def open_engine(
     settings = EngineSettings(
         checkpoint.shape, checkpoint.extension, layout, micro_batch_size=1, build=build or BuildOptions()
     )
-    check_backends(settings.extension, layout, settings.build)
+    check_backends(settings.shape, settings.extension, layout, settings.build)
     groups.ensure_process_group()
     groups.initialize(layout, seed=0)
     engine = MegatronEngine(settings)

@@ -137,6 +137,7 @@ class MegatronScorer:
             labels_BL.t().flatten(),
             chunk_tokens=self.chunk_tokens,
             group=model.vocab_group,
+            products=model.products,
         )
         return torch.stack([part_N.double().view(labels_BL.t().shape).t() for part_N in scores])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.model.backends import Workload, workload
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
@@ -56,5 +57,18 @@ class EngineSettings:
     """The optimizer."""
     ddp: Mapping[str, Any] = field(default_factory=dict)
     """Options of Megatron's DistributedDataParallelConfig under its own names; they win over the engine's."""
+    length: int | None = None
+    """Tokens of a row, for which backends are chosen; None: the target window."""
     rotary_length: int | None = None
     """Tokens that methods which depend on a length reckon with; None: those that a micro-batch reads."""
+
+    def workload(self) -> Workload:
+        """What backends are chosen for."""
+        return workload(
+            self.shape,
+            self.extension,
+            self.layout,
+            self.build,
+            micro_batch_size=self.micro_batch_size,
+            length=self.length,
+        )

@@ -1,1 +1,1 @@
-"""Rotary kernels: the reference, Triton, PyTorch operators, adapters, and the registry that chooses."""
+"""What computes: rotary, attention, norm, activation, softmax, products, and the registry that chooses."""

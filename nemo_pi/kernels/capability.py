@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -26,6 +26,20 @@ class RotaryNeeds:
     """Dtype of q and k."""
     tempered: bool = False
     """Whether cosines and sines carry an attention temperature (YaRN's, LongRoPE's)."""
+    heads: int = 0
+    """Query and key heads of this rank; 0 where nobody knows yet, and then nothing can be measured."""
+    tokens: int = 0
+    """Tokens of one call; 0 likewise."""
+
+    def describe(self) -> str:
+        """In words, for messages."""
+        layout = "interleaved" if self.interleaved else "half-rotate"
+        rotary_dim = self.head_dim if self.rotary_dim is None else self.rotary_dim
+        return f"{rotary_dim} of {self.head_dim} channels, {layout}, {self.dtype} on {self.device_type}"
+
+    def key(self) -> str:
+        """All of it, as one line that is the same in every process."""
+        return ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
 
 def rotary_needs(extension: ContextExtension, dtype: torch.dtype) -> RotaryNeeds:

@@ -40,11 +40,6 @@ def usable_for(*tensors: Tensor) -> bool:
     return all(x.dtype is torch.float32 and x.device.type == "cpu" for x in tensors) and obstacle() is None
 
 
-def serves(dtype: torch.dtype) -> bool:
-    """Whether a run that computes in `dtype` on this machine uses the kernels: in fp32, without a GPU."""
-    return dtype is torch.float32 and not torch.cuda.is_available() and obstacle() is None
-
-
 def library() -> ctypes.CDLL:
     """The compiled kernels.
 
@@ -57,7 +52,7 @@ def library() -> ctypes.CDLL:
             "native kernels",
             required="kernels compiled for this processor",
             given=found,
-            mend="install nemo_pi with a C compiler at hand, or write rotary_kernel: auto",
+            mend="install nemo_pi with a C compiler at hand, or ask for auto",
         )
     return found
 

@@ -1,10 +1,10 @@
-"""Matrix products of fp32 tensors on a CPU, by the faster of the two libraries that PyTorch carries.
+"""Matrix products of fp32 tensors on a CPU, by either of the two libraries that PyTorch carries.
 
 PyTorch hands such products to MKL, which keeps to AVX2 on processors that are not Intel's. oneDNN, which
-PyTorch brings along for 16-bit ones, uses the AVX-512 of newer AMD processors and is twice as fast there
-(docs/performance.md). Everything else is computed as PyTorch computes it.
+PyTorch brings along for 16-bit ones, uses AVX-512 on any processor that has it. Whether that is faster
+differs from one to the next (docs/performance.md), so it is measured (kernels/race.py).
 
-torch.backends.mkldnn.flags(enabled=False) turns it off.
+torch.backends.mkldnn.flags(enabled=False) turns oneDNN off.
 
 Shape legend: M, N rows and columns of a product, K what is summed over.
 """
@@ -12,8 +12,6 @@ Shape legend: M, N rows and columns of a product, K what is summed over.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,77 +24,108 @@ _SMALLEST = 2**20
 _PIECE = 2**19
 
 
-def gains_from_onednn(x: Tensor) -> bool:
-    """Whether products of tensors like this one go to oneDNN."""
-    is_meant = x.dtype is torch.float32 and x.device.type == "cpu"
-    return is_meant and _mkl_falls_behind() and bool(torch.backends.mkldnn.enabled)
+class TorchProducts:
+    """Products as PyTorch computes them, on any device and in any dtype."""
 
+    changes_layers = False
+    """Whether linear layers compute otherwise than Megatron's own."""
 
-def times_transposed(a_MK: Tensor, b_NK: Tensor) -> Tensor:
-    """a·bᵀ [M, N], without a gradient; `a` may be [..., K] if it is contiguous."""
-    worthwhile = a_MK.numel() * b_NK.size(0) >= _SMALLEST
-    if not worthwhile or not gains_from_onednn(a_MK):
+    def times_transposed(self, a_MK: Tensor, b_NK: Tensor) -> Tensor:
+        """a·bᵀ [M, N], without a gradient; `a` may be [..., K] if it is contiguous."""
         return torch.nn.functional.linear(a_MK, b_NK)
-    # A stray stride would cost a reference implementation a thousand times as slow.
-    left = a_MK if a_MK.is_contiguous() or _has_rows(a_MK) else a_MK.contiguous()
-    right = b_NK.t().contiguous().t() if b_NK.stride(0) == 1 else b_NK.contiguous()
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return product
 
+    def transposed_times(self, a_KM: Tensor, b_KN: Tensor) -> Tensor:
+        """aᵀ·b [M, N], without a gradient; its memory may be laid out as [N, M].
 
-def transposed_times(a_KM: Tensor, b_KN: Tensor) -> Tensor:
-    """aᵀ·b [M, N], without a gradient; its memory may be laid out as [N, M].
+        oneDNN is up to twice as fast with the wider factor on the right.
+        """
+        if a_KM.size(1) <= b_KN.size(1):
+            return self.times_transposed(a_KM.t(), b_KN.t())
+        return self.times_transposed(b_KN.t(), a_KM.t()).t()
 
-    oneDNN is up to twice as fast with the wider factor on the right.
-    """
-    if a_KM.size(1) <= b_KN.size(1):
-        return times_transposed(a_KM.t(), b_KN.t())
-    return times_transposed(b_KN.t(), a_KM.t()).t()
-
-
-def times_transposed_into(out_MN: Tensor, a_MK: Tensor, b_NK: Tensor) -> Tensor:
-    """a·bᵀ written into `out_MN`, with little memory beside it."""
-    if not gains_from_onednn(a_MK):
+    def times_transposed_into(self, out_MN: Tensor, a_MK: Tensor, b_NK: Tensor) -> Tensor:
+        """a·bᵀ written into `out_MN`, with little memory beside it."""
         return torch.mm(a_MK, b_NK.t(), out=out_MN)
-    for columns in _pieces(b_NK.size(0), a_MK.size(0)):
-        out_MN[:, columns] = times_transposed(a_MK, b_NK[columns])
-    return out_MN
+
+    def add_transposed_times(self, total_MN: Tensor, a_KM: Tensor, b_KN: Tensor) -> None:
+        """Adds aᵀ·b to `total_MN`, which may be wider than the factors, with little memory beside it."""
+        if total_MN.dtype == a_KM.dtype:
+            total_MN.addmm_(a_KM.t(), b_KN)
+        else:
+            total_MN += a_KM.t() @ b_KN
+
+    def linear(self, x: Tensor, weight_NK: Tensor) -> Tensor:
+        """x·weightᵀ [..., N] of x [..., K]; its backward pass cannot be differentiated."""
+        product: Tensor = _Linear.apply(x, weight_NK, self)
+        return product
 
 
-def add_transposed_times(total_MN: Tensor, a_KM: Tensor, b_KN: Tensor) -> None:
-    """Adds aᵀ·b to `total_MN`, which may be wider than the factors, with little memory beside it."""
-    if gains_from_onednn(a_KM):
+class OneDnnProducts(TorchProducts):
+    """oneDNN's; what it does not take, or is too small to be worth a call, is computed as PyTorch does."""
+
+    changes_layers = True
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether products of tensors like this one go to oneDNN."""
+        return x.dtype is torch.float32 and x.device.type == "cpu" and bool(torch.backends.mkldnn.enabled)
+
+    def times_transposed(self, a_MK: Tensor, b_NK: Tensor) -> Tensor:
+        """As TorchProducts."""
+        worthwhile = a_MK.numel() * b_NK.size(0) >= _SMALLEST
+        if not worthwhile or not self.takes(a_MK):
+            return super().times_transposed(a_MK, b_NK)
+        # A stray stride would cost a reference implementation a thousand times as slow.
+        left = a_MK if a_MK.is_contiguous() or _has_rows(a_MK) else a_MK.contiguous()
+        right = b_NK.t().contiguous().t() if b_NK.stride(0) == 1 else b_NK.contiguous()
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+        return product
+
+    def times_transposed_into(self, out_MN: Tensor, a_MK: Tensor, b_NK: Tensor) -> Tensor:
+        """As TorchProducts."""
+        if not self.takes(a_MK):
+            return super().times_transposed_into(out_MN, a_MK, b_NK)
+        for columns in _pieces(b_NK.size(0), a_MK.size(0)):
+            out_MN[:, columns] = self.times_transposed(a_MK, b_NK[columns])
+        return out_MN
+
+    def add_transposed_times(self, total_MN: Tensor, a_KM: Tensor, b_KN: Tensor) -> None:
+        """As TorchProducts."""
+        if not self.takes(a_KM):
+            return super().add_transposed_times(total_MN, a_KM, b_KN)
         for rows in _pieces(a_KM.size(1), b_KN.size(1)):
-            total_MN[rows] += transposed_times(a_KM[:, rows], b_KN)
-    elif total_MN.dtype == a_KM.dtype:
-        total_MN.addmm_(a_KM.t(), b_KN)
-    else:
-        total_MN += a_KM.t() @ b_KN
+            total_MN[rows] += self.transposed_times(a_KM[:, rows], b_KN)
 
 
-def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
-    """x·weightᵀ [..., N] of x [..., K]; its backward pass cannot be differentiated."""
-    product: Tensor = _Linear.apply(x, weight_NK)
-    return product
+TORCH, ONEDNN = TorchProducts(), OneDnnProducts()
+
+
+def onednn_obstacle() -> str | None:
+    """Why oneDNN cannot compute products in this process, or None if it can."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return "this PyTorch was built without oneDNN"
+    if not torch.backends.mkldnn.enabled:
+        return "torch.backends.mkldnn is switched off"
+    return None
 
 
 class _Linear(torch.autograd.Function):
     """Keeps its inputs, as torch's does."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_NK: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight_NK: Tensor, products: TorchProducts) -> Tensor:
         ctx.save_for_backward(x, weight_NK)
-        return times_transposed(x.contiguous(), weight_NK)
+        ctx.products = products
+        return products.times_transposed(x.contiguous(), weight_NK)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight_NK = ctx.saved_tensors
-        grad = grad.contiguous()
-        wants_x, wants_weight = ctx.needs_input_grad
-        grad_x = times_transposed(grad, weight_NK.t()) if wants_x else None
+        products, grad = ctx.products, grad.contiguous()
+        wants_x, wants_weight, _ = ctx.needs_input_grad
+        grad_x = products.times_transposed(grad, weight_NK.t()) if wants_x else None
         rows = grad.flatten(0, -2), x.flatten(0, -2)
-        return grad_x, transposed_times(*rows) if wants_weight else None
+        return grad_x, products.transposed_times(*rows) if wants_weight else None, None
 
 
 def _pieces(length: int, width: int) -> Iterator[slice]:
@@ -112,28 +141,3 @@ def _has_rows(a: Tensor) -> bool:
         return False
     (rows, columns), (down, right) = a.shape, a.stride()
     return (right == 1 and down >= columns) or (down == 1 and right >= rows)
-
-
-@cache
-def mkl_keeps_to_avx2() -> bool:
-    """Whether PyTorch's products use no more than AVX2 here: the processor has no more, or is AMD's."""
-    return torch.backends.cpu.get_cpu_capability() != "AVX512" or _is_amd()
-
-
-@cache
-def _mkl_falls_behind() -> bool:
-    """Whether this is a processor whose AVX-512 only oneDNN uses, and PyTorch has both."""
-    return (
-        torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and _is_amd()
-    )
-
-
-def _is_amd() -> bool:
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return False

@@ -9,37 +9,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.identity_op import IdentityOp
 from torch import Tensor
 
 from nemo_pi.kernels.autograd import rotate_fused_qkv
-from nemo_pi.kernels.capability import RotaryNeeds
-from nemo_pi.kernels.registry import select_rotary_kernel
+from nemo_pi.kernels.rotary import RotaryKernel
 
 
 class RotarySelfAttention(SelfAttention):
-    """SelfAttention whose query and key are rotated by nemo_pi's kernel."""
+    """SelfAttention whose query and key are rotated by nemo_pi's kernel.
 
-    def __init__(
-        self,
-        *args: Any,
-        rotary_kernel: str = "auto",
-        rotary_dim: int | None = None,
-        rotary_tempered: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    Args:
+        args, kwargs: Megatron's.
+        rotary_kernel: what rotates.
+    """
+
+    def __init__(self, *args: Any, rotary_kernel: RotaryKernel, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        needs = RotaryNeeds(
-            head_dim=self.config.kv_channels,
-            rotary_dim=rotary_dim,
-            interleaved=self.config.rotary_interleaved,
-            device_type="cuda" if torch.cuda.is_available() else "cpu",
-            dtype=self.config.params_dtype,
-            tempered=rotary_tempered,
-        )
-        self._kernel = select_rotary_kernel(rotary_kernel, needs)
+        self._kernel = rotary_kernel
         self._rotation = self._kernel.rotation if self._splits_evenly() else None
         self._tables: Tensor | None = None
 

@@ -10,8 +10,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.kernels.capability import rotary_needs
-from nemo_pi.kernels.registry import select_rotary_kernel
+from nemo_pi.model.backends import Backends, check_requests, choose_backends, workload
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.model.options import BuildOptions
@@ -21,18 +20,29 @@ from nemo_pi.rope.spec import ContextExtension
 
 
 def transformer_config(
-    shape: ModelShape, layout: ParallelLayout, options: BuildOptions, *, rotary_interleaved: bool = False
+    shape: ModelShape,
+    layout: ParallelLayout,
+    options: BuildOptions,
+    *,
+    rotary_interleaved: bool = False,
+    fused_activation: bool = False,
 ) -> TransformerConfig:
     """Megatron's configuration: what the family's layers need, the layout, and how training computes.
 
     calculate_per_token_loss makes gradients exact whatever the split of the batch; fusions that need
     Transformer Engine or apex stay off where they are absent.
+
+    Args:
+        shape, layout, options: of the model.
+        rotary_interleaved: whether rotated pairs are neighbouring channels.
+        fused_activation: whether the activation is Megatron's own fused one.
     """
     on_gpu = torch.cuda.is_available()
     recompute = options.recompute
     chosen: dict[str, Any] = dict(
         **family_of(shape).megatron_options(shape),
-        use_te_activation_func=True,  # the layer spec's activation, which is model.swiglu here
+        # Takes the layer spec's activation, whoever's that is; Megatron's fused one is no part of the spec.
+        use_te_activation_func=not fused_activation,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         rotary_interleaved=rotary_interleaved,
@@ -50,7 +60,7 @@ def transformer_config(
         calculate_per_token_loss=True,
         use_cpu_initialization=not on_gpu,
         gradient_accumulation_fusion=False,
-        bias_activation_fusion=False,
+        bias_activation_fusion=fused_activation,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
         batch_p2p_comm=on_gpu,
@@ -70,14 +80,17 @@ def _exchange(shape: ModelShape, layout: ParallelLayout, options: BuildOptions) 
     return "p2p" if options.transformer_engine and shape.sliding_window is None else "all_gather"
 
 
-def check_backends(extension: ContextExtension, layout: ParallelLayout, options: BuildOptions) -> None:
+def check_backends(
+    shape: ModelShape, extension: ContextExtension, layout: ParallelLayout, options: BuildOptions
+) -> None:
     """Raises what build_model_chunks would, for want of a backend, before anything is allocated.
 
     Raises:
-        BackendUnavailableError: the rotary kernel, or the exchange between context-parallel ranks, cannot be
-            had.
+        ConfigError: a backend is asked for by a name that is not known.
+        BackendUnavailableError: a backend asked for by name, or the exchange between context-parallel ranks,
+            cannot be had.
     """
-    select_rotary_kernel(options.rotary_kernel, rotary_needs(extension, options.params_dtype))
+    check_requests(workload(shape, extension, layout, options), options.backends)
     if not options.transformer_engine and layout.cp_comm_type not in (None, "all_gather"):
         raise BackendUnavailableError(
             "model.cp_comm_type",
@@ -109,33 +122,42 @@ def build_model_chunks(
     extension: ContextExtension,
     layout: ParallelLayout,
     options: BuildOptions,
+    backends: Backends | None = None,
 ) -> list[RotaryGPTModel]:
     """This rank's part of the model: one chunk, or several under interleaved pipelining.
 
     Megatron's process groups must be up (parallel.groups.initialize).
+
+    Args:
+        shape, extension, layout, options: of the model.
+        backends: what does each job of a layer, the same on all ranks; None chooses as the options ask.
 
     Raises:
         BackendUnavailableError: as check_backends.
     """
     # From within a layer's constructor the error would not get out: Megatron re-raises every error as its own
     # type made of one string.
-    check_backends(extension, layout, options)
-    config = transformer_config(shape, layout, options, rotary_interleaved=extension.interleaved)
+    check_backends(shape, extension, layout, options)
+    if backends is None:
+        backends = choose_backends(workload(shape, extension, layout, options), options.backends)
+    config = transformer_config(
+        shape,
+        layout,
+        options,
+        rotary_interleaved=extension.interleaved,
+        fused_activation=backends.load("activation") is None,
+    )
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
     return [
         RotaryGPTModel(
             config=config,
             transformer_layer_spec=decoder_spec(
-                config,
-                stage,
-                use_transformer_engine=options.transformer_engine,
-                rotary_kernel=options.rotary_kernel,
-                rotary_dim=extension.rotary_dim,
-                rotary_tempered=rotary_needs(extension, options.params_dtype).tempered,
+                config, stage, backends, use_transformer_engine=options.transformer_engine
             ),
             vocab_size=shape.vocab_size,
             max_sequence_length=extension.target_window,
             extension=extension,
+            backends=backends,
             loss_chunk_tokens=options.loss_chunk_tokens,
             pre_process=groups.is_first_stage(stage),
             post_process=groups.is_last_stage(stage),

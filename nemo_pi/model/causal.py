@@ -1,4 +1,4 @@
-"""Causal attention of the last queries of a stretch to all of its keys, by the fastest means at hand.
+"""Causal attention of the last queries of a stretch to all of its keys, by the backend that is given.
 
 Nothing here holds a score matrix or a mask that grows with the square of the sequence.
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from nemo_pi.model.cpu_attention import attend_by_kernel, kernel_pays_off
-from nemo_pi.model.cpu_rows import attend_by_rows, rows_pay_off
+from nemo_pi.kernels.attention import SDPA, CausalAttention
 
 # Queries attended to at once where a mask has to be given, at least; fewer would be many small calls.
 _SMALLEST_BLOCK = 512
@@ -26,6 +25,7 @@ def attend_causally(
     *,
     scale: float | None = None,
     lookback: int | None = None,
+    backend: CausalAttention = SDPA,
 ) -> Tensor:
     """Attention output [B, N, Q, D]; query i stands at the place of key K − Q + i and sees none behind it.
 
@@ -33,16 +33,14 @@ def attend_causally(
         q_BNQD, k_BGKD, v_BGKD: N is a multiple of G (grouped queries).
         scale: of the scores; None for 1/√D.
         lookback: keys seen before the query's own (sliding window); None for all.
+        backend: what attends where no window hides anything and the call is one that it takes.
     """
     queries, keys = q_BNQD.size(2), k_BGKD.size(2)
     if lookback is not None and keys > lookback + 1:
         return _in_blocks(q_BNQD, k_BGKD, v_BGKD, scale, lookback)
-    if queries == keys and rows_pay_off(q_BNQD):
-        return attend_by_rows(q_BNQD, k_BGKD, v_BGKD, scale)
-    if kernel_pays_off(q_BNQD, k_BGKD, v_BGKD):
-        return attend_by_kernel(q_BNQD, k_BGKD, v_BGKD, scale)
-    if queries == keys:
-        return _sdpa(q_BNQD, k_BGKD, v_BGKD, None, scale)
+    for attention in (backend, SDPA):
+        if attention.takes(q_BNQD, k_BGKD, v_BGKD):
+            return attention.attend(q_BNQD, k_BGKD, v_BGKD, scale)
     if q_BNQD.is_cuda and q_BNQD.dtype in (torch.float16, torch.bfloat16):
         # Flash attention aligns its causal mask so, without a mask tensor; other kernels do not.
         return scaled_dot_product_attention(
@@ -71,7 +69,7 @@ def _in_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float | None, lookback: i
     return torch.cat(parts, dim=2)
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None) -> Tensor:
     return scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.size(1) != k.size(1)
+        q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.size(1) != k.size(1)
     )

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.kernels.products import add_transposed_times, times_transposed
+from nemo_pi.kernels.products import TORCH, TorchProducts
+from nemo_pi.kernels.softmax import TORCH_SOFTMAX, TorchSoftmax
 from nemo_pi.model.vocab_parallel import (
     ChunkBuffers,
     accumulator_dtype,
@@ -34,6 +35,8 @@ def weighted_loss_sum(
     *,
     chunk_tokens: int,
     group: dist.ProcessGroup | None = None,
+    products: TorchProducts = TORCH,
+    softmax: TorchSoftmax = TORCH_SOFTMAX,
 ) -> Tensor:
     """Σ weight · cross-entropy over tokens, a scalar in fp32 (fp64 for fp64 hidden states).
 
@@ -47,12 +50,15 @@ def weighted_loss_sum(
         weight_N: weight of each token; 0 leaves it out.
         chunk_tokens: tokens whose logits exist at once.
         group: ranks the vocabulary is split over; None where this rank holds it all.
+        products: what multiplies.
+        softmax: what makes logits into probabilities, in their place.
     """
+    rest = (labels_N, weight_N, chunk_tokens, group, products, softmax)
     if torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad):
-        total: Tensor = _WeightedLossSum.apply(hidden_NH, weight_VH, labels_N, weight_N, chunk_tokens, group)
+        total: Tensor = _WeightedLossSum.apply(hidden_NH, weight_VH, *rest)
         return total
     with torch.no_grad():
-        return _Tokens(hidden_NH, weight_VH, labels_N, weight_N, chunk_tokens, group).loss_sum(None, None)
+        return _Tokens(hidden_NH, weight_VH, *rest).loss_sum(None, None)
 
 
 class _WeightedLossSum(torch.autograd.Function):
@@ -79,7 +85,7 @@ class _WeightedLossSum(torch.autograd.Function):
             grad_hidden_NH.mul_(grad_total)
         if grad_weight_VH is not None:
             grad_weight_VH = grad_weight_VH.mul_(grad_total).to(ctx.weight_dtype)
-        return grad_hidden_NH, grad_weight_VH, None, None, None, None
+        return grad_hidden_NH, grad_weight_VH, *[None] * 6
 
 
 @dataclass(frozen=True)
@@ -92,17 +98,19 @@ class _Tokens:
     weight_N: Tensor
     chunk_tokens: int
     group: dist.ProcessGroup | None
+    products: TorchProducts
+    kernel: TorchSoftmax
 
     def loss_sum(self, grad_hidden_NH: Tensor | None, grad_weight_VH: Tensor | None) -> Tensor:
         """The weighted sum; fills `grad_hidden_NH` and adds to `grad_weight_VH` where they are given."""
         losses = []
         tokens = min(self.chunk_tokens, self.hidden_NH.size(0))
-        buffers = ChunkBuffers(tokens, self.weight_VH, keep_logits=False)
+        buffers = ChunkBuffers(tokens, self.weight_VH, keep_logits=False, products=self.products)
         for start in range(0, self.hidden_NH.size(0), self.chunk_tokens):
             chunk = slice(start, start + self.chunk_tokens)
             hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]
             logits_nV = buffers.logits(hidden_nH, self.weight_VH)
-            softmax = local_softmax(logits_nV, buffers, labels_n, self.group)
+            softmax = local_softmax(logits_nV, buffers, labels_n, self.group, self.kernel)
             loss_n, shift_n = across_ranks(softmax, self.group)
             losses.append(loss_n)
             if grad_hidden_NH is None and grad_weight_VH is None:
@@ -111,10 +119,10 @@ class _Tokens:
             weight_n1 = self.weight_N[chunk, None].to(hidden_nH.dtype)
             grad_nV = buffers.as_factor(logit_gradient(softmax, shift_n))
             if grad_hidden_NH is not None:
-                product_nH = times_transposed(grad_nV, self.weight_VH.t())
+                product_nH = self.products.times_transposed(grad_nV, self.weight_VH.t())
                 torch.mul(product_nH, weight_n1, out=grad_hidden_NH[chunk])
             if grad_weight_VH is not None:
-                add_transposed_times(grad_weight_VH, grad_nV, hidden_nH * weight_n1)
+                self.products.add_transposed_times(grad_weight_VH, grad_nV, hidden_nH * weight_n1)
         empty_0 = self.hidden_NH.new_zeros(0, dtype=accumulator_dtype(self.hidden_NH))
         loss_N = torch.cat([empty_0, *losses])
         return (loss_N * self.weight_N.to(loss_N.dtype)).sum()

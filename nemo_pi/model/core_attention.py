@@ -1,4 +1,4 @@
-"""Core attention on PyTorch's scaled_dot_product_attention, for stacks without Transformer Engine.
+"""Core attention by PyTorch's scaled_dot_product_attention or a kernel of ours, without Transformer Engine.
 
 Megatron's local DotProductAttention holds the whole score matrix and refuses packed rows and context
 parallelism; this one is memory-linear in the sequence, confines attention to each document of a row, and
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
+from nemo_pi.kernels.attention import SDPA, CausalAttention, PartAttention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
 from nemo_pi.model.piece_attention import Merged, PieceAttention, Recomputed
@@ -46,7 +47,12 @@ class DocumentBoundaries:
 
 
 class SdpaCoreAttention(MegatronModule):
-    """Causal attention over whole rows or, where boundaries are given, within each document."""
+    """Causal attention over whole rows or, where boundaries are given, within each document.
+
+    Args:
+        config, layer_number, attn_mask_type, attention_type, softmax_scale, pg_collection: Megatron's.
+        backend: what attends; over rows split among ranks it must know parts (PartAttention).
+    """
 
     def __init__(
         self,
@@ -56,14 +62,16 @@ class SdpaCoreAttention(MegatronModule):
         attention_type: str,
         softmax_scale: float | None = None,
         pg_collection: ProcessGroupCollection | None = None,
+        backend: CausalAttention = SDPA,
         **_: Any,
     ) -> None:
         super().__init__(config=config)
+        self.backend = backend
         self._scale, self._lookback = softmax_scale, None
         if is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number):
             # Megatron's window is (left, right) tokens beside the query's own.
             self._lookback = config.window_size[0]
-        self._attend = partial(attend_causally, scale=self._scale, lookback=self._lookback)
+        self._attend = partial(attend_causally, scale=self._scale, lookback=self._lookback, backend=backend)
         self._context_group: dist.ProcessGroup | None = None
         if config.context_parallel_size > 1:
             assert pg_collection is not None, "split rows need the group that they are split over"
@@ -94,7 +102,7 @@ class SdpaCoreAttention(MegatronModule):
 
     def _piece_attention(self, query: Tensor) -> PieceAttention:
         if query.device.type == "cpu" and self._lookback is None:
-            return Merged(self._scale)
+            return Merged(self._scale, cast(PartAttention, self.backend))
         return Recomputed(self._attend)
 
     def _split(self, query_SBND: Tensor, documents: DocumentBoundaries | None) -> ContextSplit:

@@ -16,6 +16,7 @@ from megatron.core.tensor_parallel import (
 )
 from torch import Tensor
 
+from nemo_pi.model.backends import Backends
 from nemo_pi.model.chunked_loss import weighted_loss_sum
 from nemo_pi.model.loss import masked_sum
 from nemo_pi.model.rotary import RotaryTables
@@ -30,16 +31,24 @@ class RotaryGPTModel(GPTModel):
 
     Args:
         extension: how positions become angles.
+        backends: what does each job of the model; the loss takes its softmax and its products from here.
         loss_chunk_tokens: tokens whose logits exist at once in the summed loss; None: all of them.
         args, kwargs: as GPTModel's; its own position embedding is switched off.
     """
 
     def __init__(
-        self, *args: Any, extension: ContextExtension, loss_chunk_tokens: int | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        extension: ContextExtension,
+        backends: Backends,
+        loss_chunk_tokens: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, position_embedding_type="none", **kwargs)
         self.rotary_tables = RotaryTables(extension)
         self.loss_chunk_tokens = loss_chunk_tokens
+        self.backends = backends
+        self.products, self._softmax = backends.load("matmul"), backends.load("softmax")
         self._seq_len: int | None = None
         self._stops_at_hidden_states = False
 
@@ -124,4 +133,6 @@ class RotaryGPTModel(GPTModel):
             loss_mask.t().flatten(),
             chunk_tokens=self.loss_chunk_tokens,
             group=self.vocab_group,
+            products=self.products,
+            softmax=self._softmax,
         )

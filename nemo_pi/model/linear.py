@@ -1,4 +1,4 @@
-"""Megatron's linear layers, whose products on a CPU are those of kernels/products.py."""
+"""Megatron's linear layers, whose products may be another library's (kernels/products.py)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,43 @@ from megatron.core.tensor_parallel import (
 )
 from torch import Tensor
 
-from nemo_pi.kernels import products
+from nemo_pi.kernels.products import TORCH, TorchProducts
 
 
 class ColumnLinear(ColumnParallelLinear):
-    """ColumnParallelLinear; under sequence parallelism its own products, which gather rows as they go."""
+    """ColumnParallelLinear; under sequence parallelism its own products, which gather rows as they go.
+
+    Args:
+        args, kwargs: Megatron's.
+        products: what multiplies.
+    """
+
+    def __init__(self, *args: Any, products: TorchProducts = TORCH, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.products = products
 
     def _forward_impl(self, input: Tensor, weight: Tensor, **settings: Any) -> Tensor:
-        if settings["sequence_parallel"] or not products.gains_from_onednn(input):
+        if settings["sequence_parallel"] or not self.products.changes_layers:
             return super()._forward_impl(input=input, weight=weight, **settings)
         if settings["allreduce_dgrad"]:
             input = copy_to_tensor_model_parallel_region(input, group=settings["tp_group"])
-        product = products.linear(input, weight)
+        product = self.products.linear(input, weight)
         return product if settings["bias"] is None else product + settings["bias"]
 
 
 class RowLinear(RowParallelLinear):
-    """RowParallelLinear, which adds a bias itself, after the sum over ranks."""
+    """RowParallelLinear, which adds a bias itself, after the sum over ranks.
+
+    Args:
+        args, kwargs: Megatron's.
+        products: what multiplies.
+    """
+
+    def __init__(self, *args: Any, products: TorchProducts = TORCH, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.products = products
 
     def _forward_impl(self, input: Tensor, weight: Tensor, **settings: Any) -> Tensor:
-        if not products.gains_from_onednn(input):
+        if not self.products.changes_layers:
             return super()._forward_impl(input=input, weight=weight, **settings)
-        return products.linear(input, weight)
+        return self.products.linear(input, weight)

@@ -1,68 +1,45 @@
-"""RMSNorm for stacks without Transformer Engine, sequence parallelism included.
-
-Shape legend: N tokens, H hidden size.
-"""
+"""RMSNorm for stacks without Transformer Engine, sequence parallelism included."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nemo_pi.kernels import native_layers
+from nemo_pi.kernels.norm import rms_norm_torch
+
+NormFunction = Callable[[Tensor, Tensor, float], Tensor]
+"""x [..., H], weight [H] and epsilon to the normed x."""
 
 
 class RMSNorm(torch.nn.RMSNorm):
     """torch's RMSNorm, whose weight Megatron knows to reduce over tensor ranks under sequence parallelism.
 
-    Megatron's local norm refuses sequence parallelism because nothing marks its weight. On a CPU torch makes
-    the norm of elementary operations and keeps two fp32 tensors for its backward pass; there it is ours.
+    Megatron's local norm refuses sequence parallelism because nothing marks its weight.
+
+    Args:
+        config: says the weight's dtype.
+        hidden_size: H.
+        eps: added to the mean square.
+        backend: what computes it.
     """
 
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        hidden_size: int,
+        eps: float = 1e-5,
+        backend: NormFunction = rms_norm_torch,
+        **_: Any,
+    ) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., H] over its root mean square, times the weight; in fp32, rounded to x's dtype last."""
-        if x.device.type != "cpu":
-            return super().forward(x)
         assert self.eps is not None
-        normal: Tensor = _RmsNorm.apply(x, self.weight, self.eps)
-        return normal
-
-
-class _RmsNorm(torch.autograd.Function):
-    """y = w · x · r with r = (mean(x²) + ε)^(−½); keeps x and one number r per token."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
-        if native_layers.takes(x, weight_H):
-            normal, inverse = native_layers.rms_norm(x, weight_H, eps)
-            ctx.save_for_backward(x, weight_H, inverse)
-            return normal
-        wide = torch.promote_types(x.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-        inverse = norm.square_().div_(x.size(-1)).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight_H, inverse)
-        return (x * inverse).mul_(weight_H).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        """dx = r·w·g − x·(Σ w·g·x)·r³/H and dw = Σ over tokens of g·x·r."""
-        x, weight_H, inverse = ctx.saved_tensors
-        if native_layers.takes(x, weight_H, grad):
-            return *native_layers.rms_norm_gradients(grad, x, weight_H, inverse), None
-        wide, hidden = inverse.dtype, x.size(-1)
-        wide_grad, wide_x, wide_weight_H = grad.to(wide), x.to(wide), weight_H.to(wide)
-        product_NH = (wide_grad * wide_x).reshape(-1, hidden)
-        inverse_N = inverse.view(-1)
-        grad_weight_H = product_NH.t().mv(inverse_N)
-        factor_N = product_NH.mv(wide_weight_H).mul_(inverse_N.pow(3)).div_(hidden)
-        grad_x = torch.mul(wide_grad, wide_weight_H, out=product_NH.view_as(x)).mul_(inverse)
-        grad_x.addcmul_(wide_x, factor_N.view_as(inverse), value=-1)
-        return grad_x.to(x.dtype), grad_weight_H.to(weight_H.dtype), None
+        return self.backend(x, self.weight, self.eps)

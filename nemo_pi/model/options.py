@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from nemo_pi.kernels.registry import AUTO
+
 
 @dataclass(frozen=True)
 class Recompute:
@@ -24,6 +26,24 @@ class Recompute:
 
 
 @dataclass(frozen=True)
+class BackendRequests:
+    """What a run asks for: `auto` or a name for each job."""
+
+    rotary: str = AUTO
+    """model.rotary_kernel; `fused` where apply_rope_fusion asks for any fused one."""
+    attention: str = AUTO
+    """model.attention_backend."""
+    norm: str = AUTO
+    """model.norm_backend."""
+    activation: str = AUTO
+    """model.activation_backend."""
+    softmax: str = AUTO
+    """model.softmax_backend: of the loss."""
+    matmul: str = AUTO
+    """model.matmul_backend: of linear layers and the loss."""
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """Choices of a model that are neither its shape nor its positions."""
 
@@ -31,8 +51,8 @@ class BuildOptions:
     """Dtype of the weights the layers compute with."""
     init_method_std: float = 0.02
     """Standard deviation of a fresh model's weights."""
-    rotary_kernel: str = "auto"
-    """model.rotary_kernel."""
+    backends: BackendRequests = BackendRequests()
+    """What shall do each job of a layer."""
     transformer_engine: bool = False
     """Whether layers are Transformer Engine's."""
     loss_chunk_tokens: int | None = 512

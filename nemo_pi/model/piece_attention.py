@@ -15,18 +15,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from nemo_pi.kernels import native_attention
-from nemo_pi.model.cpu_attention import kernel_pays_off
+from nemo_pi.kernels.attention import QKV, SDPA, PartAttention
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q [1, N, Q, D], k and v [1, G, K, D] to [1, N, Q, D]: the last Q of K tokens attend causally."""
-QKV = tuple[Tensor, Tensor, Tensor]
 
 # Queries of one recomputed backward pass where their keys begin before them.
 _BLOCK_QUERIES = 512
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class Result(NamedTuple):
@@ -84,16 +79,19 @@ class Merged:
 
     The keys before the queries, which all of them see, and the causal triangle at their end are attended to
     one after the other, so no mask is needed, and merged by their log-sum-exp. Given that of all keys,
-    PyTorch's backward pass computes the gradients of either part (arXiv 2205.14135, algorithm 4).
+    the backward pass computes the gradients of either part (arXiv 2205.14135, algorithm 4).
     """
 
     scale: float | None = None
     """Of the scores; None for 1/√D."""
+    backend: PartAttention = SDPA
+    """What attends to a part."""
 
     def attend(self, qkv: QKV) -> Result:
         """As PieceAttention."""
         own, *before = (
-            attend_part(_cut(qkv, queries, keys), causal, self.scale) for queries, keys, causal in _parts(qkv)
+            Result(*self.backend.part(_cut(qkv, queries, keys), causal, self.scale))
+            for queries, keys, causal in _parts(qkv)
         )
         return merge(own, before[0]) if before else own
 
@@ -101,33 +99,10 @@ class Merged:
         """As PieceAttention."""
         for queries, keys, causal in _parts(qkv):
             part = _cut(qkv, queries, keys)
-            yield Share(queries, keys, *part_gradients(upstream_1NQD, part, result, causal, self.scale))
-
-
-def attend_part(qkv: QKV, causal: bool, scale: float | None = None) -> Result:
-    """Attention to these keys alone, all of them or, where they are the queries' own, causally (CPU)."""
-    if kernel_pays_off(*qkv):
-        return Result(*native_attention.attend(*qkv, causal=causal, scale=scale))
-    return Result(*_flash(*qkv, 0.0, causal, scale=scale))
-
-
-def part_gradients(
-    upstream: Tensor, qkv: QKV, result: Result, causal: bool, scale: float | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One part's share of the gradients of q, k and v.
-
-    Args:
-        upstream: gradient of the output of all keys.
-        qkv: what attend_part was given.
-        result: of all keys.
-        causal: what attend_part was given.
-        scale: what attend_part was given.
-    """
-    if kernel_pays_off(*qkv):
-        assert result.lse is not None
-        return native_attention.gradients(upstream, *qkv, result.out, result.lse, causal=causal, scale=scale)
-    dq, dk, dv = _flash_backward(upstream, *qkv, *result, 0.0, causal, scale=scale)
-    return dq, dk, dv
+            assert result.lse is not None
+            whole = (result.out, result.lse)
+            own = self.backend.part_gradients(upstream_1NQD, part, *whole, causal, self.scale)
+            yield Share(queries, keys, *own)
 
 
 def merge(one: Result, other: Result) -> Result:

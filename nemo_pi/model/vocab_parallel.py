@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemo_pi.errors import DataError
-from nemo_pi.kernels import native_layers
-from nemo_pi.kernels.products import times_transposed_into
+from nemo_pi.kernels.products import TORCH, TorchProducts
+from nemo_pi.kernels.softmax import TORCH_SOFTMAX, TorchSoftmax
 
 
 class ChunkBuffers:
@@ -30,12 +30,16 @@ class ChunkBuffers:
         weight_VH: this rank's rows of the output projection.
         keep_logits: whether logits are read again after their log-softmax. If not, it takes their place where
             it has their dtype and a CPU computes it, row by row.
+        products: what multiplies.
 
     Attributes:
         one_place: whether the log-softmax takes the logits' place.
     """
 
-    def __init__(self, tokens: int, weight_VH: Tensor, *, keep_logits: bool) -> None:
+    def __init__(
+        self, tokens: int, weight_VH: Tensor, *, keep_logits: bool, products: TorchProducts = TORCH
+    ) -> None:
+        self._products = products
         rows, wide = weight_VH.size(0), accumulator_dtype(weight_VH)
         self._logits_cV = weight_VH.new_empty(tokens, rows)
         self.one_place = not keep_logits and wide == weight_VH.dtype and weight_VH.device.type == "cpu"
@@ -45,7 +49,8 @@ class ChunkBuffers:
 
     def logits(self, hidden_nH: Tensor, weight_VH: Tensor) -> Tensor:
         """hidden · weightᵀ [n, V] in their dtype."""
-        return times_transposed_into(self._logits_cV[: hidden_nH.size(0)], hidden_nH, weight_VH)
+        out_nV = self._logits_cV[: hidden_nH.size(0)]
+        return self._products.times_transposed_into(out_nV, hidden_nH, weight_VH)
 
     def logprob(self, logits_nV: Tensor) -> Tensor:
         """The log-softmax [n, V] over this rank's rows, fp32 (fp64 of fp64 logits)."""
@@ -83,6 +88,7 @@ def token_log_probs(
     *,
     chunk_tokens: int,
     group: dist.ProcessGroup | None = None,
+    products: TorchProducts = TORCH,
 ) -> tuple[Tensor, Tensor]:
     """The labels' log-probabilities and whether each is the greedy choice, without any gradient.
 
@@ -92,6 +98,7 @@ def token_log_probs(
         labels_N: int64 ids of the whole vocabulary.
         chunk_tokens: tokens whose logits exist at once.
         group: ranks the vocabulary is split over; None where this rank holds it all.
+        products: what multiplies.
 
     Returns:
         fp32 log-probabilities [N] in nats, and bool [N]: the label has the largest logit, and the lowest
@@ -103,7 +110,8 @@ def token_log_probs(
     check_labels(labels_N, weight_VH.size(0) * (1 if group is None else dist.get_world_size(group)))
     parts = []
     with torch.no_grad():
-        buffers = ChunkBuffers(min(chunk_tokens, labels_N.numel()), weight_VH, keep_logits=True)
+        tokens = min(chunk_tokens, labels_N.numel())
+        buffers = ChunkBuffers(tokens, weight_VH, keep_logits=True, products=products)
         for hidden_nH, labels_n in zip(
             hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
         ):
@@ -140,7 +148,11 @@ def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
 
 
 def local_softmax(
-    logits_nV: Tensor, buffers: ChunkBuffers, labels_n: Tensor, group: dist.ProcessGroup | None
+    logits_nV: Tensor,
+    buffers: ChunkBuffers,
+    labels_n: Tensor,
+    group: dist.ProcessGroup | None,
+    kernel: TorchSoftmax = TORCH_SOFTMAX,
 ) -> LocalSoftmax:
     """The softmax of a chunk's logits over this rank's rows, and where in it each label [n] is."""
     row_n, here_n = labels_n, None
@@ -149,8 +161,8 @@ def local_softmax(
         row_n = labels_n - dist.get_rank(group) * rows
         here_n = (row_n >= 0) & (row_n < rows)
         row_n = row_n.where(here_n, 0)
-    if buffers.one_place and native_layers.takes(logits_nV):
-        label_n, logsumexp_n = native_layers.softmax_(logits_nV, row_n)
+    if buffers.one_place and kernel.takes(logits_nV):
+        label_n, logsumexp_n = kernel.softmax_(logits_nV, row_n)
         return LocalSoftmax(logits_nV, True, label_n, row_n, here_n, logsumexp_n)
     first_n = logits_nV[:, 0].clone()
     logprob_nV = buffers.logprob(logits_nV)

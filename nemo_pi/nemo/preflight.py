@@ -30,7 +30,7 @@ def check_before_training(run: ResolvedRun) -> None:
     check_accelerator(run)
     settings = run.engine
     resolve_transformer_engine(settings.build.transformer_engine)
-    check_backends(settings.extension, settings.layout, settings.build)
+    check_backends(settings.shape, settings.extension, settings.layout, settings.build)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
     if run.export.hf_path is not None:

@@ -13,7 +13,7 @@ from benchmarks.harness import alternate, copy_work, ratio
 from nemo_pi.kernels.autograd import rotate_fused_qkv, rotate_query_key
 from nemo_pi.kernels.capability import RotaryNeeds
 from nemo_pi.kernels.reference import rotate_query_key as reference
-from nemo_pi.kernels.registry import KERNELS, select_rotary_kernel
+from nemo_pi.kernels.rotary import KERNELS, select_rotary_kernel
 from nemo_pi.kernels.rotation import Rotation
 
 pytestmark = [

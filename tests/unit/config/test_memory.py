@@ -75,7 +75,7 @@ def test_bytes_per_parameter(
 
 def test_backward_of_one_layer() -> None:
     """Three products' worth of SwiGLU's gradients (one where kernels write over them) and a residual."""
-    parts = 1 if native.serves(torch.float32) else 3
+    parts = 3 if torch.cuda.is_available() or native.obstacle() else 1
     assert estimate_memory(run_with()).backward == 4096 * 4 * (parts * FFN + HIDDEN)
     split = run_with("bf16", parallel=ParallelLayout(tp=2, cp=2, sequence_parallel=True))
     assert estimate_memory(split).backward == 2048 * 2 * (3 * FFN // 2 + HIDDEN // 2)

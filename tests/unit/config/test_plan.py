@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_pi.config import plan_model
 from nemo_pi.config.load import resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.errors import BackendUnavailableError
@@ -123,28 +122,35 @@ def test_layers_without_a_window_are_shown() -> None:
 
 
 def test_sliding_window_is_shown() -> None:
-    shape = replace(SHAPE, family="mistral", sliding_window=4096)
+    shape = replace(SHAPE, family="mistral", sliding_window=1024)
     plan = rows(render_plan(run_of({"transformer_engine": False}, summary=summary_of(shape))))
-    assert plan["attention"] == "PyTorch SDPA, 4,096 tokens back"
+    assert plan["attention"] == "sdpa (auto), 1,024 tokens back"
     assert plan["parameters"].endswith("(mistral)")
 
 
+def test_a_window_that_hides_nothing_rules_nothing_out() -> None:
+    shape = replace(SHAPE, family="mistral", sliding_window=4096)
+    plan = rows(render_plan(run_of({"attention_backend": "sdpa"}, summary=summary_of(shape))))
+    assert plan["attention"] == "sdpa, 4,096 tokens back"
+    plan = rows(render_plan(run_of({"transformer_engine": False}, summary=summary_of(shape))))
+    expected = "sdpa" if torch.cuda.is_available() or native.obstacle() else "native"
+    assert plan["attention"] == f"{expected} (auto), 4,096 tokens back"
+
+
 @pytest.mark.parametrize(
-    ("obstacle", "avx2", "precision", "expected"),
+    ("obstacle", "precision", "expected"),
     [
-        (None, True, "32", "compiled for CPUs"),
-        (None, True, "bf16", "PyTorch SDPA"),
-        (None, False, "32", "PyTorch SDPA"),
-        ("not compiled", True, "32", "PyTorch SDPA"),
+        (None, "32", "native (auto)"),
+        (None, "bf16", "sdpa (auto)"),
+        ("not compiled", "32", "sdpa (auto)"),
     ],
 )
 def test_attention_without_transformer_engine(
-    obstacle: str | None, avx2: bool, precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    obstacle: str | None, precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if torch.cuda.is_available():
-        expected = "PyTorch SDPA"
+        expected = "sdpa (auto)"
     monkeypatch.setattr(native, "obstacle", lambda: obstacle)
-    monkeypatch.setattr(plan_model, "mkl_keeps_to_avx2", lambda: avx2)
     plan = plan_of({"transformer_engine": False}, trainer={"max_steps": 100, "precision": precision})
     assert plan["attention"] == expected
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from nemo_pi.config.recipe import (
     OPTIMIZERS,
     check_initialization,
     resolve_export,
-    resolve_kernels,
     resolve_optim,
     resolve_precision,
     resolve_recompute,
@@ -233,38 +231,6 @@ def test_export_keeps_the_checkpoint_s_dtype() -> None:
     assert resolve_export(ExportConfig("/out", "float16"), None).dtype == "float16"
     with pytest.raises(ConfigError, match="bfloat16"):
         resolve_export(ExportConfig("/out", "bfloat"), None)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, (None, "auto")),
-        ({"transformer_engine": True}, (True, "auto")),
-        ({"transformer_engine": "False"}, (False, "auto")),
-        ({"rotary_kernel": "triton"}, (None, "triton")),
-        ({"apply_rope_fusion": False}, (None, "torch")),
-        ({"apply_rope_fusion": True}, (None, "fused")),
-        ({"apply_rope_fusion": True, "rotary_kernel": "apex"}, (None, "apex")),
-    ],
-)
-def test_kernels(changes: dict[str, Any], expected: tuple[bool | None, str]) -> None:
-    assert resolve_kernels(replace(ModelConfig(), **changes)) == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"transformer_engine": "yes"}, "transformer_engine"),
-        ({"rotary_kernel": "tritn"}, "rotary_kernel"),
-        ({"rotary_kernel": "fused"}, "rotary_kernel"),
-        ({"rotary_kernel": "triton", "apply_rope_fusion": False}, "apply_rope_fusion"),
-        ({"rotary_kernel": "torch", "apply_rope_fusion": True}, "apply_rope_fusion"),
-    ],
-)
-def test_kernels_are_checked(changes: dict[str, Any], key: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        resolve_kernels(replace(ModelConfig(), **changes))
-    assert caught.value.field == f"model.{key}"
 
 
 def test_tokenizer_path_may_be_apart_from_the_checkpoint() -> None:

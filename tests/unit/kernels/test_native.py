@@ -13,7 +13,7 @@ import torch
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.kernels import native
 from nemo_pi.kernels.capability import RotaryNeeds
-from nemo_pi.kernels.registry import select_rotary_kernel
+from nemo_pi.kernels.rotary import select_rotary_kernel
 
 EXPECTED = (
     sys.platform.startswith("linux")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import BackendUnavailableError, ConfigError
+from nemo_pi.kernels.rotary import KERNELS
 from nemo_pi.model.attention import RotarySelfAttention
-from nemo_pi.model.build import BuildOptions
-from nemo_pi.model.layer_spec import decoder_spec
+from nemo_pi.model.options import BackendRequests, BuildOptions
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.rope.layout import interleaved_from_halves
 from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 
 
 def attention_of(kernel: str = "auto") -> RotarySelfAttention:
-    return build(options=BuildOptions(rotary_kernel=kernel)).decoder.layers[0].self_attention
+    options = BuildOptions(backends=BackendRequests(rotary=kernel))
+    return build(options=options).decoder.layers[0].self_attention
 
 
 def rotated(attention: RotarySelfAttention, hidden_SBH: Tensor, tables: Tensor | None) -> tuple[Tensor, ...]:
@@ -55,17 +56,11 @@ def test_an_unknown_kernel_stops_the_model() -> None:
 
 
 def test_each_layer_takes_the_kernel_it_is_told() -> None:
-    """Without the look ahead of build_model_chunks."""
-    config = build().config
-    spec = decoder_spec(config, None, use_transformer_engine=False, rotary_kernel="tritn", rotary_dim=8)
-    layer = spec.layer_specs[0].submodules.self_attention
-    assert layer.params["rotary_dim"] == 8
-    with pytest.raises(ConfigError, match="tritn"):
-        layer.module(config=config, submodules=layer.submodules, layer_number=1, **layer.params)
+    assert attention_of("torch")._kernel is KERNELS[-1]
 
 
 def test_named_kernel_equals_the_chosen_one() -> None:
-    chosen, named = build(), build(options=BuildOptions(rotary_kernel="torch"))
+    chosen, named = build(), build(options=BuildOptions(backends=BackendRequests(rotary="torch")))
     named.load_state_dict(chosen.state_dict())
     ours, theirs = forward(chosen, random_tokens()), forward(named, random_tokens())
     # `auto` may take the compiled kernel, which fuses products and sums.

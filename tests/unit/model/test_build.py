@@ -90,8 +90,8 @@ def test_megatron_is_told_how_context_ranks_exchange_keys(
 def test_a_ring_needs_transformer_engine() -> None:
     layout = ParallelLayout(cp=2, cp_comm_type="p2p")
     with pytest.raises(BackendUnavailableError, match="cp_comm_type"):
-        check_backends(plain(), layout, BuildOptions())
-    check_backends(plain(), layout, BuildOptions(transformer_engine=True))
+        check_backends(SHAPE, plain(), layout, BuildOptions())
+    check_backends(SHAPE, plain(), layout, BuildOptions(transformer_engine=True))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 
+from nemo_pi.kernels.native import obstacle
+from nemo_pi.kernels.softmax import NATIVE_SOFTMAX, TORCH_SOFTMAX
 from nemo_pi.model.chunked_loss import weighted_loss_sum
 from tests.unit.checkpoint.models import run_ranks
 
@@ -63,6 +65,18 @@ def test_rounds_no_more_than_its_dtype(dtype: torch.dtype, within: float) -> Non
     for ours, theirs in zip(gradients, expected, strict=True):
         assert ours.dtype == dtype
         assert (ours.double() - theirs).norm() < within * theirs.norm()
+
+
+@pytest.mark.skipif(obstacle() is not None, reason=f"native: {obstacle()}")
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_the_compiled_softmax_equals_pytorchs(scale: float) -> None:
+    arguments = inputs((37, 16, 48), torch.float32, scale)
+    expected = plain(*arguments)
+    for kernel in (TORCH_SOFTMAX, NATIVE_SOFTMAX):
+        loss = weighted_loss_sum(*arguments, chunk_tokens=8, softmax=kernel)
+        gradients = torch.autograd.grad(3 * loss, arguments[:2])
+        for ours, theirs in zip((loss, *gradients), expected, strict=True):
+            assert (ours.double() - theirs).norm() < 2e-6 * theirs.norm()
 
 
 def test_equals_torchs_own_chunked_loss() -> None:

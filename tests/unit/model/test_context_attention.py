@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nemo_pi.kernels.attention import NATIVE
 from nemo_pi.model import context_attention, piece_attention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
@@ -46,7 +47,7 @@ def draw(heads: int, seed: int) -> Tensor:
 
 def ways(window: int | None) -> list[PieceAttention]:
     again = Recomputed(partial(attend_causally, lookback=None if window is None else window - 1))
-    return [again] if window else [again, Merged()]
+    return [again] if window else [again, Merged(), Merged(backend=NATIVE)]
 
 
 def compare(

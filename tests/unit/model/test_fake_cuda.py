@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nemo_pi.engine.batches import MicroBatch, micro_batches
-from nemo_pi.model.build import BuildOptions
 from nemo_pi.model.core_attention import DocumentBoundaries
+from nemo_pi.model.options import BackendRequests, BuildOptions
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.model.models import SHAPE, WINDOW, build, plain
 
@@ -30,13 +30,16 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 AWAY = torch.device("meta")
 LENGTH = 1100  # more than one block of queries under a sliding window
 DOCUMENTS = DocumentBoundaries(((0, 700, LENGTH), (0, LENGTH)))
-BF16 = BuildOptions(params_dtype=torch.bfloat16, rotary_kernel="torch", loss_chunk_tokens=512)
+BF16 = BuildOptions(
+    params_dtype=torch.bfloat16, backends=BackendRequests(rotary="torch"), loss_chunk_tokens=512
+)
 
 
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors are fake, and what is made on the current device is made away from the CPU."""
-    with FakeTensorMode(allow_non_fake_inputs=False):
+    # Megatron's fused activation is compiled when it is first called, which fake tensors cannot be part of.
+    with torch.compiler.set_stance("force_eager"), FakeTensorMode(allow_non_fake_inputs=False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: AWAY)
         monkeypatch.setattr(nn.Module, "_apply", _apply)

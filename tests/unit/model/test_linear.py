@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nemo_pi.kernels import products
 from nemo_pi.model.linear import ColumnLinear, RowLinear
+from nemo_pi.model.options import BackendRequests, BuildOptions
 from tests.unit.model.models import SHAPE, build, plain
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -32,21 +33,21 @@ def test_equal_megatrons(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
             layer.skip_bias_add = False
         x, upstream = (torch.randn(5, 2, size, generator=generator) for size in (columns, rows))
         results = []
-        for onednn in (True, False):
-            monkeypatch.setattr(products, "_mkl_falls_behind", lambda onednn=onednn: onednn)
+        for library in (products.ONEDNN, products.TORCH):
+            layer.products = library
             results.append(outcome(layer, x, upstream))
         for ours, megatrons in zip(*results, strict=True):
             torch.testing.assert_close(ours, megatrons, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("layer_class", "name"), [(ColumnLinear, "linear_fc1"), (RowLinear, "linear_fc2")])
-def test_who_computes(layer_class: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours where oneDNN gains, Megatron's autograd function elsewhere."""
-    layer = getattr(build(SHAPE, plain()).decoder.layers[0].mlp, name)
-    assert type(layer) is layer_class
-    x = torch.zeros(2, 1, layer.weight.size(1))
-    for onednn, function in ((True, "_Linear"), (False, "LinearWithGradAccumulation")):
-        monkeypatch.setattr(products, "_mkl_falls_behind", lambda onednn=onednn: onednn)
+def test_who_computes(layer_class: type, name: str) -> None:
+    """Ours where oneDNN is asked for, Megatron's autograd function elsewhere."""
+    for library, function in (("onednn", "_Linear"), ("torch", "LinearWithGradAccumulation")):
+        options = BuildOptions(backends=BackendRequests(matmul=library))
+        layer = getattr(build(SHAPE, plain(), options).decoder.layers[0].mlp, name)
+        assert type(layer) is layer_class
+        x = torch.zeros(2, 1, layer.weight.size(1))
         out, _ = layer(x)
         names, node = [], out.grad_fn
         while node is not None:

@@ -6,17 +6,22 @@ import pytest
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from nemo_pi.model.norm import RMSNorm
+from nemo_pi.kernels.norm import rms_norm_native, rms_norm_torch
+from nemo_pi.model.norm import NormFunction, RMSNorm
 
 
 def config_of(**changes: object) -> TransformerConfig:
     return TransformerConfig(num_layers=1, hidden_size=32, num_attention_heads=2, **changes)  # type: ignore[arg-type]
 
 
+BACKENDS = pytest.mark.parametrize("backend", [rms_norm_torch, rms_norm_native])
+
+
+@BACKENDS
 @pytest.mark.parametrize("eps", [1e-5, 0.5])
-def test_equals_the_formula(eps: float) -> None:
+def test_equals_the_formula(eps: float, backend: NormFunction) -> None:
     """x / sqrt(mean(x²) + ε) · g (arXiv 1910.07467, equation 4)."""
-    norm = RMSNorm(config_of(), 32, eps=eps)
+    norm = RMSNorm(config_of(), 32, eps=eps, backend=backend)
     x_SBH = torch.randn(5, 2, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         norm.weight.uniform_(0.5, 1.5)
@@ -36,11 +41,14 @@ def test_takes_the_models_dtype() -> None:
     assert RMSNorm(config_of(params_dtype=torch.bfloat16, bf16=True), 32).weight.dtype == torch.bfloat16
 
 
+@BACKENDS
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_gradients_equal_the_formulas(dtype: torch.dtype, within: float, scale: float) -> None:
+def test_gradients_equal_the_formulas(
+    dtype: torch.dtype, within: float, scale: float, backend: NormFunction
+) -> None:
     """Of inputs far below, near and far above the root of epsilon."""
-    norm = RMSNorm(config_of(params_dtype=dtype, bf16=dtype is torch.bfloat16), 32)
+    norm = RMSNorm(config_of(params_dtype=dtype, bf16=dtype is torch.bfloat16), 32, backend=backend)
     generator = torch.Generator().manual_seed(0)
     x_SBH = (scale * torch.randn(50, 3, 32, generator=generator)).to(dtype).requires_grad_()
     grad_SBH = torch.randn(50, 3, 32, generator=generator).to(dtype)
@@ -57,17 +65,19 @@ def test_gradients_equal_the_formulas(dtype: torch.dtype, within: float, scale: 
         assert (ours.double() - theirs).norm() < within * theirs.norm()
 
 
-def test_keeps_its_input_and_one_number_per_token() -> None:
+@BACKENDS
+def test_keeps_its_input_and_one_number_per_token(backend: NormFunction) -> None:
     kept: list[torch.Tensor] = []
-    norm, x_SBH = RMSNorm(config_of(), 32), torch.randn(5, 2, 32, requires_grad=True)
+    norm, x_SBH = RMSNorm(config_of(), 32, backend=backend), torch.randn(5, 2, 32, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         norm(x_SBH)
     assert {x.data_ptr() for x in kept if x.numel() > 32} == {x_SBH.data_ptr()}
     assert sum(x.numel() for x in kept) == 5 * 2 * 32 + 32 + 5 * 2
 
 
-def test_an_expanded_gradient_is_as_good_as_its_copy() -> None:
-    norm, x_SBH = RMSNorm(config_of(), 32), torch.randn(5, 2, 32, requires_grad=True)
+@BACKENDS
+def test_an_expanded_gradient_is_as_good_as_its_copy(backend: NormFunction) -> None:
+    norm, x_SBH = RMSNorm(config_of(), 32, backend=backend), torch.randn(5, 2, 32, requires_grad=True)
     grad_SBH = torch.randn(2, 5, 1).transpose(0, 1).expand(5, 2, 32)
     expanded = torch.autograd.grad(norm(x_SBH), x_SBH, grad_SBH)[0]
     assert torch.equal(expanded, torch.autograd.grad(norm(x_SBH), x_SBH, grad_SBH.clone())[0])

@@ -51,7 +51,7 @@ def test_every_field_arrives() -> None:
     assert (settings.shape, settings.extension, settings.layout) == (run.shape, run.extension, run.parallel)
     assert settings.micro_batch_size == 2
     build, optim, rates = settings.build, settings.optim, run.schedule
-    assert (build.params_dtype, build.init_method_std, build.rotary_kernel) == (
+    assert (build.params_dtype, build.init_method_std, build.backends.rotary) == (
         torch.bfloat16,
         0.007,
         "torch",

@@ -1,4 +1,4 @@
-"""Causal attention on a CPU from whole rows of scores, for machines whose fast products are oneDNN's.
+"""Causal attention on a CPU from whole rows of scores, multiplied by oneDNN.
 
 torch's flash attention for CPUs multiplies by MKL (see kernels/products.py). Here a tile is some queries of
 one head and all keys that any of them sees: its rows are complete, so torch's fused softmax and its fused
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nemo_pi.kernels.native_attention import tokens_first
-from nemo_pi.kernels.products import gains_from_onednn, times_transposed
+from nemo_pi.kernels.products import ONEDNN
 
 # Tokens for each thread below which torch's own attention, which deals heads to threads, takes no longer.
 _SHORTEST = 512
@@ -30,9 +30,9 @@ _QUERIES_PER_THREAD, _MOST_QUERIES = 256, 512
 _LARGEST_TILE, _FEWEST_QUERIES = 2**22, 64
 
 
-def rows_pay_off(q_BNSD: Tensor) -> bool:
-    """Whether attend_by_rows is faster than torch's own attention for these queries."""
-    return gains_from_onednn(q_BNSD) and q_BNSD.size(2) >= _SHORTEST * torch.get_num_threads()
+def pays_off(q_BNSD: Tensor) -> bool:
+    """Whether rows are long enough for this many threads; shorter ones are others' to attend to."""
+    return q_BNSD.size(2) >= _SHORTEST * torch.get_num_threads()
 
 
 def attend_by_rows(q_BNSD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, scale: float | None = None) -> Tensor:
@@ -60,7 +60,7 @@ class _Rows(torch.autograd.Function):
             own = _Head(keys.contiguous(), v_BGSD[row, group].contiguous())
             for tile in _tiles(q_BNSD.size(2)):
                 prob_QK = own.probabilities(q_BNSD[row, head, tile] * scale, tile)
-                out_BNSD[row, head, tile] = times_transposed(prob_QK, own.v_SD[: tile.stop].t())
+                out_BNSD[row, head, tile] = ONEDNN.times_transposed(prob_QK, own.v_SD[: tile.stop].t())
         return out_BNSD
 
     @staticmethod
@@ -77,10 +77,10 @@ class _Rows(torch.autograd.Function):
                 scaled_QD, seen = q_BNSD[row, head, tile] * ctx.scale, slice(0, tile.stop)
                 prob_QK = own.probabilities(scaled_QD, tile)
                 # With the wider factor on the right, these products are the faster ones.
-                dv_DS[:, seen] += times_transposed(grad_SD[tile].t(), prob_QK.t())
+                dv_DS[:, seen] += ONEDNN.times_transposed(grad_SD[tile].t(), prob_QK.t())
                 score_QK = own.score_gradients(grad_SD[tile], prob_QK)
-                dq[row, head, tile] = times_transposed(score_QK, own.k_SD[seen].t()).mul_(ctx.scale)
-                dk_DS[:, seen] += times_transposed(scaled_QD.t(), score_QK.t())
+                dq[row, head, tile] = ONEDNN.times_transposed(score_QK, own.k_SD[seen].t()).mul_(ctx.scale)
+                dk_DS[:, seen] += ONEDNN.times_transposed(scaled_QD.t(), score_QK.t())
             dk[row, group] += dk_DS.t()
             dv[row, group] += dv_DS.t()
         return dq, dk, dv, None
@@ -94,13 +94,13 @@ class _Head(NamedTuple):
 
     def probabilities(self, scaled_QD: Tensor, tile: slice) -> Tensor:
         """Softmax of the tile's scores [Q, K]."""
-        score_QK = times_transposed(scaled_QD, self.k_SD[: tile.stop])
+        score_QK = ONEDNN.times_transposed(scaled_QD, self.k_SD[: tile.stop])
         score_QK[:, tile.start :] += _hidden(len(scaled_QD))
         return torch.softmax(score_QK, dim=-1, out=score_QK)
 
     def score_gradients(self, grad_QD: Tensor, prob_QK: Tensor) -> Tensor:
         """Gradients of the tile's scores [Q, K], given those of its outputs."""
-        grad_QK = times_transposed(grad_QD, self.v_SD[: prob_QK.size(1)])
+        grad_QK = ONEDNN.times_transposed(grad_QD, self.v_SD[: prob_QK.size(1)])
         result: Tensor = torch.ops.aten._softmax_backward_data(
             grad_QK, prob_QK, -1, grad_QK.dtype, grad_input=grad_QK
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from nemo_pi.kernels.activation import swiglu_native, swiglu_torch
 from nemo_pi.kernels.native import obstacle
-from nemo_pi.model.swiglu import swiglu
 
 
 def both_halves(dtype: torch.dtype) -> Tensor:
@@ -19,8 +20,10 @@ def both_halves(dtype: torch.dtype) -> Tensor:
     return torch.randn(3, 2, 12, generator=generator).mul(4).to(dtype)[..., 1:11].requires_grad_()
 
 
+@pytest.mark.parametrize("swiglu", [swiglu_torch, swiglu_native])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_equals_autograd(dtype: torch.dtype) -> None:
+def test_equals_autograd(swiglu: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    """The native one, too: these rows are none that the compiled kernel takes."""
     results = []
     for function in (swiglu, plain):
         both_2F = both_halves(dtype)
@@ -39,14 +42,14 @@ def plain(both_2F: Tensor) -> Tensor:
 
 
 def test_gradient_equals_finite_differences() -> None:
-    assert torch.autograd.gradcheck(swiglu, both_halves(torch.float64))
+    assert torch.autograd.gradcheck(swiglu_torch, both_halves(torch.float64))
 
 
 def test_keeps_its_input_only() -> None:
     kept: list[Any] = []
     both_2F = both_halves(torch.float32)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        swiglu(both_2F)
+        swiglu_torch(both_2F)
     assert [x.data_ptr() for x in kept] == [both_2F.data_ptr()]
 
 
@@ -55,10 +58,10 @@ def test_the_gradient_takes_the_place_of_what_a_layer_made() -> None:
     """Never of a leaf, which is its owner's; and autograd refuses a second use."""
     leaf_2F = torch.randn(4, 32, requires_grad=True)
     before_2F = leaf_2F.detach().clone()
-    swiglu(leaf_2F).sum().backward()
+    swiglu_native(leaf_2F).sum().backward()
     assert torch.equal(leaf_2F, before_2F)
     made_2F = leaf_2F * 1
-    product_F = swiglu(made_2F)
+    product_F = swiglu_native(made_2F)
     (grad_2F,) = torch.autograd.grad(product_F.sum(), made_2F, retain_graph=True)
     torch.testing.assert_close(grad_2F, leaf_2F.grad)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -12,7 +12,7 @@ import torch
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.kernels.native import obstacle
 from nemo_pi.kernels.reference import rotate_query_key
-from nemo_pi.kernels.registry import (
+from nemo_pi.kernels.rotary import (
     KERNELS,
     RotaryCapability,
     RotaryKernel,

@@ -1,0 +1,64 @@
+"""What a run asks of its kernels: Transformer Engine's layers, and a backend for each job of a layer."""
+
+from __future__ import annotations
+
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.config.shapes import check_choice
+from nemo_pi.errors import ConfigError
+from nemo_pi.kernels.backends import JOBS, candidates, field_of
+from nemo_pi.kernels.rotary import FUSED, KERNELS
+from nemo_pi.model.backends import Backends, choose_backends
+from nemo_pi.model.engine_layers import transformer_engine_available
+from nemo_pi.model.options import BackendRequests
+
+
+def resolve_kernels(model: ModelConfig) -> tuple[bool | None, BackendRequests]:
+    """Transformer Engine: demanded (True), forbidden (False) or welcome (None); then the backends asked for.
+
+    Raises:
+        ConfigError: a name that is not known, or two keys that contradict each other.
+    """
+    engine = str(model.transformer_engine).lower()
+    check_choice("model.transformer_engine", engine, ("auto", "true", "false"))
+    asked = {job: getattr(model, f"{job}_backend") for job in JOBS}
+    for job, name in asked.items():
+        check_choice(field_of(job), name, ("auto", *(known.name for known in candidates(job))))
+    wanted = {"auto": None, "true": True, "false": False}[engine]
+    return wanted, BackendRequests(rotary=_rotary(model), **asked)
+
+
+def _rotary(model: ModelConfig) -> str:
+    """The rotary kernel asked for, `fused` where apply_rope_fusion asks for any fused one."""
+    kernel, fused = model.rotary_kernel, model.apply_rope_fusion
+    check_choice("model.rotary_kernel", kernel, ("auto", *(known.name for known in KERNELS)))
+    if fused is False:
+        contradiction, kernel = kernel not in ("auto", "torch"), "torch"
+    else:
+        contradiction = fused is True and kernel == "torch"
+        kernel = FUSED if fused and kernel == "auto" else kernel
+    if contradiction:
+        raise ConfigError(
+            "model.apply_rope_fusion",
+            required=f"null, or in agreement with rotary_kernel={model.rotary_kernel}",
+            given=fused,
+            mend="null lets rotary_kernel decide",
+        )
+    return kernel
+
+
+def is_for_this_machine(run: ResolvedRun) -> bool:
+    """Whether the layers that a run asks for can be had here; a plan may be made where they cannot."""
+    return run.transformer_engine is not True or transformer_engine_available()
+
+
+def backends_of(run: ResolvedRun) -> Backends:
+    """What does each job of a run's model, as it will be built on this machine.
+
+    A run that demands Transformer Engine elsewhere than where it runs is not for this machine: ask
+    is_for_this_machine first.
+
+    Raises:
+        BackendUnavailableError: a backend asked for by name cannot do the job here.
+    """
+    return choose_backends(run.engine.workload(), run.engine.build.backends)

@@ -1,0 +1,160 @@
+"""Which backend does each job of a model: asked once, by the plan and when the model is built.
+
+Nothing here imports Megatron: the plan of a run is made without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.kernels.backends import JOBS, choose
+from nemo_pi.kernels.capability import RotaryNeeds, rotary_needs
+from nemo_pi.kernels.needs import AttentionNeeds, Needs, ProductNeeds
+from nemo_pi.kernels.registry import AUTO, Backend, Choice, log_once
+from nemo_pi.kernels.rotary import RotaryKernel, choose_rotary_kernel
+from nemo_pi.model.options import BackendRequests, BuildOptions
+from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.spec import ContextExtension
+
+ROTARY = "rotary"
+"""The sixth job, whose kernels and needs are of their own kind."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The model and the calls that its layers are built for, as one rank sees them."""
+
+    shape: ModelShape
+    extension: ContextExtension
+    layout: ParallelLayout
+    dtype: torch.dtype = torch.float32
+    """What the layers compute in."""
+    transformer_engine: bool = False
+    """Whether layers are Transformer Engine's."""
+    micro_batch_size: int = 1
+    """Rows of one call."""
+    length: int | None = None
+    """Tokens of a row, on all ranks that share it; None: the target window."""
+    loss_chunk_tokens: int | None = 512
+    """Tokens whose logits exist at once; None: all of them."""
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row on this rank."""
+        return (self.length or self.extension.target_window) // self.layout.cp
+
+    def needs(self) -> dict[str, Needs]:
+        """What each job of JOBS asks."""
+        shape, tp = self.shape, self.layout.tp
+        common: dict[str, Any] = {
+            "device_type": "cuda" if torch.cuda.is_available() else "cpu",
+            "dtype": self.dtype,
+            "engine_layers": self.transformer_engine,
+        }
+        tokens = self.micro_batch_size * self.row_tokens
+        window, chunk = shape.sliding_window, self.loss_chunk_tokens
+        heads, groups = shape.num_attention_heads // tp, max(1, shape.num_query_groups // tp)
+        width, hidden, inner = shape.head_dim, shape.hidden_size, shape.ffn_hidden_size // tp
+        return {
+            "attention": AttentionNeeds(
+                width=width,
+                heads=heads,
+                groups=groups,
+                tokens=self.row_tokens,
+                window=window is not None and window < (self.length or self.extension.target_window),
+                split_rows=self.layout.cp > 1,
+                **common,
+            ),
+            "norm": Needs(width=hidden, tokens=tokens, **common),
+            "activation": Needs(width=inner, tokens=tokens, **common),
+            "softmax": Needs(
+                width=shape.vocab_size // tp, tokens=min(tokens, chunk) if chunk else tokens, **common
+            ),
+            "matmul": ProductNeeds(
+                width=hidden, tokens=tokens, outputs=((heads + 2 * groups) * width, 2 * inner), **common
+            ),
+        }
+
+    def rotary_needs(self) -> RotaryNeeds:
+        """What the rotary kernel is asked."""
+        heads = (self.shape.num_attention_heads + self.shape.num_query_groups) // self.layout.tp
+        needs = rotary_needs(self.extension, self.dtype)
+        return replace(needs, heads=heads, tokens=self.micro_batch_size * self.row_tokens)
+
+
+def workload(
+    shape: ModelShape,
+    extension: ContextExtension,
+    layout: ParallelLayout,
+    options: BuildOptions,
+    *,
+    micro_batch_size: int = 1,
+    length: int | None = None,
+) -> Workload:
+    """What backends are chosen for; `length` in tokens of a whole row, None for the target window."""
+    return Workload(
+        shape,
+        extension,
+        layout,
+        dtype=options.params_dtype,
+        transformer_engine=options.transformer_engine,
+        micro_batch_size=micro_batch_size,
+        length=length,
+        loss_chunk_tokens=options.loss_chunk_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class Backends:
+    """What does each job of a model, and how it was chosen."""
+
+    rotary: Choice[RotaryKernel]
+    others: Mapping[str, Choice[Backend]] = field(default_factory=dict)
+
+    def load(self, job: str) -> Any:
+        """What does a job of JOBS; kernels/backends.py says of what kind it is."""
+        return self.others[job].backend.load()
+
+    def describe(self) -> dict[str, str]:
+        """{job: name and how it was chosen}, as the plan shows it."""
+        return {job: choice.describe() for job, choice in self._all().items()}
+
+    def names(self) -> dict[str, str]:
+        """{job: name}, as a checkpoint records it."""
+        return {job: choice.name for job, choice in self._all().items()}
+
+    def _all(self) -> dict[str, Choice[Any]]:
+        return {**{job: self.others[job] for job in JOBS}, ROTARY: self.rotary}
+
+
+def choose_backends(work: Workload, requests: BackendRequests) -> Backends:
+    """What each job of a model gets.
+
+    Raises:
+        ConfigError: a request is for a name that is not known.
+        BackendUnavailableError: the backend asked for by name cannot do the job here, with the reason.
+    """
+    rotary = choose_rotary_kernel(requests.rotary, work.rotary_needs())
+    needs = work.needs()
+    chosen = Backends(rotary, {job: choose(job, getattr(requests, job), needs[job]) for job in JOBS})
+    log_once("; ".join(choice.said for choice in (rotary, *chosen.others.values())))
+    return chosen
+
+
+def check_requests(work: Workload, requests: BackendRequests) -> None:
+    """Whether what is asked for by name can be had; `auto` is left alone.
+
+    Raises:
+        ConfigError, BackendUnavailableError: as choose_backends.
+    """
+    if requests.rotary != AUTO:
+        choose_rotary_kernel(requests.rotary, work.rotary_needs())
+    needs = work.needs()
+    for job in JOBS:
+        if getattr(requests, job) != AUTO:
+            choose(job, getattr(requests, job), needs[job])

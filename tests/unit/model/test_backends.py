@@ -1,0 +1,88 @@
+"""What a model is built of, and that nothing about it is guessed a second time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.kernels import native
+from nemo_pi.kernels.backends import JOBS
+from nemo_pi.model.backends import ROTARY, Workload, check_requests, choose_backends
+from nemo_pi.model.options import BackendRequests, BuildOptions
+from nemo_pi.parallel.layout import ParallelLayout
+from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
+
+WIDE = replace(
+    SHAPE, hidden_size=64, num_attention_heads=4, num_query_groups=2, head_dim=16, ffn_hidden_size=96
+)
+REQUESTS = [
+    BackendRequests(),
+    BackendRequests("torch", "sdpa", "torch", "torch", "torch", "torch"),
+    BackendRequests("torch", "rows", "torch", "torch", "torch", "onednn"),
+]
+if native.obstacle() is None:
+    REQUESTS.append(BackendRequests("native", "native", "native", "native", "native", "torch"))
+
+
+def parts(model: nn.Module) -> dict[str, set[object]]:
+    """What really does each job, in every layer."""
+    layers = model.decoder.layers
+    norms = [model.decoder.final_layernorm, *(layer.input_layernorm for layer in layers)]
+    norms += [layer.pre_mlp_layernorm for layer in layers]
+    linear = [part for layer in layers for part in (layer.mlp.linear_fc1, layer.mlp.linear_fc2)]
+    for layer in layers:
+        linear += [layer.self_attention.linear_qkv, layer.self_attention.linear_proj]
+    return {
+        "attention": {layer.self_attention.core_attention.backend for layer in layers},
+        "norm": {norm.backend for norm in norms},
+        "activation": {layer.mlp.activation_func for layer in layers},
+        "softmax": {model._softmax},
+        "matmul": {model.products, *(part.products for part in linear)},
+        ROTARY: {layer.self_attention._kernel for layer in layers},
+    }
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("shape", [SHAPE, WIDE, replace(WIDE, sliding_window=9)])
+@pytest.mark.parametrize("requests", REQUESTS)
+def test_every_layer_is_made_of_what_was_chosen(shape: object, requests: BackendRequests) -> None:
+    work = Workload(shape, plain(), ParallelLayout())  # type: ignore[arg-type]
+    try:
+        chosen = choose_backends(work, requests)
+    except BackendUnavailableError:
+        with pytest.raises(BackendUnavailableError):
+            build(shape, options=BuildOptions(backends=requests))  # type: ignore[arg-type]
+        return
+    found = parts(build(shape, options=BuildOptions(backends=requests)))  # type: ignore[arg-type]
+    assert found == {**{job: {chosen.load(job)} for job in JOBS}, ROTARY: {chosen.rotary.backend}}
+    assert set(chosen.names()) == set(chosen.describe()) == {*JOBS, ROTARY}
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_all_of_them_compute_the_same() -> None:
+    """Losses, and gradients of every weight, within rounding of fp32."""
+    results = []
+    weights = None
+    for requests in REQUESTS:
+        model = build(WIDE, options=BuildOptions(init_method_std=0.15, backends=requests))
+        weights = weights or {
+            name: value.clone() for name, value in model.state_dict().items() if value is not None
+        }
+        model.load_state_dict(weights, strict=False)
+        losses = forward(model, random_tokens(length=48), None, random_tokens(length=48, seed=1))
+        losses.sum().backward()
+        results.append([losses.detach(), *(weight.grad for weight in model.parameters())])
+    for other in results[1:]:
+        for ours, theirs in zip(other, results[0], strict=True):
+            assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+
+
+def test_a_check_looks_at_names_alone() -> None:
+    work = Workload(SHAPE, plain(), ParallelLayout(), dtype=torch.bfloat16)
+    check_requests(work, BackendRequests())
+    with pytest.raises(BackendUnavailableError, match="matmul_backend"):
+        check_requests(work, BackendRequests(matmul="onednn"))
