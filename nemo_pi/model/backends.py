@@ -142,7 +142,7 @@ def choose_backends(work: Workload, requests: BackendRequests) -> Backends:
     rotary = choose_rotary_kernel(requests.rotary, work.rotary_needs())
     needs = work.needs()
     chosen = Backends(rotary, {job: choose(job, getattr(requests, job), needs[job]) for job in JOBS})
-    log_once("; ".join(choice.said for choice in (rotary, *chosen.others.values())))
+    log_once("; ".join([rotary.said, *(choice.said for choice in chosen.others.values())]))
     return chosen
 
 

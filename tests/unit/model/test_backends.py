@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,16 @@ def test_all_of_them_compute_the_same() -> None:
     for other in results[1:]:
         for ours, theirs in zip(other, results[0], strict=True):
             assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+
+
+def test_one_line_of_the_log_says_it_all(caplog: pytest.LogCaptureFixture) -> None:
+    work = Workload(replace(SHAPE, vocab_size=1234), plain(), ParallelLayout())
+    with caplog.at_level(logging.INFO, logger="nemo_pi.kernels.registry"):
+        for _ in range(3):
+            choose_backends(work, BackendRequests(norm="torch"))
+    (record,) = caplog.records
+    assert "model.attention_backend: auto chose" in record.message
+    assert "model.norm_backend: torch, as asked for" in record.message
 
 
 def test_a_check_looks_at_names_alone() -> None:
