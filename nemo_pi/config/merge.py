@@ -1,4 +1,4 @@
-"""YAML onto dataclasses: unknown keys refused with the nearest valid one, types enforced at every level.
+"""YAML onto dataclasses: unknown keys refused with the nearest valid ones, types enforced at every level.
 
 Text is not a number, with one exception: YAML 1.1 reads `1e-4` (no dot) as a string, so exponent notation
 is converted. An integer takes a whole number in any of these forms (`4096`, `4096.0`, `4e3`). Booleans are
@@ -12,7 +12,7 @@ import math
 import re
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nemo_pi.errors import ConfigError
@@ -44,34 +44,70 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
             given=_show(values),
             mend="write `key: value` lines under it",
         )
-    check_keys(values, _names(kind), path)
+    refuse_unknown(unknown_keys(kind, values, path))
     hints = get_type_hints(kind)
     return kind(**{key: convert(value, hints[key], _join(path, key)) for key, value in values.items()})
 
 
-def check_keys(values: Mapping[Any, Any], valid: Iterable[str], path: str) -> None:
-    """Refuse keys that are not in `valid`, naming the nearest one that is."""
-    names = list(valid)
-    for key in values:
-        if key in names:
-            continue
-        name = _join(path, str(key))
-        if key == "_target_":
-            raise ConfigError(
-                name,
-                required="no _target_: a configuration names values, never code",
-                given=_show(values[key]),
-                mend="remove the key",
-            )
-        found = nearest(str(key), names)
-        # Fifty names would bury the one that was meant.
-        listed = "" if found and len(names) > _FEW else f": {', '.join(names)}"
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key that its section does not have."""
+
+    name: str
+    """Dotted, from the top."""
+    section: str
+    """Dotted name of the section; empty at the top level."""
+    valid: tuple[str, ...]
+    """The keys that the section has."""
+
+    @property
+    def mend(self) -> str:
+        """The nearest key that there is, or what to do where none is alike."""
+        key = self.name.rpartition(".")[2]
+        found = nearest(key, self.valid)
+        return f"did you mean {_join(self.section, found)}?" if found else f"remove {key!r}"
+
+    @property
+    def required(self) -> str:
+        """Which keys there are, where a list helps: fifty names would bury the one that was meant."""
+        listed = len(self.valid) <= _FEW or self.mend.startswith("remove")
+        return f"a key of {self.section or 'the top level'}{': ' + ', '.join(self.valid) if listed else ''}"
+
+
+def unknown_keys(kind: type, values: Mapping[Any, Any], path: str = "") -> list[UnknownKey]:
+    """Every key of a section, and of the sections in it, that the dataclass `kind` does not have."""
+    names, hints = tuple(_names(kind)), get_type_hints(kind)
+    found = [UnknownKey(_join(path, str(key)), path, names) for key in values if key not in names]
+    for key in names:
+        section = next((option for option in _options(hints[key]) if is_dataclass(option)), None)
+        if section is not None and isinstance(values.get(key), Mapping):
+            found += unknown_keys(cast(type, section), values[key], _join(path, key))
+    return found
+
+
+def refuse_unknown(found: list[UnknownKey]) -> None:
+    """One error for all of them, so that a file with several is mended at once."""
+    for one in found:
+        if one.name.rpartition(".")[2] == "_target_":
+            refuse_targets({"_target_": ""}, one.section)
+    if len(found) == 1:
+        key = found[0].name.rpartition(".")[2]
         raise ConfigError(
-            name,
-            required=f"a key of {path or 'the top level'}{listed}",
-            given=f"the unknown key {key!r}",
-            mend=f"did you mean {_join(path, found)}?" if found else f"remove {str(key)!r}",
+            found[0].name, required=found[0].required, given=f"the unknown key {key!r}", mend=found[0].mend
         )
+    if found:
+        raise ConfigError(
+            ", ".join(one.name for one in found),
+            required="keys that there are",
+            given=f"{len(found)} unknown ones",
+            mend="; ".join(f"{one.name}: {one.mend}" for one in found),
+        )
+
+
+def check_keys(values: Mapping[Any, Any], valid: Iterable[str], path: str) -> None:
+    """Refuse the keys that are not in `valid`, each with the nearest one that is."""
+    names = tuple(valid)
+    refuse_unknown([UnknownKey(_join(path, str(key)), path, names) for key in values if key not in names])
 
 
 def refuse_targets(values: Any, path: str = "") -> None:
@@ -79,7 +115,12 @@ def refuse_targets(values: Any, path: str = "") -> None:
     if isinstance(values, Mapping):
         for key, value in values.items():
             if key == "_target_":
-                check_keys({key: value}, (), path)
+                raise ConfigError(
+                    _join(path, key),
+                    required="no _target_: a configuration names values, never code",
+                    given=_show(value),
+                    mend="remove the key",
+                )
             refuse_targets(value, _join(path, str(key)))
     elif isinstance(values, list | tuple):
         for index, value in enumerate(values):
@@ -105,8 +146,8 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     if is_dataclass(hint):
         return from_mapping(cast(type, hint), value, path)
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _convert_union(value, get_args(hint), path)
+    if len(_options(hint)) > 1:
+        return _convert_union(value, _options(hint), path)
     if origin in (list, tuple):
         return _convert_sequence(value, origin, get_args(hint), path)
     if origin is dict:
@@ -114,6 +155,11 @@ def convert(value: Any, hint: Any, path: str) -> Any:
             return dict(value)
         raise _wrong(value, "a section of `key: value` lines", path)
     return _convert_scalar(value, hint, path)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], path: str) -> Any:

@@ -25,6 +25,7 @@ class Outer:
     prefix: str | list[Any] | dict[str, Any] | None = None
     free: dict[str, Any] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
+    optional: Inner | None = None
 
 
 def test_values_go_over_defaults_at_every_level() -> None:
@@ -47,6 +48,17 @@ def test_unknown_keys_are_refused_with_the_nearest(values: dict[str, Any], key: 
         from_mapping(Outer, values)
     assert caught.value.field == key
     assert caught.value.mend == suggestion
+
+
+def test_all_unknown_keys_are_named_at_once() -> None:
+    values = {"cuont": 1, "inner": {"raet": 1.0, "zzzzzz": 1}, "optional": {"wrods": []}, "free": {"any": 1}}
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Outer, values)
+    assert caught.value.field == "cuont, inner.raet, inner.zzzzzz, optional.wrods"
+    assert caught.value.mend == (
+        "cuont: did you mean count?; inner.raet: did you mean inner.rate?; inner.zzzzzz: remove 'zzzzzz'; "
+        "optional.wrods: did you mean optional.words?"
+    )
 
 
 @pytest.mark.parametrize(

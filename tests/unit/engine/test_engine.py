@@ -73,6 +73,13 @@ def test_default_settings_are_the_papers() -> None:
     assert (betas, settings.weight_decay, settings.lr) == ((0.9, 0.95), 0.0, 2e-5)
 
 
+def test_megatron_s_further_options_arrive() -> None:
+    optim = replace(SMOOTH, megatron={"log_num_zeros_in_grad": True})
+    engine = engine_of(optim=optim, ddp={"check_for_nan_in_grad": True})
+    assert engine.optimizer.config.log_num_zeros_in_grad is True
+    assert engine.modules[0].ddp_config.check_for_nan_in_grad is True
+
+
 def test_evaluation_changes_nothing(folder: Path) -> None:
     engine = engine_of(folder, micro_batch_size=2)
     engine.forward_backward(random_batch())
