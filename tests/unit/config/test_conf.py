@@ -58,7 +58,7 @@ def published(preset: str) -> CheckpointSummary:
 def test_nothing_is_left_untested() -> None:
     presets = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"base", "auto"}
     assert presets == set(PUBLISHED)
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"extend_context", *PRETRAINING}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"evaluate", "extend_context", *PRETRAINING}
 
 
 @pytest.mark.parametrize("preset", sorted(PUBLISHED))
