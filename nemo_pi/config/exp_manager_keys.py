@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import typing
 from collections.abc import Mapping
 from typing import Any
 
+from nemo_pi.config.foreign_keys import EXP_MANAGER
 from nemo_pi.config.merge import check_keys, convert
 from nemo_pi.errors import ConfigError
 
 _PARAMS = "checkpoint_callback_params"
-_SCALARS = (bool, int, float, str)
 _DURATION = re.compile(r"\s*\d+:\d\d:\d\d:\d\d\s*")
 
 # What asks for something that is not done here, and where it is found instead.
@@ -34,13 +32,8 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the key; of the nearest valid one, the type, or the way to the same end.
     """
-    if not exp_manager:
-        return
-    # Imported late: it brings NeMo and Lightning, seconds that a config without the section need not pay.
-    from nemo.utils.exp_manager import ExpManagerConfig
-
     check_duration("exp_manager.max_time_per_run", exp_manager.get("max_time_per_run"))
-    _check_dataclass(exp_manager, ExpManagerConfig, "exp_manager")
+    _check_section(exp_manager, EXP_MANAGER, "exp_manager")
     for key, mend in _NOT_DONE.items():
         section, _, name = key.rpartition(".")
         inner = (exp_manager.get(section) or {}) if section else exp_manager
@@ -69,23 +62,21 @@ def check_duration(key: str, value: Any) -> None:
     )
 
 
-def _check_dataclass(values: Mapping[str, Any], kind: type, path: str) -> None:
-    """Names and plain types of a foreign dataclass and of the dataclasses inside it."""
-    hints = typing.get_type_hints(kind)
-    check_keys(values, [field.name for field in dataclasses.fields(kind)], path)
+def _check_section(values: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
+    """Names and plain types of a section and of the sections inside it."""
+    check_keys(values, known, path)
     for key, value in values.items():
-        options = [hint for hint in (hints[key], *typing.get_args(hints[key])) if isinstance(hint, type)]
-        inner = [hint for hint in options if dataclasses.is_dataclass(hint)]
-        if value is None:
+        kind = known[key]
+        if value is None or kind is None:
             continue
-        if inner and not isinstance(value, Mapping):
+        if not isinstance(kind, Mapping):
+            convert(value, kind, f"{path}.{key}")
+        elif isinstance(value, Mapping):
+            _check_section(value, kind, f"{path}.{key}")
+        else:
             raise ConfigError(
                 f"{path}.{key}",
                 required="a section of `key: value` lines",
                 given=repr(value),
                 mend="write keys and values under it, or null",
             )
-        if inner:
-            _check_dataclass(value, inner[0], f"{path}.{key}")
-        elif scalars := [hint for hint in options if hint in _SCALARS]:
-            convert(value, scalars[0], f"{path}.{key}")

@@ -1,13 +1,13 @@
-"""The trainer section, which Lightning owns: its keys are checked against lightning.Trainer itself."""
+"""The trainer section, which Lightning owns: its keys are those of lightning.Trainer."""
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_pi.config.exp_manager_keys import check_duration
+from nemo_pi.config.foreign_keys import TRAINER
 from nemo_pi.config.merge import check_keys, convert
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
@@ -51,15 +51,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the key and the nearest valid one.
     """
-    if not trainer:
-        return
-    from lightning.pytorch import Trainer
-
-    check_keys(
-        trainer,
-        [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"],
-        "trainer",
-    )
+    check_keys(trainer, TRAINER, "trainer")
     for key, why in _OURS.items():
         if trainer.get(key) is not None:
             raise ConfigError(
