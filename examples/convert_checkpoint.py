@@ -15,10 +15,8 @@ from pathlib import Path
 
 from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.cli.convert import convert
 from nemo_pi.cli.ends import reports_errors
 from nemo_pi.families.registry import family_of
-from nemo_pi.parallel import groups
 
 
 def parse() -> argparse.Namespace:
@@ -63,6 +61,10 @@ def describe(found: CheckpointSummary) -> str:
 def main() -> None:
     """Converts and says what it found and wrote."""
     args = parse()
+    # Imported here: the flags are looked at before Megatron, which takes seconds to import.
+    from nemo_pi.cli.convert import convert
+    from nemo_pi.parallel import groups, launcher
+
     found, kind = convert(
         args.source,
         args.target,
@@ -71,7 +73,7 @@ def main() -> None:
         dtype=args.dtype,
         overwrite=args.overwrite,
     )
-    if groups.is_global_zero():
+    if launcher.is_global_zero():
         print(f"{describe(found)}\nWrote {args.target} ({kind})")
     groups.destroy()
 

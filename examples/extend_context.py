@@ -10,26 +10,19 @@ message of the libraries underneath.
 
 from __future__ import annotations
 
-from nemo_pi.cli.quiet import hide_harmless_messages
+from omegaconf import DictConfig
 
-hide_harmless_messages()  # before the imports that utter them
-
-from nemo.core.config import hydra_runner  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
-
-from nemo_pi.cli.ends import reports_errors, understands_overrides  # noqa: E402
-from nemo_pi.cli.hydra_targets import names_no_code  # noqa: E402
+from nemo_pi.cli.runner import hydra_runner
 
 
-@understands_overrides
-@reports_errors
-@names_no_code(config_path="../conf", config_name="extend_context")
 @hydra_runner(config_path="../conf", config_name="extend_context")
-@reports_errors
 def main(cfg: DictConfig) -> None:
     """Plans and trains."""
+    # Imported here: the command line and the YAML are looked at before anything that takes long to import.
+    from nemo_pi.cli.quiet import hide_harmless_messages
     from nemo_pi.nemo.run import run
 
+    hide_harmless_messages()  # before the imports that utter them
     result = run(cfg)
     if result is not None:
         result.announce()

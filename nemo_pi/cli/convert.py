@@ -17,7 +17,7 @@ from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.state import save_weights
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.model.build import BuildOptions
-from nemo_pi.parallel import groups
+from nemo_pi.parallel import launcher
 
 # Any one of these makes a folder one that --overwrite replaces.
 _CHECKPOINT_FILES = (MANIFEST, MARKER, "config.json")
@@ -49,7 +49,7 @@ def convert(
     _check_target(target, overwrite)
     _check_dtype(kind, dtype)
     sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
-    layout = resolve_layout(sizes, summary.shape, groups.launched_world_size())
+    layout = resolve_layout(sizes, summary.shape, launcher.launched_world_size())
     engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
     beside: dict[str, Any] = {"tokenizer_path": summary.tokenizer_path, "overwrite": overwrite}
     if kind == "distributed":

@@ -11,7 +11,7 @@ from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.parallel import groups
+from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
 
 LAYOUT_FLAGS = {
@@ -91,4 +91,4 @@ def layout_of(args: object, shape: ModelShape) -> ParallelLayout:
         ConfigError: a size that does not divide the model or the ranks.
     """
     sizes = {name: getattr(args, name) for name in LAYOUT_FLAGS if hasattr(args, name)}
-    return resolve_layout(ModelConfig(**sizes), shape, groups.launched_world_size())
+    return resolve_layout(ModelConfig(**sizes), shape, launcher.launched_world_size())

@@ -1,11 +1,14 @@
-"""The command line's overrides in the words Hydra takes, and Hydra's errors in ours."""
+"""The command line's overrides in the words Hydra takes, and what Hydra cannot compose as errors of ours."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from nemo_pi.config.merge import nearest
@@ -14,35 +17,50 @@ from nemo_pi.errors import ConfigError
 
 _SECTIONS = tuple(field.name for field in fields(RunConfig))
 # `model=llama-7b` chooses a file of that group.
-_GROUPS = ("model", "rope", "pose", "parallel", "trainer")  # NeMo registers the last
-_ASSIGNMENT = re.compile(r"(?P<sign>\+{0,2})(?P<key>\w+(?P<rest>\.[\w.]+)?)=(?P<value>.*)", re.DOTALL)
+_GROUPS = ("model", "rope", "pose", "parallel")
+_NAMES = (*_SECTIONS, *(group for group in _GROUPS if group not in _SECTIONS))
 _HOME = re.compile(r"(?<![^=,:\[{\s])~(?=/)")
-_NAMED = re.compile(r"Could not (?:override|append to config|delete from config)\b[^']*'([^']+)'")
 
 
-def as_hydra(argument: str) -> str:
+def as_hydra(argument: str, *, sweeps: bool = False) -> str:
     """One word of the command line as Hydra takes it; flags and config groups are left as they are.
 
     Hydra wants `a=b` for keys that the YAML has, `+a=b` for those it has not and `++a=b` for either. Here all
     three mean the last: whether a key exists is for the schema to say, which knows the nearest name. A `~/`
     that the shell has left alone is the home folder.
+
+    Args:
+        argument: the word.
+        sweeps: whether Hydra is to make a run of each of several values (--multirun).
+
+    Raises:
+        ConfigError: it cannot be read, gives a group no name, or several values to one run.
     """
-    found = _ASSIGNMENT.fullmatch(argument)
-    if found is None:
+    if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):
         return argument
-    first = found["key"].partition(".")[0]
-    assigned = f"{found['key']}={_HOME.sub(str(Path.home()), found['value'])}"
-    known = found["rest"] is not None or (first in _SECTIONS and first not in _GROUPS)
-    return f"++{assigned}" if known and first != "hydra" else f"{found['sign']}{assigned}"
+    key, equals, value = argument.partition("=")
+    argument = f"{key}{equals}{_HOME.sub(str(Path.home()), value)}"
+    try:
+        override = _parsed(argument)
+    except HydraException as error:
+        raise refusal(error) from error
+    _check_value(override, sweeps)
+    if override.is_delete() or override.package is not None or "/" in override.key_or_group:
+        return argument
+    section, _, rest = override.key_or_group.partition(".")
+    # Only a name without a dot can be a group; hydra's own keys follow hydra's own rules.
+    if section != "hydra" and (rest or (section in _SECTIONS and section not in _GROUPS)):
+        return "++" + argument.lstrip("+")
+    return argument
 
 
-def refused_by_hydra(error: Exception) -> bool:
-    """Whether an error says that Hydra could not compose a configuration."""
-    return isinstance(error, HydraException) or str(error).startswith("Config group override must be")
+def refusal(error: HydraException, arguments: Sequence[str] = ()) -> ConfigError:
+    """What Hydra could not compose, as an error that names the key, what is required and the mend.
 
-
-def refusal(error: Exception) -> ConfigError:
-    """What Hydra could not compose, as an error that names the key, what is required and the mend."""
+    Args:
+        error: Hydra's.
+        arguments: the overrides that it composed, among which the one at fault is looked for.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_file(str(error.missing_cfg_file), list(error.options or ()))
@@ -53,20 +71,56 @@ def refusal(error: Exception) -> ConfigError:
             given=lines[0],
             mend="""quote a value with other characters twice: 'key="value"'""",
         )
-    named = _NAMED.search(str(error))
-    if named is None:
-        mend = "; ".join(lines[1:]) or "correct the command line or the YAML"
-        return ConfigError(
-            "configuration", required="one that can be composed", given=lines[0], mend=mend.rstrip(".")
+    for override in map(_parsed, arguments):
+        if _is_unknown(override):
+            return _unknown_name(override, lines[0].rstrip("."))
+    mend = "; ".join(lines[1:]) or "correct the command line or the YAML"
+    return ConfigError(
+        "configuration", required="one that can be composed", given=lines[0], mend=mend.rstrip(".")
+    )
+
+
+def _parsed(argument: str) -> Override:
+    return OverridesParser.create().parse_overrides([argument])[0]
+
+
+def _check_value(override: Override, sweeps: bool) -> None:
+    """Refuse several values for one run, and a group without a name."""
+    key, given = override.key_or_group, override.input_line or ""
+    value = given.partition("=")[2]
+    if override.is_sweep_override() and not sweeps:
+        raise ConfigError(
+            key,
+            required="one value for one run",
+            given=given,
+            mend=f"write a list as {key}=[{value}]; --multirun makes a run of each",
         )
-    key = named[1]
-    names = (*_SECTIONS, *(group for group in _GROUPS if group not in _SECTIONS))
-    found = nearest(key, names) if "." not in key else None
+    named = isinstance(override.value(), str | list) or override.is_sweep_override() or override.is_delete()
+    if key in _GROUPS and not named:
+        raise ConfigError(
+            key,
+            required=f"the name of a file in conf/{key}/",
+            given=value,
+            mend=f"{key}=NAME, or leave it out",
+        )
+
+
+def _is_unknown(override: Override) -> bool:
+    """Whether Hydra was to choose among, or to delete, what no YAML of ours has."""
+    section, _, rest = override.key_or_group.partition(".")
+    if section.partition("/")[0] == "hydra":
+        return False
+    return override.is_delete() if rest else section not in _NAMES
+
+
+def _unknown_name(override: Override, given: str) -> ConfigError:
+    key = override.key_or_group
+    found = nearest(key, _NAMES) if "." not in key else None
     return ConfigError(
         key,
-        required=f"a key or a group of conf/: {', '.join(names)}",
-        given=lines[0].rstrip("."),
-        mend=f"did you mean {found}?" if found and found != key else "correct the key, or leave it out",
+        required=f"a key or a group of conf/: {', '.join(_NAMES)}",
+        given=given,
+        mend=f"did you mean {found}?" if found else "correct the key, or leave it out",
     )
 
 

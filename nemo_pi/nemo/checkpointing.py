@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from nemo.utils import logging
 
 from nemo_pi.checkpoint.rotation import prune_checkpoints
 from nemo_pi.engine.state import save_engine
 from nemo_pi.nemo.module import ContextExtensionModel
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
-from nemo_pi.parallel import groups
+from nemo_pi.parallel import groups, launcher
+
+logger = logging.getLogger(__name__)
 
 # What Slurm (--signal), Kubernetes and a terminal send ahead of the end.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -58,7 +60,8 @@ class DistributedCheckpointing(Callback):
         stop = self._any_rank_stops()
         if stop:
             trainer.should_stop = True
-            logging.info(f"Told to stop: saving step {step} first.")
+            if launcher.is_global_zero():
+                logger.info(f"Told to stop: saving step {step} first.")
         if stop or (self.every and step % self.every == 0):
             self._save(trainer, pl_module)
 
@@ -104,5 +107,5 @@ class DistributedCheckpointing(Callback):
             tokenizer_path=tokenizer.model if tokenizer and tokenizer.library == "huggingface" else None,
         )
         self._last_saved = step
-        if self.keep and groups.is_global_zero():
+        if self.keep and launcher.is_global_zero():
             prune_checkpoints(self.root, self.keep)

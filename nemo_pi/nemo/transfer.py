@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-
-from nemo.utils import logging
 
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.export import export_weights
 from nemo_pi.engine.weights import load_checkpoint_weights
+from nemo_pi.parallel import launcher
+
+logger = logging.getLogger(__name__)
 
 
 def load_initial_weights(engine: MegatronEngine, run: ResolvedRun) -> None:
@@ -36,7 +38,8 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
         dtype=run.export.dtype,
         overwrite=overwrite,
     )
-    logging.info(f"Wrote the Hugging Face folder {folder}")
+    if launcher.is_global_zero():
+        logger.info(f"Wrote the Hugging Face folder {folder}")
     return folder
 
 

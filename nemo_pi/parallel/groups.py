@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
+from nemo_pi.parallel.launcher import is_global_zero as is_global_zero
+from nemo_pi.parallel.launcher import launched_world_size as launched_world_size
 from nemo_pi.parallel.layout import ParallelLayout
 
 
@@ -21,15 +23,6 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
-
-
-def launched_world_size() -> int:
-    """Ranks that ensure_process_group joins: torchrun's WORLD_SIZE, 1 without a launcher.
-
-    Slurm's own variables do not count: they also stand in the shell of an allocation, where one process is
-    started by hand.
-    """
-    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def ensure_process_group() -> None:
@@ -169,8 +162,3 @@ def _gathered(tensor: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, tensor.contiguous(), group=group)
     return torch.cat(parts, dim=dim)
-
-
-def is_global_zero() -> bool:
-    """Whether this rank prints and writes shared files."""
-    return not dist.is_initialized() or dist.get_rank() == 0

@@ -35,7 +35,7 @@ Fault = tuple[Any, ...]
 
 # What examples/ need; imported once, before ranks are forked.
 _PRELOAD = [
-    "nemo_pi.nemo.run",
+    "nemo_pi.nemo.training",
     "nemo_pi.cli.preprocess",
     "nemo_pi.data.writer",
     "nemo_pi.cli.evaluate",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from hydra.errors import HydraException
 
-from nemo_pi.cli.ends import USER_ERROR, reports_errors, understands_overrides
+from nemo_pi.cli.ends import USER_ERROR, reports_errors
 from nemo_pi.errors import ConfigError, NemoPiError
 
 
@@ -42,29 +39,3 @@ def test_results_and_arguments_pass_through() -> None:
     assert add(1, b=2) == 3
     assert (add.__name__, add.__doc__) == ("add", "Adds.")
     assert issubclass(ConfigError, NemoPiError)
-
-
-def test_overrides_reach_hydra_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["main.py", "--cfg", "job", "model.seed=1"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    understands_overrides(lambda: None)()
-    assert sys.argv == ["main.py", "--cfg", "job", "++model.seed=1"]
-
-
-def test_hydra_s_errors_end_like_ours(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    @understands_overrides
-    def main(error: Exception) -> None:
-        raise error
-
-    monkeypatch.setattr(sys, "argv", ["main.py"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    with pytest.raises(SystemExit) as ended:
-        main(HydraException("no such thing"))
-    assert ended.value.code == USER_ERROR
-    assert capsys.readouterr().err.startswith(
-        "ConfigError: configuration: required one that can be composed; given no"
-    )
-    with pytest.raises(ZeroDivisionError):
-        main(ZeroDivisionError())

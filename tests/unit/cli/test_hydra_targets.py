@@ -16,7 +16,7 @@ from nemo_pi.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
 NEMOS = ("hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.run.dir=.")
-"""What NeMo's hydra_runner adds to every command line."""
+"""What hydra_runner adds to every command line, as NeMo's does."""
 
 
 @pytest.fixture

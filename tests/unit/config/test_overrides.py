@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from nemo_pi.config.load import merge
-from nemo_pi.config.overrides import as_hydra, refusal, refused_by_hydra
+from nemo_pi.config.overrides import as_hydra, refusal
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.errors import ConfigError
 
@@ -18,12 +19,11 @@ CONF = Path(__file__).parents[3] / "conf"
 def merged(*arguments: str) -> RunConfig:
     """The command line's configuration, as the entry point makes it."""
     with initialize_config_dir(str(CONF), version_base=None):
+        overrides = [as_hydra(word) for word in arguments]
         try:
-            return merge(compose("extend_context", overrides=[as_hydra(word) for word in arguments]))
-        except Exception as error:
-            if refused_by_hydra(error):
-                raise refusal(error) from None
-            raise
+            return merge(compose("extend_context", overrides=overrides))
+        except HydraException as error:
+            raise refusal(error, overrides) from None
 
 
 @pytest.mark.parametrize("sign", ["", "+", "++"])
@@ -66,9 +66,9 @@ def test_the_home_folder() -> None:
         ("+pose=papr", "pose", "paper"),
         ("model.seed=[1,", "model.seed=[1,", "quote"),
         ("model.pos_scaling_factor=4,", "model.pos_scaling_factor=4,", "quote"),
-        ("model.pos_scaling_factor=4,8", "configuration", "[value1,value2]"),
+        ("model.pos_scaling_factor=4,8", "model.pos_scaling_factor", "=[4,8]"),
         ("~model.nothing", "model.nothing", "leave it out"),
-        ("model=null", "configuration", "correct"),
+        ("model=null", "model", "model=NAME"),
         ("exp_manager=null", "exp_manager", "default"),
     ],
 )
@@ -77,3 +77,9 @@ def test_mistakes_are_named(word: str, field: str, mend: str) -> None:
         merged(word, "restore_from_path=/x")
     assert caught.value.field == field
     assert mend in caught.value.mend
+
+
+def test_several_values_are_for_several_runs() -> None:
+    assert as_hydra("model.seed=1,2", sweeps=True) == "++model.seed=1,2"
+    with pytest.raises(ConfigError, match="--multirun"):
+        as_hydra("model.seed=1,2")

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM
 from nemo_pi.checkpoint.rotation import complete_checkpoints
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.errors import ConfigError, NemoPiError
-from nemo_pi.nemo import run as module
 from nemo_pi.nemo.run import run
 from tests.unit.model.models import WINDOW, causal_logits, forward, ours_from, random_tokens
 from tests.unit.nemo.runs import configuration
@@ -101,11 +100,3 @@ def test_the_result_is_announced(inputs: Path, tmp_path: Path, capsys: pytest.Ca
     result.announce()
     printed = capsys.readouterr().out
     assert "step 1" in printed and str(tmp_path / "checkpoints") in printed
-
-
-def test_torchruns_layout_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setenv("WORLD_SIZE", "12")
-    assert module._launched_devices() == {"devices": 4, "num_nodes": 3}
-    monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    assert module._launched_devices() == {}

@@ -1,0 +1,90 @@
+"""Hydra around a command: a YAML, overrides in any spelling, and no files of Hydra's own.
+
+As NeMo's hydra_runner, which takes seconds to import: the same flags, resolvers and silence about itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_pi.cli.ends import reports_errors
+from nemo_pi.cli.hydra_targets import names_no_code
+from nemo_pi.config.overrides import as_hydra, refusal
+
+# No folder of settings, no log file, no folder of its own for a run; each job of a multirun works in its own.
+_HYDRA_KEEPS_STILL = (
+    "hydra.output_subdir=null",
+    "hydra/job_logging=stdout",
+    "hydra.run.dir=.",
+    "hydra.job.chdir=true",
+)
+_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+_FLAGS_WITH_A_VALUE = (*_CONFIG_FLAGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")
+
+
+def hydra_runner(
+    config_path: str, config_name: str
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Runs a function on the configuration that Hydra composes from the command line.
+
+    Args:
+        config_path: folder of the YAMLs, relative to the file of the function.
+        config_name: the one that --config-name replaces.
+
+    Returns:
+        A decorator. A mistake in the command line or a YAML ends the process as reports_errors does.
+    """
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        composed = hydra.main(config_path, config_name, version_base=None)(reports_errors(task))
+        checked = names_no_code(config_path, config_name)(composed)
+
+        @functools.wraps(task)
+        @reports_errors
+        def wrapper() -> None:
+            words, flags = overrides_and_flags(sys.argv[1:])
+            sweeps = bool({"-m", "--multirun"} & set(flags))
+            overrides = [as_hydra(word, sweeps=sweeps) for word in words]
+            # Flags last: --info takes the word behind it for its own.
+            sys.argv[1:] = [*overrides, *_HYDRA_KEEPS_STILL, *flags]
+            _register_resolvers()
+            # Hydra then raises its errors instead of printing them.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            try:
+                checked()
+            except HydraException as error:
+                raise refusal(error, overrides) from error
+
+        return wrapper
+
+    return decorate
+
+
+def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line's overrides, and its flags with their values, each in their order."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    previous = ""
+    for word in arguments:
+        is_value = previous in _FLAGS_WITH_A_VALUE or (previous == "--info" and "=" not in word)
+        (flags if word.startswith("-") or is_value else overrides).append(word)
+        previous = word
+    return overrides, flags
+
+
+def _register_resolvers() -> None:
+    """What NeMo's YAMLs may compute with: `${multiply:a,b}` and `${sum:a,b}`."""
+    resolvers: dict[str, Callable[[Any, Any], Any]] = {
+        "multiply": lambda a, b: a * b,
+        "sum": lambda a, b: a + b,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)

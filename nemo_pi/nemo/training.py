@@ -1,0 +1,128 @@
+"""Training: NeMo's exp_manager and Lightning's trainer around the engine, from checks to export."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from nemo.utils.exp_manager import exp_manager
+
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.nemo.checkpointing import DistributedCheckpointing
+from nemo_pi.nemo.folders import RunFolders
+from nemo_pi.nemo.module import ContextExtensionModel
+from nemo_pi.nemo.preflight import check_before_training, check_folders, checkpoint_to_resume
+from nemo_pi.nemo.progress import StepProgressBar
+from nemo_pi.nemo.settings import self_contained_model_config
+from nemo_pi.nemo.strategy import MegatronStrategy
+from nemo_pi.nemo.transfer import export_model
+from nemo_pi.parallel import launcher
+from nemo_pi.parallel.cpu_memory import keep_freed_memory
+
+logger = logging.getLogger(__name__)
+
+
+def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]:
+    """Trains to the run's last step, from its latest checkpoint where it has one; every rank calls it.
+
+    Returns:
+        The exported Hugging Face folder, if one was asked for and training came to its end, and the step
+        that was reached.
+
+    Raises:
+        NemoPiError: before anything is allocated or written, wherever it can be known by then.
+    """
+    resume_from = checkpoint_to_resume(resolved, folders)
+    check_before_training(resolved)
+    check_folders(resolved, folders)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    trainer = _trainer(resolved, folders)
+    exp_manager(trainer, folders.exp_manager_settings(resolved.exp_manager))
+    model = ContextExtensionModel(
+        self_contained_model_config(resolved), trainer, run=resolved, resume_from=resume_from
+    )
+    if resume_from is not None:
+        _restore_progress(trainer, model, resume_from)
+    done_before = trainer.global_step >= resolved.max_steps
+    if done_before:
+        _say(f"All {resolved.max_steps} steps were done before; nothing is left to train.")
+    exported = None
+    if not done_before or _lacks_export(resolved):
+        trainer.fit(model)
+        assert model.engine is not None
+        if trainer.global_step >= resolved.max_steps:
+            exported = export_model(model.engine, resolved)
+    return exported, trainer.global_step
+
+
+def _lacks_export(resolved: ResolvedRun) -> bool:
+    """Whether the end of the run was cut off between its last checkpoint and its export."""
+    path = resolved.export.hf_path
+    return path is not None and not Path(path).exists()
+
+
+def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
+    arguments: dict[str, Any] = dict(resolved.trainer)
+    show_bar = arguments.pop("enable_progress_bar", True)
+    # Megatron handles 16-bit weights itself; Lightning's precision plugins must stay out of it.
+    arguments["precision"] = "32-true"
+    if not torch.cuda.is_available():  # where Lightning takes a plain number only: neither -1 nor a list
+        arguments["devices"] = resolved.parallel.world_size // (arguments.get("num_nodes") or 1)
+    arguments.update(_launched_devices())
+    if resolved.exp_manager.get("max_time_per_run") is not None:
+        arguments["max_time"] = resolved.exp_manager["max_time_per_run"]
+    callbacks: list[Any] = [DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)]
+    if show_bar:
+        callbacks.append(StepProgressBar(log_every=arguments.get("log_every_n_steps") or 10))
+    return Trainer(
+        **{
+            "accelerator": "auto",
+            "logger": False,
+            "enable_checkpointing": False,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            **arguments,
+        },
+        strategy=MegatronStrategy(resolved.parallel, resolved.seed),
+        # Lightning's own requeueing would write a second kind of checkpoint beside ours.
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
+        callbacks=callbacks,
+        enable_progress_bar=bool(show_bar),
+    )
+
+
+def _launched_devices() -> dict[str, int]:
+    """Devices and nodes as torchrun started them, so that the YAML need not repeat them."""
+    if "LOCAL_WORLD_SIZE" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return {}
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local}
+
+
+def _restore_progress(trainer: Trainer, model: ContextExtensionModel, folder: Path) -> None:
+    """Counts on from a checkpoint's step, through the state that Lightning's own checkpoints hold."""
+    summary = read_summary(folder)
+    model.consumed_samples = summary.consumed_samples
+    loop = trainer.fit_loop.epoch_loop
+    state = loop.state_dict()
+    # What trainer.global_step and max_steps read; what val_check_interval divides; the axis of loggers.
+    for progress in ("manual_optimization.optim_step_progress", "batch_progress"):
+        state[progress]["total"] = dict.fromkeys(state[progress]["total"], summary.global_step)
+    state["state_dict"]["_batches_that_stepped"] = summary.global_step
+    loop.load_state_dict(state)
+    # The loader begins behind the samples consumed: there is no epoch in whose middle Lightning must restart.
+    loop.restarting = False
+    _say(f"Going on from {folder}: step {summary.global_step}.")
+
+
+def _say(what: str) -> None:
+    if launcher.is_global_zero():
+        logger.info(what)
