@@ -15,7 +15,7 @@ from typing import Any
 
 from nemo_pi.cli.flags import LAYOUT_FLAGS
 from nemo_pi.config.merge import convert, from_mapping
-from nemo_pi.config.overrides import refusal, refused_by_hydra
+from nemo_pi.config.overrides import refusal
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.registry import task_names, task_type
@@ -159,6 +159,7 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
@@ -166,9 +167,7 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
     try:
         with hydra.initialize_config_dir(str(folder.expanduser().absolute()), version_base=None):
             composed = hydra.compose(name.removesuffix(".yaml"), overrides=words)
-    except Exception as error:
-        if not refused_by_hydra(error):
-            raise
+    except HydraException as error:
         raise refusal(error) from error
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     return values
