@@ -8,6 +8,24 @@ from typing import Any, TypeVar
 
 _Self = TypeVar("_Self", bound="NemoPiError")
 
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+# Sentences of other libraries that say how to load a file anyway, or where to look before doing so.
+_ADVICE = re.compile(
+    r"trust_remote_code|weights_only|safe_globals|allow_pickle|two options|if you trust"
+    r"|hf\.co|huggingface\.co|inspect the repository",
+)
+
+
+def quoted(error: BaseException) -> str:
+    """What another library's error says, in one line, without its advice to load unsafely after all.
+
+    transformers and torch name the argument that lets a file run its code; a refusal that repeats it tells
+    its reader to do what was just refused.
+    """
+    sentences = [sentence.strip() for sentence in _SENTENCES.split(str(error))]
+    kept = [sentence for sentence in sentences if sentence and not _ADVICE.search(sentence)]
+    return " ".join(kept) or type(error).__name__
+
 
 class NemoPiError(Exception):
     """Base of every error that a user can mend.
@@ -15,11 +33,12 @@ class NemoPiError(Exception):
     Args:
         field: the YAML key, flag or file that is wrong.
         required: what must hold.
-        given: what was found instead.
+        given: what was found instead; of an exception, what `quoted` keeps.
         mend: how to put it right.
     """
 
     def __init__(self, field: str, *, required: str, given: Any, mend: str) -> None:
+        given = quoted(given) if isinstance(given, BaseException) else given
         self.field, self.required, self.given, self.mend = field, required, given, mend
         super().__init__(f"{field}: required {required}; given {given}. To mend: {mend}")
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(
             str(path), required="a JSON file", given=error, mend="restore this file from its source"
         ) from error
@@ -81,6 +82,32 @@ def read_json(path: Path) -> dict[str, Any]:
             mend="restore this file from its source",
         )
     return values
+
+
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def own_file(path: Path, folder: Path) -> Path:
+    """`path`, a file that is about to be copied out of `folder`, where it may be copied.
+
+    A stranger's folder can hold a link in a tokenizer's place to any file of its reader, whose content would
+    then be published with an export. Links within the folder are followed, and those into a cache of the hub
+    (models--org--name/blobs/), where a file is named by its own hash, so that nobody can name one without
+    having it.
+
+    Raises:
+        CheckpointError: a link to anywhere else.
+    """
+    target = path.resolve()
+    in_cache = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+    if target.is_relative_to(folder.resolve()) or (in_cache and _BLOB.fullmatch(target.name)):
+        return path
+    raise CheckpointError(
+        str(path),
+        required="a file of this folder, or a link into the hub's cache",
+        given=f"a link to {target}",
+        mend="put the file itself there, if it belongs to the model",
+    )
 
 
 def check_writable(field: str, folder: Path) -> None:

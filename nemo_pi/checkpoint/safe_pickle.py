@@ -129,10 +129,9 @@ def _no_extra_globals() -> Iterator[None]:
 
 
 def _refused(path: Path | str, required: str, given: Any) -> CheckpointError:
-    first_line = str(given).strip().splitlines()[0] if str(given).strip() else type(given).__name__
     return CheckpointError(
         str(path),
         required=required,
-        given=first_line,
+        given=given,
         mend="restore the checkpoint from a copy you trust; it was not loaded and none of its code was run",
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.errors import ConfigError, DataError, quoted
 
 LIBRARIES = ("huggingface", "sentencepiece", "byte")
 """Values of ``model.tokenizer.library`` and ``--tokenizer-library`` (``megatron`` is read as huggingface)."""
@@ -212,7 +212,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         "tokenizer.model",
         required="a tokenizer that loads without running code from its folder",
-        given=f"{path}: {error}",
+        given=f"{path}: {quoted(error)}",
         mend="give a folder with tokenizer.json (or a sentencepiece .model with library sentencepiece)",
     )
 

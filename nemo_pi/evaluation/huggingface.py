@@ -8,6 +8,7 @@ Shapes: B windows in a batch, S tokens in a window, N = B*S, H hidden size, V vo
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.errors import CheckpointError, ConfigError, DataError, quoted
 from nemo_pi.evaluation.generation import Generated, GenerationRequest, generate_batch, generation_batches
 from nemo_pi.evaluation.huggingface_cache import CachedLogits, reset_frequencies
 from nemo_pi.evaluation.scorer import TokenScores, score_hidden, score_logits
+from nemo_pi.families.inert import without_code
 
 
 class HuggingFaceScorer:
@@ -145,21 +147,33 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=_configuration(folder),
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError) as error:
         raise CheckpointError(
             "checkpoint folder",
             required="a causal language model that transformers loads without running code from the folder",
-            given=f"{folder} ({error})",
+            given=f"{folder} ({quoted(error)})",
             mend="check config.json and the weights; architectures with code of their own are not loaded",
         ) from error
     _check_loaded(folder, model, info)
     return model
+
+
+def _configuration(folder: Path) -> Any:
+    """config.json as transformers' own class reads it, without what names code or a kernel to download."""
+    from transformers import CONFIG_MAPPING
+
+    values = without_code(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    kind = values.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"config.json: model_type {kind!r} is none that transformers ships")
+    return CONFIG_MAPPING[kind].from_dict(values)
 
 
 def _check_loaded(folder: Path, model: Any, info: dict[str, Any]) -> None:

@@ -183,10 +183,9 @@ def checked_tensors(state: Any, path: Path) -> dict[str, Tensor | None]:
 
 
 def refused(path: Path | str, required: str, given: Any, member: str | None = None) -> CheckpointError:
-    lines = str(given).strip().splitlines() or [type(given).__name__]
     return CheckpointError(
         str(path) if member is None else f"{path}: {member}",
         required=required,
-        given=lines[0],
+        given=given,
         mend="give a file that save_to wrote, from someone you trust; nothing in this one was run",
     )

@@ -11,7 +11,7 @@ from tests.reliability.hostile import NemoFile
 from tests.unit.nemo.runs import make_inputs, resolved
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NemoFile]:
     """The members of a sound .nemo file."""
     from nemo_pi.nemo.module import ContextExtensionModel

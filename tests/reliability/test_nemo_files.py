@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.nemo.module import ContextExtensionModel
-from tests.reliability.hostile import CODE, NemoFile, remote_code_tokenizer, write_tar
+from tests.reliability.hostile import NemoFile, Runs, remote_code_tokenizer, write_tar
 
 PLAIN_TENSORS = "named tensors|names of parameters"
 TOKENIZER = "nemo.collections.common.tokenizers.huggingface.auto_tokenizer.AutoTokenizer"
@@ -141,16 +141,6 @@ def test_a_configuration_beside_the_archive_is_checked_too(
     with pytest.raises(CheckpointError, match="never code"):
         ContextExtensionModel.from_config_file(str(hostile))
     assert not marker.exists()
-
-
-class Runs:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return exec, (CODE.format(marker=str(self.marker)),)
 
 
 def pickled(values: Any, plain: bool = False) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
+from nemo_pi.families.inert import without_code
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
@@ -20,14 +21,15 @@ def build_config(
     Args:
         shape: sizes; they replace the source's only where they differ.
         extension: positions. Where the source says the same already, its own spelling is kept.
-        source: what the weights came from; all other fields of its config.json are preserved.
+        source: what the weights came from; all other fields of its config.json are preserved, save
+            those that name code.
         dtype: name of the weights' storage dtype; None where each tensor keeps the source's.
     """
     family = family_of(shape)
     if source is None:
         config: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.name}
     else:
-        config = dict(source.config)
+        config = without_code(source.config)  # the .py files that it may name are not copied
     if source is None or shape_from_config(source.config) != shape:
         config.update(family.shape_entries(shape))
     # The weights beside a config.json are in Hugging Face's order of channels, whatever was trained.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.checkpoint.files import read_json
+from nemo_pi.checkpoint.files import own_file, read_json
 from nemo_pi.checkpoint.hf.folder import DTYPES, HuggingFaceWeights
 from nemo_pi.checkpoint.hf.tokenizer import GENERATION_CONFIG
 from nemo_pi.errors import CheckpointError
@@ -63,8 +63,8 @@ class HuggingFaceSource:
         main = Counter(dtypes.values()).most_common(1)[0][0]
         generation = folder / GENERATION_CONFIG
         return cls(
-            config=read_json(folder / "config.json"),
-            generation_config=read_json(generation) if generation.is_file() else None,
+            config=read_json(own_file(folder / "config.json", folder)),
+            generation_config=read_json(own_file(generation, folder)) if generation.is_file() else None,
             dtype=main,
             other_dtypes={name: dtype for name, dtype in dtypes.items() if dtype != main},
         )

@@ -17,6 +17,7 @@ from nemo_pi.checkpoint.hf.tokenizer import (
     tokenizer_folder,
 )
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.inert import without_code
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 
@@ -97,8 +98,9 @@ def write_side_files(
         copy_tokenizer(tokenizer_folder(tokenizer_path), folder, max_length=max_length)
     if source is not None and source.generation_config is not None:
         old, new = source.config.get("max_position_embeddings"), extension.target_window
-        values = extended_generation_config(source.generation_config, old, new) if extended else None
-        write_json(folder / GENERATION_CONFIG, values or source.generation_config)
+        values = without_code(source.generation_config)
+        values = extended_generation_config(values, old, new) if extended else values
+        write_json(folder / GENERATION_CONFIG, values)
     _write_marker(folder, shape, extension)
 
 

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.checkpoint.files import read_json, sync_path, write_json
+from nemo_pi.checkpoint.files import own_file, read_json, sync_path, write_json
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.inert import without_code
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -22,6 +23,7 @@ _COMPANIONS = (
     "chat_template.json",
     TOKENIZER_CONFIG,
 )
+_CONFIGURATIONS = (TOKENIZER_CONFIG, "special_tokens_map.json", "chat_template.json")
 TOKENIZER_FILES = _VOCABULARIES + _COMPANIONS
 
 
@@ -56,11 +58,18 @@ def copy_tokenizer(source: Path, target: Path, *, max_length: int | None = None)
         target: an existing folder.
         max_length: tokens to write as `model_max_length`, of which inference servers take the minimum
             with the model's window; None copies it as it is.
+
+    Raises:
+        CheckpointError: a file is a link that leaves the folder.
     """
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            shutil.copyfile(own_file(source / name, source), target / name)
             sync_path(target / name)
+        if name in _CONFIGURATIONS and (target / name).is_file():
+            values = read_json(target / name)
+            if without_code(values) != values:  # else the very bytes stay
+                write_json(target / name, without_code(values))
     if max_length is not None:
         path = target / TOKENIZER_CONFIG
         values = read_json(path) if path.is_file() else {}
