@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
@@ -16,6 +18,9 @@ def keep_scaled(
 ) -> ContextExtension:
     """The checkpoint's own extension, if the YAML asks for the same or for nothing.
 
+    Both windows may be named otherwise where positions stay the same: a linear config.json has one window,
+    and published ones left it at the original length.
+
     Args:
         model: the model section; keys that are null ask for nothing.
         method: the method it asks for, whichever way it is spelled, or None.
@@ -29,6 +34,9 @@ def keep_scaled(
     differing = _differing(model, method, factor, found)
     if not differing:
         return found
+    corrected = _with_windows(model, found) if set(differing) <= _WINDOW_KEYS else None
+    if corrected is not None:
+        return corrected
     held = f"{found.method} by {found.factor:g}, {found.original_window} → {found.target_window} tokens"
     raise ConfigError(
         f"model.{next(iter(differing))}",
@@ -41,6 +49,21 @@ def keep_scaled(
             "allow_rescaling=true"
         ),
     )
+
+
+_WINDOW_KEYS = {"original_max_position_embeddings", "max_position_embeddings"}
+
+
+def _with_windows(model: ModelConfig, found: ContextExtension) -> ContextExtension | None:
+    """The checkpoint's extension between the YAML's two windows; None if its positions would be others."""
+    original, target = model.original_max_position_embeddings, model.max_position_embeddings
+    if original is None or target is None:
+        return None
+    try:
+        other = replace(found, original_window=original, target_window=target)
+    except ConfigError:
+        return None  # the factor is not theirs
+    return other if _same_positions(found, other) else None
 
 
 def _differing(
@@ -65,9 +88,13 @@ def _differing(
 def _same_with(extra_args: dict[str, object], found: ContextExtension) -> bool:
     """Whether positions stay the same with these arguments: defaults may be written out or left out."""
     other = ContextExtension.from_dict({**found.to_dict(), "extra_args": extra_args})
-    lengths = (found.original_window, found.target_window)
+    return _same_positions(found, other)
+
+
+def _same_positions(found: ContextExtension, other: ContextExtension) -> bool:
+    windows = {w for spec in (found, other) for w in (spec.original_window, spec.target_window)}
     return all(
         attention_factor(found, length) == attention_factor(other, length)
         and torch.equal(inverse_frequencies(found, length), inverse_frequencies(other, length))
-        for length in lengths
+        for length in (*windows, max(windows) + 1)
     )

@@ -12,6 +12,7 @@ from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.fields import YAML_KEYS
 from nemo_pi.rope.methods.registry import INTERPOLATION, UNSCALED, check_available
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 # Field of ContextExtension → its value where neither YAML nor checkpoint says.
 _ROTARY: dict[str, Any] = {"base": 10000.0, "rotary_percent": 1.0, "interleaved": False}
@@ -45,7 +46,8 @@ def _resolve(
         check_available(method)
     held = None if summary is None or not summary.extension.is_scaled else summary.extension
     if summary is not None and held is not None and not model.allow_rescaling:
-        return keep_scaled(model, method, factor, summary), summary.window_source
+        kept = keep_scaled(model, method, factor, summary)
+        return kept, _source_of(kept.original_window, held.original_window, summary)
     extra = model.pos_scaling_extra_args
     if held is not None and method is None:
         # Rescaled without naming a method, a model keeps its own, and its arguments where none are given.
@@ -60,6 +62,9 @@ def _resolve(
         extra_args=extra,
         **_rotary(model, summary),
     )
+    # Once, for methods of other packages: what they get wrong shall stop the run here.
+    inverse_frequencies(extension, extension.target_window)
+    attention_factor(extension, extension.target_window)
     return extension, source
 
 
@@ -158,14 +163,20 @@ def _window_of_checkpoint(given: int | None, summary: CheckpointSummary) -> tupl
     if summary.shape.sliding_window is not None and 1 <= given < found and not extension.is_scaled:
         # With a sliding attention window, published configs name how far a stack of layers could look back
         # (Mistral 7B v0.1: 32,768) rather than what the model was pretrained on (8,192).
-        source = f"model.original_max_position_embeddings ({summary.window_source} says {found})"
-        return given, source
+        return given, _source_of(given, found, summary)
     raise ConfigError(
         "model.original_max_position_embeddings",
         required=f"{found}, as the checkpoint says ({summary.window_source})",
         given=given,
         mend="model.original_max_position_embeddings=null takes the checkpoint's",
     )
+
+
+def _source_of(window: int, found: int, summary: CheckpointSummary) -> str:
+    """Where the original window was read: the checkpoint, or the YAML that knows better."""
+    if window == found:
+        return summary.window_source
+    return f"model.original_max_position_embeddings ({summary.window_source} says {found})"
 
 
 def _target_window(model: ModelConfig, original: int, factor: float | None) -> int:

@@ -11,6 +11,8 @@ the angle, half a unit in the last place (2e-4 rad at 4,096; 4e-3 at 131,072).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -59,7 +61,17 @@ def attention_factor(spec: ContextExtension, seq_len: int | None = None) -> floa
     No method known today makes it depend on seq_len; callers pass it all the same, so that one which does
     needs no new signature.
     """
-    return spec.scaling.attention_scaling(spec.numbers, seq_len)
+    method = type(spec.scaling)
+    if method is BUILT_IN.get(spec.method):
+        return spec.scaling.attention_scaling(spec.numbers, seq_len)
+    required = f"an attention factor above 0 from {spec.method}"
+    try:
+        factor = float(spec.scaling.attention_scaling(spec.numbers, seq_len))
+    except Exception as error:
+        raise broken(method, required, f"{type(error).__name__}: {error}") from error
+    if not 0 < factor < math.inf:
+        raise broken(method, required, repr(factor))
+    return factor
 
 
 def same_frequencies(spec: ContextExtension, first_len: int, second_len: int) -> bool:

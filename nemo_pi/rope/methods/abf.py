@@ -1,7 +1,8 @@
 """A base chosen freely (adjusted base frequency): plain RoPE that turns more slowly (arXiv 2309.16039).
 
-How large it must be is known as a lower bound only: below 0.0424·L^1.628 a model can no longer tell a similar
-token from a random one at distance L (arXiv 2405.14591, "Base of RoPE Bounds Context Length").
+How large it must be is known as a lower bound only: a similar token is preferred to a random one at distance
+m while Σ_j cos(m·θ_j) is positive, which it stays up to L from about b = 0.0424·L^1.628 (arXiv 2405.14591,
+"Base of RoPE Bounds Context Length": a power law fitted to the bounds, within a factor of two of them).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 
 
 def least_base(target_window: int) -> float:
-    """0.0424·L^1.628: the smallest base that reads `target_window` tokens (arXiv 2405.14591)."""
+    """0.0424·L^1.628: about the smallest base that reads `target_window` tokens (arXiv 2405.14591)."""
     return 0.0424 * float(target_window) ** 1.628
 
 

@@ -20,9 +20,10 @@ from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 from nemo_pi.rope.methods.hf_rope import HfRope
 
 
-def wavelength_powers(rotary_dim: int, base: float) -> Tensor:
-    """b^(2j/D) for j in 0 … F-1: tokens per radian of each frequency; fp32 [F]."""
-    exponents_F = torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim
+def wavelength_powers(rotary_dim: int, base: float, num_frequencies: int | None = None) -> Tensor:
+    """b^(2j/D) for j in 0 … F-1, or for the first few only: tokens per radian of each frequency; fp32 [F]."""
+    stop = rotary_dim if num_frequencies is None else 2 * num_frequencies
+    exponents_F = torch.arange(0, stop, 2, dtype=torch.float32) / rotary_dim
     return base**exponents_F
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError
@@ -25,9 +26,12 @@ def num_turning(head_dim: int, share: float) -> int:
 
 def inverse_frequencies(head_dim: int, base: float, factor: float, share: float) -> Tensor:
     """θ_j / s for the first pairs, 0 for those beyond the share; fp32 [head_dim / 2]."""
-    inverse_F = plain.inverse_frequencies(head_dim, base)
-    inverse_F[num_turning(head_dim, share) :] = 0.0
-    return inverse_F / factor
+    turning = num_turning(head_dim, share)
+    # Not a slice of the whole: the last powers of a vector round otherwise than the same powers within a
+    # longer one, and transformers takes no more than it needs.
+    turning_F = 1.0 / plain.wavelength_powers(head_dim, base, turning)
+    still_F = torch.zeros(head_dim // 2 - turning, dtype=torch.float32)
+    return torch.cat((turning_F, still_F)) / factor
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.windows import resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError
+from nemo_pi.rope.hf import from_hf
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import inverse_frequencies
 from tests.unit.config.builders import SHAPE, summary_of
 from tests.unit.rope.peers import make_spec
 
@@ -192,6 +195,21 @@ class TestScaledCheckpoint:
             summary, max_position_embeddings=8192, allow_rescaling=True, pos_scaling_type="yarn"
         )
         assert other.base == 10000.0, "the base counts from the original one, too"
+
+    def test_windows_may_be_corrected_where_positions_stay(self) -> None:
+        """A linear config.json whose one window was left at the original length: 64 × 4, not 16 × 4."""
+        held = from_hf({"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 4.0}}, 64)
+        summary = summary_of(extension=held)
+        both = {"original_max_position_embeddings": 64, "max_position_embeddings": 256}
+        for extra in ({}, {"pos_scaling_type": "linear", "pos_scaling_factor": 4.0}):
+            extension, source = resolve_extension(ModelConfig(**both, **extra), SHAPE, summary)
+            assert windows(extension) == (64, 256, "linear", 4.0)
+            assert source.endswith("says 16)") and source.startswith("model.original_max")
+            assert torch.equal(inverse_frequencies(extension), inverse_frequencies(held))
+        assert refusal(summary, **both | {"max_position_embeddings": 512}).field.endswith("embeddings")
+        yarn = summary_of(extension=make_spec("yarn"))
+        doubled = {"original_max_position_embeddings": 1024, "max_position_embeddings": 8192}
+        assert "already scaled" in refusal(yarn, **doubled).required, "its frequencies know the window"
 
     def test_arguments_written_out_at_their_defaults_are_the_same(self) -> None:
         held = replace(self.held, method="yarn")

@@ -157,6 +157,20 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int, int, str, float]] = {
         "longrope",
         32.0,
     ),
+    "gemma-4's-kind": (
+        {
+            "max_position_embeddings": 131072,
+            "rope_parameters": {
+                "rope_type": "proportional",
+                "rope_theta": 1e6,
+                "partial_rotary_factor": 0.25,
+            },
+        },
+        131072,
+        131072,
+        "proportional",
+        1.0,
+    ),
     "partial-once": (
         {
             "max_position_embeddings": 4096,
@@ -215,6 +229,23 @@ def test_inner_entries_win() -> None:
     config = {"max_position_embeddings": 64, "rope_theta": 1e4, "rope_parameters": inner}
     spec = read_extension(config | {"partial_rotary_factor": 1.0}, 32)
     assert (spec.base, spec.rotary_dim) == (3e4, 16)
+
+
+@pytest.mark.parametrize("outer", [{"rope_theta": 3e4}, {}], ids=["theta-outside", "theta-nowhere"])
+def test_of_two_spellings_the_older_wins_as_in_transformers(outer: dict[str, Any]) -> None:
+    """Someone has added rope_scaling, as the pages of Qwen and vLLM say, to what transformers 5 wrote."""
+    config = {
+        "max_position_embeddings": 256,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e4},
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        **outer,
+    }
+    spec = from_hf(config, 32)
+    peer = LlamaConfig(**copy.deepcopy(config), hidden_size=32, num_attention_heads=1)
+    expected_F, factor = ROPE_INIT_FUNCTIONS[peer.rope_parameters["rope_type"]](peer, None)
+    assert (spec.method, spec.factor, spec.original_window) == ("yarn", 4.0, 64)
+    assert torch.equal(inverse_frequencies(spec), expected_F)
+    assert attention_factor(spec) == pytest.approx(factor, rel=1e-15)
 
 
 def test_config_is_left_alone() -> None:

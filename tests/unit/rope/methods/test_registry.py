@@ -15,7 +15,7 @@ from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.rope.hf import RECORD, from_hf, to_hf
 from nemo_pi.rope.methods import registry
 from nemo_pi.rope.spec import METHODS, ContextExtension
-from nemo_pi.rope.tables import inverse_frequencies
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 from tests.plug_ins import install
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -123,6 +123,14 @@ def test_frequencies_of_another_kind_are_refused(installed: Installer, returned:
     installed(SOURCE.replace("return", "x =") + f"        return {returned}\n", cubed="Cubed")
     with pytest.raises(ConfigError, match=rf"fp32 of shape \[8\] from cubed.*acme_rope 1\.2.*{words}"):
         inverse_frequencies(build())
+
+
+@pytest.mark.parametrize("returned", ["None", "-1.0", "float('nan')", "1 / 0"])
+def test_attention_factors_that_are_none_are_refused(installed: Installer, returned: str) -> None:
+    source = f"{SOURCE}\n    def attention_scaling(self, rope, seq_len):\n        return {returned}\n"
+    installed(source, cubed="Cubed")
+    with pytest.raises(ConfigError, match=r"attention factor above 0 from cubed .*acme_rope 1\.2"):
+        attention_factor(build())
 
 
 def test_a_name_of_ours_is_refused(installed: Installer) -> None:
