@@ -1,8 +1,9 @@
-"""What every test shares: quiet, offline, one thread a process; a free port; and who runs beside whom."""
+"""What every test shares: quiet, offline, one thread a process; a port; a world of one rank; who runs where."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,15 @@ def _has_cuda() -> bool:
 def free_port() -> int:
     """A TCP port on this host that nobody listens on (for a rendezvous that this test starts)."""
     return ports.free_port()
+
+
+@pytest.fixture(scope="module")
+def one_rank() -> Iterator[None]:
+    """A world of one rank, taken down after the file, so that no other file finds it up."""
+    from nemo_pi.parallel import groups
+    from nemo_pi.parallel.layout import ParallelLayout
+
+    groups.ensure_process_group()
+    groups.initialize(ParallelLayout(), seed=1234)
+    yield
+    groups.destroy()

@@ -13,7 +13,7 @@ from nemo_pi.config.merge import nearest
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.base import Family
-from nemo_pi.families.registry import families, names
+from nemo_pi.families.registry import families, family_named, names
 from nemo_pi.families.shape import ModelShape
 
 # YAML key → field of ModelShape. NeMo's and Megatron's names on the left, where they have one.
@@ -113,6 +113,7 @@ def _family_with(given: dict[str, Any]) -> Family:
     """The family that is named, else the first whose models can have what is given."""
     if "family" in given:
         check_choice("model.family", given["family"], names())
+        family_named(given["family"])  # another package's is known once it has been asked for
     able = [
         family
         for family in families()

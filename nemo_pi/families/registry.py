@@ -1,4 +1,4 @@
-"""The families by name, and the family of a config.json."""
+"""The families by name, ours and those of other packages, and the family of a config.json."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.mistral import Mistral
+from nemo_pi.families.plug_ins import load, plugged_in
 from nemo_pi.families.qwen2 import Qwen2
 from nemo_pi.families.qwen3 import Qwen3
 from nemo_pi.families.shape import ModelShape
 
-_FAMILIES: dict[str, Family] = {family.name: family for family in (Llama(), Mistral(), Qwen2(), Qwen3())}
+_BUILT_IN = (Llama(), Mistral(), Qwen2(), Qwen3())
+_FAMILIES: dict[str, Family] = {family.name: family for family in _BUILT_IN}
 
 _NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
 # What families of mixtures of experts call the number of experts.
@@ -27,12 +29,12 @@ def register(family: Family) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """The names of the known families, in the order they were registered."""
-    return tuple(_FAMILIES)
+    """The names of the families that can be had, ours first."""
+    return tuple(dict.fromkeys([*_FAMILIES, *plugged_in()]))
 
 
 def families() -> tuple[Family, ...]:
-    """The known families, in the order they were registered."""
+    """Our families and those that have been asked for, in the order they were registered."""
     return tuple(_FAMILIES.values())
 
 
@@ -42,8 +44,10 @@ def family_named(name: str) -> Family:
     Raises:
         CheckpointError: it is not known.
     """
-    if name not in _FAMILIES:
-        raise _unknown("family", name)
+    if name not in _FAMILIES:  # asked first: looking through what is installed takes milliseconds
+        if name not in plugged_in():
+            raise _unknown("family", name)
+        register(load(name))
     return _FAMILIES[name]
 
 
@@ -64,6 +68,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
             quantised weights.
     """
     name = config.get("model_type")
+    name = name if isinstance(name, str) else None
     kind = config.get("position_embedding_type", "rope")
     if name in _NOT_ROPE or kind not in ("rope", "rotary", None) or config.get("alibi"):
         raise unusable(
@@ -72,9 +77,9 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
             f"{name} with position_embedding_type {kind}" if name not in _NOT_ROPE else name,
             _another_model(),
         )
-    if name not in _FAMILIES:
+    if name is None or name not in names():
         raise _unknown("config.json: model_type", name, config)
-    family = _FAMILIES[name]
+    family = family_named(name)
     if config.get("quantization_config"):
         mend = "start from the checkpoint that it was quantised from"
         raise unusable("quantization_config", "full-precision weights", "quantised ones", mend)
@@ -86,7 +91,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
 
 
 def _unknown(field: str, name: Any, config: Mapping[str, Any] | None = None) -> CheckpointError:
-    required = "one of " + ", ".join(_FAMILIES)
+    required = "one of " + ", ".join(names())
     if config is not None and any(config.get(key) for key in _EXPERTS):
         required += " (dense models; mixtures of experts are not supported)"
     shown = repr(name) if isinstance(name, str) else name

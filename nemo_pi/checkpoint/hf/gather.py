@@ -107,8 +107,18 @@ def _over_tensor_ranks(
         dist.gather(_bytes_of(weight.contiguous()), target, group=groups.tensor, group_dst=0)
     if groups.tensor_rank != 0:
         return None
-    split = [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards]
-    parts = split[0]
+    return stored_whole(
+        [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards], rule
+    )
+
+
+def stored_whole(split: Sequence[Sequence[Tensor]], rule: WeightRule) -> list[Tensor]:
+    """The Hugging Face tensors of a rule, whole, from every tensor rank's slices of its parts.
+
+    Args:
+        split: of each rank, the parts in the rule's order; one rank's suffice for a replica.
+    """
+    parts = list(split[0])
     if rule.split_dim is not None and len(split) > 1:
         parts = [torch.cat(part, dim=rule.split_dim) for part in zip(*split, strict=True)]
     rows: dict[str, list[Tensor]] = {}

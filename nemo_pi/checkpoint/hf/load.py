@@ -64,7 +64,7 @@ def load_huggingface(
         order = interleaved_from_halves(extension.head_dim, extension.rotary_dim)
     with torch.no_grad():
         for target, rule, layer in located_parameters(model_chunks, shape):
-            parts = _read_parts(weights, rule, layer, shape, tp_rank, tp_size)
+            parts = read_parts(weights, rule, layer, shape, tp_rank, tp_size)
             value = fuse(reorder_heads(parts, rule, shape, order), rule, shape)
             if value.shape != target.shape:
                 raise CheckpointError(
@@ -77,7 +77,7 @@ def load_huggingface(
             target.copy_(value)
 
 
-def _read_parts(
+def read_parts(
     weights: HuggingFaceWeights, rule: WeightRule, layer: int | None, shape: ModelShape, rank: int, size: int
 ) -> list[Tensor]:
     """This rank's slice of every part of a parameter."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf.gather import stored_whole
+from nemo_pi.checkpoint.hf.load import read_parts
 from nemo_pi.families.fusion import fuse, reorder_heads, unfuse
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
@@ -120,3 +125,18 @@ def test_reordering_moves_channels_inside_a_head_only() -> None:
     assert query.flatten().tolist() == [0, 2, 1, 3, 10, 12, 11, 13]
     assert key.flatten().tolist() == [20, 22, 21, 23]
     assert value.flatten().tolist() == [30, 31, 32, 33]
+
+
+def test_a_rank_reads_its_rows_of_a_tensor_that_holds_several_parts(tmp_path: Path) -> None:
+    """Gate above up in one tensor: each rank takes half of either, and the halves make the whole again."""
+    rule = replace(GATE_UP, huggingface=("both.weight",) * 2)
+    both = torch.rand(2 * SHAPE.ffn_hidden_size, SHAPE.hidden_size)
+    save_file({"both.weight": both}, tmp_path / "model.safetensors")
+    weights = HuggingFaceWeights(tmp_path)
+    ranks = [read_parts(weights, rule, None, SHAPE, rank, 2) for rank in range(2)]
+    gate, up = both.chunk(2)
+    for rank, parts in enumerate(ranks):
+        assert torch.equal(fuse(parts, rule, SHAPE), torch.cat([gate.chunk(2)[rank], up.chunk(2)[rank]]))
+    assert rule.tensors(SHAPE, None) == {"both.weight": tuple(both.shape)}
+    (whole,) = stored_whole([unfuse(fuse(parts, rule, SHAPE), rule, SHAPE) for parts in ranks], rule)
+    assert torch.equal(whole, both)

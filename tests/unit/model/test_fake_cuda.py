@@ -21,7 +21,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.model.core_attention import DocumentBoundaries
+<<<<<<< HEAD
 from nemo_pi.model.options import BackendRequests, BuildOptions
+=======
+from nemo_pi.model.options import Recompute
+>>>>>>> 30de4f9 (A family's door: recipe, families of other packages, page; tensors that hold several parts)
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.model.models import SHAPE, WINDOW, build, plain
 
@@ -87,7 +91,7 @@ def loss_of(module: nn.Module, batch: MicroBatch) -> Tensor:
     return loss
 
 
-RECOMPUTED = replace(BF16, recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1)
+RECOMPUTED = replace(BF16, recompute=Recompute("full", "uniform", 1))
 YARN = ContextExtension(WINDOW, 16 * WINDOW, "yarn", 16.0, SHAPE.head_dim)
 
 
@@ -101,8 +105,20 @@ YARN = ContextExtension(WINDOW, 16 * WINDOW, "yarn", 16.0, SHAPE.head_dim)
         ({"extension": plain(interleaved=True), "tied_embeddings": True}, None),
         ({"extension": YARN}, None),
         ({"options": RECOMPUTED}, None),
+        ({"family": "qwen2", "qkv_bias": True}, None),
+        ({"family": "qwen3", "qk_norm": True}, None),
     ],
-    ids=["whole rows", "documents", "sliding window", "in place", "interleaved", "yarn", "recomputed"],
+    ids=[
+        "whole rows",
+        "documents",
+        "sliding window",
+        "in place",
+        "interleaved",
+        "yarn",
+        "recomputed",
+        "biases",
+        "norms of heads",
+    ],
 )
 def test_nothing_of_a_step_stays_on_the_cpu(
     settings: dict[str, Any], documents: DocumentBoundaries | None, away: None
