@@ -1,4 +1,4 @@
-"""What every test shares: quiet, offline, one thread a process; a port; a world of one rank; who runs where."""
+"""What tests share: quiet, offline, one thread a process; a port; a world of one rank; who runs where."""
 
 from __future__ import annotations
 

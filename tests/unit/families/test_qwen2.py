@@ -11,7 +11,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.registry import family_of_config
-from nemo_pi.rope.frequencies import attention_factor, inverse_frequencies
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,

@@ -21,11 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.model.core_attention import DocumentBoundaries
-<<<<<<< HEAD
-from nemo_pi.model.options import BackendRequests, BuildOptions
-=======
-from nemo_pi.model.options import Recompute
->>>>>>> 30de4f9 (A family's door: recipe, families of other packages, page; tensors that hold several parts)
+from nemo_pi.model.options import BackendRequests, BuildOptions, Recompute
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.model.models import SHAPE, WINDOW, build, plain
 
