@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed as dist
 from tqdm import tqdm
 
 from nemo_pi.checkpoint.files import check_writable
@@ -18,8 +19,6 @@ from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.cli.evaluate_config import EvaluateConfig, located, parse
 from nemo_pi.cli.flags import layout_of, text_of, tokenizer_folder
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
-from nemo_pi.engine.opening import open_engine
-from nemo_pi.engine.scorer import MegatronScorer
 from nemo_pi.errors import ConfigError, DataError, NemoPiError
 from nemo_pi.evaluation.evaluate import PlannedTask, run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
@@ -27,9 +26,9 @@ from nemo_pi.evaluation.report import RESULTS, render_text, write_report
 from nemo_pi.evaluation.results import ModelResults, write_results
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Task, TaskContext
-from nemo_pi.model.build import BuildOptions
 from nemo_pi.model.engine_layers import resolve_transformer_engine
-from nemo_pi.parallel import groups
+from nemo_pi.model.options import BuildOptions
+from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
 
 
@@ -121,7 +120,7 @@ def plan_model(folder: Path, config: EvaluateConfig, windows: tuple[int, int]) -
         ConfigError, DataError, CheckpointError: whatever would keep them from finishing.
     """
     summary = layout = None
-    if choose_backend(folder, config.backend, groups.launched_world_size()) == "megatron":
+    if choose_backend(folder, config.backend, launcher.launched_world_size()) == "megatron":
         summary = read_summary(folder)
         layout = layout_of(config, summary.shape)
     given = None if config.tokenizer is None else Path(config.tokenizer)
@@ -149,6 +148,10 @@ def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
     if plan.summary is None or plan.layout is None:
         _say(f"{name}: computed by transformers")
         return HuggingFaceScorer(plan.folder, name=name, dtype=dtype)
+    # Imported here: transformers needs none of Megatron, which takes seconds to import.
+    from nemo_pi.engine.opening import open_engine
+    from nemo_pi.engine.scorer import MegatronScorer
+
     # Cached generation has been tried with local layers only.
     generates = any(item.plan.cost.tokens_generated for item in plan.planned)
     transformer_engine = not generates and resolve_transformer_engine("auto")
@@ -166,7 +169,7 @@ def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig,
         bar.update(start + done - bar.n)
 
     def finished(results: ModelResults) -> None:
-        if groups.is_global_zero():
+        if launcher.is_global_zero():
             write_results([*before, results], Path(config.results) / RESULTS)
 
     scorer, start = open_scorer(plan, getattr(torch, config.dtype)), bar.n
@@ -180,7 +183,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     config = parse(description, arguments)
     folders = [Path(model) for model in config.models]
     for folder in folders:
-        choose_backend(folder, config.backend, groups.launched_world_size())
+        choose_backend(folder, config.backend, launcher.launched_world_size())
     check_writable("results", Path(config.results))
     windows = choose_windows(config)
     plans = [plan_model(folder, config, windows) for folder in folders]
@@ -189,11 +192,14 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     with _progress_bar(sum(plan.num_tokens for plan in plans)) as bar:
         for plan in plans:
             measured.append(measure(plan, measured, config, bar))
-    if groups.is_global_zero():
+    if launcher.is_global_zero():
         files = write_report(measured, config.results)
         print(render_text(measured))
         print(f"Results: {files.folder}")
-    groups.destroy()
+    if dist.is_initialized():
+        from nemo_pi.parallel import groups
+
+        groups.destroy()
 
 
 def describe_costs(plans: Sequence[ModelPlan]) -> str:
@@ -217,7 +223,7 @@ def _progress_bar(total: int) -> Any:
         unit="token",
         unit_scale=True,
         file=sys.stderr,
-        disable=not groups.is_global_zero(),
+        disable=not launcher.is_global_zero(),
         dynamic_ncols=terminal,
         ncols=None if terminal else 120,
         mininterval=0.5 if terminal else 30,
@@ -226,5 +232,5 @@ def _progress_bar(total: int) -> Any:
 
 def _say(text: str) -> None:
     """Tells on the first rank, out of the report's way."""
-    if groups.is_global_zero():
+    if launcher.is_global_zero():
         print(text, file=sys.stderr, flush=True)

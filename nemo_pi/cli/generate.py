@@ -7,20 +7,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
-from nemo_pi.engine.opening import open_engine
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.sampling import Sampling
-from nemo_pi.model.build import BuildOptions
-from nemo_pi.model.generation import check_request, generate
-from nemo_pi.model.gpt import RotaryGPTModel
-from nemo_pi.parallel import groups
+from nemo_pi.model.options import BuildOptions
+from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
+
+if TYPE_CHECKING:
+    from nemo_pi.model.gpt import RotaryGPTModel
 
 
 def parse(description: str | None = None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,6 +53,11 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(args.tokenizer, args.model)))
     summary = read_summary(args.model)
+    # Imported here: what was asked for is looked at before Megatron, which takes seconds to import.
+    from nemo_pi.engine.opening import open_engine
+    from nemo_pi.model.generation import check_request
+    from nemo_pi.parallel import groups
+
     prompt_1S = torch.tensor([prompt_ids(args, tokenizer)], dtype=torch.int64)
     check_request(summary.extension.target_window, summary.shape.vocab_size, prompt_1S, args.max_new_tokens)
     layout = one_replica(layout_of(args, summary.shape))
@@ -60,7 +66,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     (model,) = engine.chunks
     started = time.perf_counter()
     new_1S = _generated(model, prompt_1S, sampling, tokenizer, args)
-    if groups.is_global_zero():
+    if launcher.is_global_zero():
         seconds = time.perf_counter() - started
         print(tokenizer.decode(new_1S[0].tolist()))
         print(
@@ -114,6 +120,8 @@ def _generated(
     tokenizer: Tokenizer,
     args: argparse.Namespace,
 ) -> torch.Tensor:
+    from nemo_pi.model.generation import generate
+
     stops = () if args.ignore_eos or tokenizer.eod_id is None else (tokenizer.eod_id,)
     return generate(
         model, prompt_1S, args.max_new_tokens, sampling, stop_ids=stops, use_cache=not args.no_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
 
 from nemo_pi.data.preprocess import PreprocessConfig, preprocess
@@ -70,8 +69,6 @@ def to_config(args: argparse.Namespace) -> PreprocessConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 on success, 2 with a message on a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # What megatron-core says of its optimizers when it is imported is no news to who tokenizes text.
-    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
     try:
         result = preprocess(to_config(parser().parse_args(argv)))
     except NemoPiError as error:

@@ -11,13 +11,17 @@ sequences n, uint64 number of document marks d, int32[n] lengths in tokens, int6
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 from nemo_pi.errors import DataError
+
+if TYPE_CHECKING:
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES: dict[int, type[np.integer]] = {
@@ -69,6 +73,24 @@ def read_header(idx_path: Path) -> IndexHeader:
     return IndexHeader(DTYPES[code], num_sequences, num_marks)
 
 
+def write_index(idx_path: Path, dtype: type[np.integer], lengths: Sequence[int]) -> None:
+    """Write the ``.idx`` of documents of one sequence each, as megatron-core's builder does.
+
+    Args:
+        idx_path: file to write.
+        dtype: element type of the ``.bin``.
+        lengths: tokens of each document, in the order of the ``.bin``.
+    """
+    codes = {kind: code for code, kind in DTYPES.items()}
+    sizes = np.asarray(lengths, dtype=np.int32)
+    ends = np.cumsum(sizes, dtype=np.int64) * np.dtype(dtype).itemsize
+    with open(idx_path, "wb") as stream:
+        stream.write(_HEADER.pack(MAGIC, 1, codes[dtype], sizes.size, sizes.size + 1))
+        stream.write(sizes.tobytes())
+        stream.write(np.concatenate((np.zeros(1, np.int64), ends))[:-1].tobytes())
+        stream.write(np.arange(sizes.size + 1, dtype=np.int64).tobytes())
+
+
 def validate_pair(prefix: str | Path) -> IndexHeader:
     """Check that ``prefix.idx`` and ``prefix.bin`` are whole and agree with each other.
 
@@ -101,6 +123,9 @@ def open_indexed(prefix: str | Path, vocab_size: int | None = None) -> IndexedDa
     validate_pair(prefix)
     if vocab_size is not None:
         check_token_ids(prefix, vocab_size)
+    # Imported here: preprocessing writes and checks such files without Megatron, which imports slowly.
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
     return IndexedDataset(str(Path(prefix).expanduser()), multimodal=False, mmap=True)
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from nemo_pi.data.encoding import Encoder, EncodingRules, encode_lines, start_worker
 from nemo_pi.data.jsonl import Line, find_files, read_lines
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
+from nemo_pi.data.writer import PairWriter
 from nemo_pi.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nemo_pi.data.writer import PairWriter
 
 log = logging.getLogger(__name__)
 _LINES_PER_TASK = 32
@@ -76,9 +74,6 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
         DataError: no input, a bad line (file and line are named), existing output without overwrite,
             or no token at all.
     """
-    # Here, not above: it brings megatron-core, which --help and the encoding processes can do without.
-    from nemo_pi.data.writer import PairWriter
-
     files = find_files(config.input)
     tokenizer = build_tokenizer(**config.tokenizer)
     _check(config, tokenizer)

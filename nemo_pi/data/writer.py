@@ -7,16 +7,17 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
-from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from numpy.typing import NDArray
 
-from nemo_pi.data.indexed import validate_pair
+from nemo_pi.data.indexed import validate_pair, write_index
 from nemo_pi.errors import DataError
+
+_FITS_16_BITS = 65_500
+"""Vocabulary from which on megatron-core takes 32 bits a token."""
 
 
 class PairWriter:
-    """megatron-core's builder, writing under temporary names until `commit`.
+    """What megatron-core's builder writes, byte for byte, under temporary names until `commit`.
 
     Args:
         prefix: final path without extension; its folder is made.
@@ -42,7 +43,9 @@ class PairWriter:
         self._final = final
         self._partial_prefix = f"{prefix}.partial-{os.getpid()}"
         self._partial = [Path(f"{self._partial_prefix}{path.suffix}") for path in final]
-        self._builder = IndexedDatasetBuilder(str(self._partial[0]), dtype=DType.optimal_dtype(vocab_size))
+        self._dtype: type[np.integer] = np.uint16 if vocab_size < _FITS_16_BITS else np.int32
+        self._lengths: list[int] = []
+        self._bin = open(self._partial[0], "wb")  # noqa: SIM115  closed by finish or discard
 
     def add_document(self, ids: NDArray[np.int32]) -> None:
         """Append one document of at least one token.
@@ -57,7 +60,8 @@ class PairWriter:
                 given=f"ids from {int(ids.min())} to {int(ids.max())}",
                 mend="check the tokenizer's files",
             )
-        self._builder.add_document(torch.from_numpy(ids), [ids.size])
+        self._bin.write(ids.astype(self._dtype).tobytes())
+        self._lengths.append(ids.size)
 
     def finish(self, source: str) -> None:
         """Write the index, flush both files to disk and check them, still under temporary names.
@@ -65,9 +69,10 @@ class PairWriter:
         Raises:
             DataError: nothing was added (`source` is named), or the files do not hold what was written.
         """
-        if not self._builder.sequence_lengths:
+        if not self._lengths:
             raise DataError(source, required="some text", given="none", mend="check --input and --json-keys")
-        self._builder.finalize(str(self._partial[1]))
+        self._bin.close()
+        write_index(self._partial[1], self._dtype, self._lengths)
         for path in self._partial:
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
@@ -82,7 +87,7 @@ class PairWriter:
 
     def discard(self) -> None:
         """Remove what was not committed; nothing to do after `commit`."""
-        self._builder.data_file.close()
+        self._bin.close()
         for path in self._partial:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

@@ -8,8 +8,6 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
-from nemo_pi.parallel.launcher import is_global_zero as is_global_zero
-from nemo_pi.parallel.launcher import launched_world_size as launched_world_size
 from nemo_pi.parallel.layout import ParallelLayout
 
 

@@ -144,7 +144,24 @@ def test_a_dry_run_imports_no_framework_and_prints_the_plan() -> None:
         ("preprocess_data", ["--help"]),
         ("pose_coverage", ["--help"]),
         ("slurm/render", ["--help"]),
+        ("evaluate", ["--help"]),
+        ("generate", ["--help"]),
+        ("evaluate", ["demo/model", "tasks.perplexity.strid=3"]),
+        ("generate", ["--model", "nowhere", "--prompt", "x", "--max-new-tokens", "1"]),
     ],
 )
 def test_help_and_mistakes_come_at_once(script: str, arguments: list[str]) -> None:
     assert imported(script, *arguments)[1] == "[]"
+
+
+def test_preprocessing_needs_neither_torch_nor_megatron(tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text('{"text": "abc"}\n')
+    out, found = imported(
+        "preprocess_data",
+        f"--input={tmp_path / 'text.jsonl'}",
+        "--tokenizer-library=byte",
+        f"--output-prefix={tmp_path / 'out'}",
+        names=("torch", *HEAVY),
+    )
+    assert "1 documents, 3 tokens" in out
+    assert found == "[]"

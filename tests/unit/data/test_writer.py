@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 
 from nemo_pi.data.indexed import open_indexed, read_header
 from nemo_pi.data.writer import PairWriter
@@ -33,6 +35,21 @@ def test_pair_has_final_names_only_after_commit(tmp_path: Path, vocab_size: int,
     indexed = open_indexed(tmp_path / "new" / "a")
     assert [list(indexed[i]) for i in range(2)] == [[1, vocab_size - 1], [3]]
     assert read_header(tmp_path / "new" / "a.idx").dtype is dtype
+
+
+@pytest.mark.parametrize("vocab_size", [65_499, 65_500])
+def test_files_are_those_of_megatron_s_builder(tmp_path: Path, vocab_size: int) -> None:
+    documents = [array(1, vocab_size - 1), array(3), array(*range(100))]
+    ours = PairWriter(str(tmp_path / "ours"), vocab_size)
+    theirs = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=DType.optimal_dtype(vocab_size))
+    for ids in documents:
+        ours.add_document(ids)
+        theirs.add_document(torch.from_numpy(ids), [ids.size])
+    ours.finish("input")
+    ours.commit()
+    theirs.finalize(str(tmp_path / "theirs.idx"))
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
 
 
 def test_discard_leaves_nothing(tmp_path: Path) -> None:
@@ -75,7 +92,7 @@ def test_ids_that_would_wrap_are_refused(tmp_path: Path, bad: int) -> None:
 def test_lost_bytes_are_noticed_before_the_pair_is_named(tmp_path: Path) -> None:
     writer = PairWriter(str(tmp_path / "a"), 10)
     writer.add_document(array(1, 2, 3))
-    writer._builder.sequence_lengths[-1] = 4  # as if the last token never reached the disk
+    writer._lengths[-1] = 4  # as if the last token never reached the disk
     with pytest.raises(DataError, match="bytes"):
         writer.finish("input")
     writer.discard()

@@ -1,4 +1,4 @@
-"""Megatron's groups in a world of one, and what a launcher says of the world."""
+"""Megatron's groups in a world of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from nemo_pi.parallel import groups
+from nemo_pi.parallel import groups, launcher
 from nemo_pi.parallel.layout import ParallelLayout
 
 LAUNCHERS = ("WORLD_SIZE", "SLURM_NTASKS", "RANK", "MASTER_ADDR")
@@ -17,24 +17,6 @@ LAUNCHERS = ("WORLD_SIZE", "SLURM_NTASKS", "RANK", "MASTER_ADDR")
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.mark.parametrize(
-    ("environment", "size"),
-    [
-        ({}, 1),
-        ({"WORLD_SIZE": "4"}, 4),
-        ({"WORLD_SIZE": "4", "SLURM_NTASKS": "1"}, 4),
-        ({"WORLD_SIZE": ""}, 1),
-        ({"SLURM_NTASKS": "16"}, 1),  # the shell of an allocation
-    ],
-)
-def test_world_size_is_the_launchers(
-    environment: dict[str, str], size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert groups.launched_world_size() == size
 
 
 def test_joining_twice_is_joining_once() -> None:
@@ -79,7 +61,7 @@ def test_a_world_of_one() -> None:
     ):
         assert dist.get_process_group_ranks(group) == [0]
     assert groups.is_first_stage(None) and groups.is_last_stage(None)
-    assert groups.is_global_zero()
+    assert launcher.is_global_zero()
 
 
 @pytest.mark.usefixtures("one_rank")
