@@ -155,18 +155,25 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
     """The YAML with overrides as plain values. Whether a key exists is for the dataclasses to say.
 
     Raises:
-        ConfigError: no such file, or an override that Hydra cannot read.
+        ConfigError: no such file, an override that Hydra cannot read, or a search path of Python modules.
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    from nemo_pi.cli.hydra_targets import check_places
+
     GlobalHydra.instance().clear()
     words = [word if word[0] in "+~" else f"++{word}" for word in overrides]
     try:
         with hydra.initialize_config_dir(str(folder.expanduser().absolute()), version_base=None):
-            composed = hydra.compose(name.removesuffix(".yaml"), overrides=words)
+            name = name.removesuffix(".yaml")
+            # Composing builds nothing that a YAML names; a search path of Python modules it would import.
+            initialised = GlobalHydra.instance().hydra
+            assert initialised is not None, "the folder's context has just been entered"
+            check_places(initialised, name, words)
+            composed = hydra.compose(name, overrides=words)
     except HydraException as error:
         raise refusal(error) from error
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]

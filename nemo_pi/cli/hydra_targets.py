@@ -65,7 +65,7 @@ def check_command_line(task_file: str, config_path: str, config_name: str, argum
     name = config_name if args.config_name is None else args.config_name
     hydra = Hydra.create_main_hydra2("check", search_path)
     try:
-        check_search_path(_search_path_entries(hydra, name, args.overrides))
+        check_places(hydra, name, args.overrides)
         # The mode that refuses least: a choice of several values is not known to be one yet.
         cfg = hydra.compose_config(name, args.overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
         check_hydra(cfg.hydra)
@@ -116,31 +116,33 @@ def check_hydra(section: DictConfig) -> None:
             raise _refused(f"hydra.job.env_set.{name}", "no change of the environment", value)
 
 
-def check_search_path(entries: Any) -> None:
-    """Refuses places of YAMLs that are Python modules: looking into one imports it.
+def check_places(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> None:
+    """Refuses places of YAMLs that are Python modules, which composing would import to look into.
+
+    Hydra reads `hydra.searchpath` on the command line and in the first YAML, nowhere else.
+
+    Args:
+        hydra: initialised, nothing composed yet.
+        config_name: the first YAML.
+        overrides: of the command line.
 
     Raises:
         ConfigError: naming the place.
     """
-    for entry in entries if isinstance(entries, list | tuple) else [entries]:
-        scheme, separator, _ = str(entry).partition("://")
-        if separator and scheme != "file":
-            raise _refused(
-                "hydra.searchpath", "folders (file://…): a module is imported to be looked into", entry
-            )
-
-
-def _search_path_entries(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> list[Any]:
-    """What `hydra.searchpath` says on the command line and in the first YAML; Hydra reads it nowhere else."""
-    parser = OverridesParser.create(config_loader=hydra.config_loader)
-    given = parser.parse_overrides(list(overrides))
+    if os.environ.get(SWITCH) == "1":
+        return
+    given = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(overrides))
     found: list[Any] = [
         override.value() for override in given if override.get_key_element() == "hydra.searchpath"
     ]
     loaded = hydra.config_loader.repository.load_config(config_name)  # type: ignore[attr-defined]
     if loaded is not None and isinstance(loaded.config, DictConfig):
         found.append(OmegaConf.select(loaded.config, "hydra.searchpath"))
-    return [entry for entries in found if entries is not None for entry in entries]
+    for entry in (entry for entries in found if entries is not None for entry in entries):
+        scheme, separator, _ = str(entry).partition("://")
+        if separator and scheme != "file":
+            required = "folders (file://…): looking into a module imports it"
+            raise _refused("hydra.searchpath", required, entry)
 
 
 def _jobs(hydra: Hydra, cfg: DictConfig) -> list[list[str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from nemo_pi.cli.evaluate_config import parse
 from nemo_pi.config.load import merge
 from nemo_pi.errors import ConfigError
 
@@ -36,3 +39,21 @@ def test_a_target_is_refused(values: dict[str, Any], monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("A_TARGET", TARGET)
     with pytest.raises(ConfigError, match="_target_: required no _target_"):
         merge(OmegaConf.create(values))
+
+
+@pytest.mark.parametrize("scheme", ["pkg", "structured"])
+def test_an_evaluation_looks_into_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    (tmp_path / "traced.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evaluate.yaml").write_text(f"hydra: {{searchpath: ['{scheme}://traced']}}\nmodels: [m]\n")
+    with pytest.raises(ConfigError, match=r"hydra\.searchpath"):
+        parse(arguments=["--config-path", str(tmp_path)])
+    assert "traced" not in sys.modules
+
+
+def test_an_evaluation_s_values_name_no_code() -> None:
+    for override in ("tasks.perplexity._target_=os.system", "_target_=os.system"):
+        with pytest.raises(ConfigError, match="_target_"):
+            parse(arguments=["m", override])
