@@ -137,7 +137,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    backend = AutoTokenizer.from_pretrained(args.tokenizer).backend_tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False, local_files_only=True)
+    backend = tokenizer.backend_tokenizer
 
     def encode(text: str) -> list[int]:
         return list(backend.encode(text, add_special_tokens=False).ids)
