@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 _Self = TypeVar("_Self", bound="NemoPiError")
@@ -25,6 +26,13 @@ def quoted(error: BaseException) -> str:
     sentences = [sentence.strip() for sentence in _SENTENCES.split(str(error))]
     kept = [sentence for sentence in sentences if sentence and not _ADVICE.search(sentence)]
     return " ".join(kept) or type(error).__name__
+
+
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """The valid word most like the given one, or None when none is alike; capitals do not matter."""
+    lowered = {name.lower(): name for name in valid}
+    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[found[0]] if found else None
 
 
 class NemoPiError(Exception):

@@ -11,11 +11,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager
+from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import resolve_kernels
 from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.loss import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
-from nemo_pi.config.merge import convert, from_mapping, refuse_targets
+from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
 from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
     check_initialization,
@@ -38,8 +39,6 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.model.engine_layers import transformer_engine_available
 from nemo_pi.model.options import BuildOptions
 
-_MISSING = "???"
-
 
 def merge(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     """The configuration as dataclasses: names and types checked, values not yet.
@@ -49,6 +48,13 @@ def merge(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     """
     values = plain(cfg)
     refuse_targets(values)
+    refuse_unknown(
+        [
+            *unknown_keys(RunConfig, values),
+            *unknown_keys(TRAINER, values.get("trainer"), "trainer"),
+            *unknown_keys(EXP_MANAGER, values.get("exp_manager"), "exp_manager"),
+        ]
+    )
     return from_mapping(RunConfig, _with_one_path(values))
 
 
@@ -164,7 +170,7 @@ def _with_one_path(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(inner, Mapping):
         return values
     top, below = values.get("restore_from_path"), inner.get("restore_from_path")
-    given = [path for path in (top, below) if path is not None and path != _MISSING]
+    given = [path for path in (top, below) if path is not None and path != MISSING]
     if len(given) == 2 and top != below:
         raise ConfigError(
             "restore_from_path",
@@ -173,7 +179,7 @@ def _with_one_path(values: dict[str, Any]) -> dict[str, Any]:
             mend="remove one of the two",
         )
     open_ = _path_is_open(values) and not values.get("dry_run")
-    path = given[0] if given else (_MISSING if open_ else None)
+    path = given[0] if given else (MISSING if open_ else None)
     return {**values, "restore_from_path": path, "model": {**inner, "restore_from_path": None}}
 
 
@@ -181,7 +187,7 @@ def _path_is_open(values: Mapping[str, Any]) -> bool:
     """Whether the YAML leaves restore_from_path to be given (`???`), at either place."""
     inner = values.get("model")
     below = inner.get("restore_from_path") if isinstance(inner, Mapping) else None
-    return _MISSING in (values.get("restore_from_path"), below)
+    return MISSING in (values.get("restore_from_path"), below)
 
 
 def _max_steps(trainer: Mapping[str, Any]) -> int:

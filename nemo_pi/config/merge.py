@@ -7,7 +7,6 @@ never numbers here, nor numbers booleans, and `null` is only for keys that say w
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import types
@@ -15,14 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
 # What YAML 1.1 takes for text though a person means a number.
 _EXPONENT_NOTATION = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+")
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
-_MISSING = "???"
+MISSING = "???"
 _FEW = 12
 
 
@@ -74,15 +73,34 @@ class UnknownKey:
         return f"a key of {self.section or 'the top level'}{': ' + ', '.join(self.valid) if listed else ''}"
 
 
-def unknown_keys(kind: type, values: Mapping[Any, Any], path: str = "") -> list[UnknownKey]:
-    """Every key of a section, and of the sections in it, that the dataclass `kind` does not have."""
-    names, hints = tuple(_names(kind)), get_type_hints(kind)
-    found = [UnknownKey(_join(path, str(key)), path, names) for key in values if key not in names]
-    for key in names:
-        section = next((option for option in _options(hints[key]) if is_dataclass(option)), None)
-        if section is not None and isinstance(values.get(key), Mapping):
-            found += unknown_keys(cast(type, section), values[key], _join(path, key))
+Known = type | Mapping[str, Any] | Iterable[str]
+"""What a section may hold: a dataclass, names, or a table of names in which a table stands for a section."""
+
+
+def unknown_keys(known: Known, values: Any, path: str = "") -> list[UnknownKey]:
+    """Every key of a section, and of those in it, that is not known; none where `values` is no section."""
+    if not isinstance(values, Mapping):
+        return []
+    inner = _inner_sections(known)
+    names = tuple(inner)
+    found = [UnknownKey(_join(path, str(key)), path, names) for key in values if key not in inner]
+    for key, section in inner.items():
+        if section is not None:
+            found += unknown_keys(section, values.get(key), _join(path, key))
     return found
+
+
+def _inner_sections(known: Known) -> dict[str, Known | None]:
+    """Names that a section has, with what is known of those that are sections themselves."""
+    if is_dataclass(known):
+        options = {name: _options(hint) for name, hint in get_type_hints(known).items()}
+        return {
+            name: next((cast(type, option) for option in options[name] if is_dataclass(option)), None)
+            for name in _names(cast(type, known))
+        }
+    if isinstance(known, Mapping):
+        return {name: value if isinstance(value, Mapping) else None for name, value in known.items()}
+    return dict.fromkeys(cast(Iterable[str], known))
 
 
 def refuse_unknown(found: list[UnknownKey]) -> None:
@@ -106,8 +124,7 @@ def refuse_unknown(found: list[UnknownKey]) -> None:
 
 def check_keys(values: Mapping[Any, Any], valid: Iterable[str], path: str) -> None:
     """Refuse the keys that are not in `valid`, each with the nearest one that is."""
-    names = tuple(valid)
-    refuse_unknown([UnknownKey(_join(path, str(key)), path, names) for key in values if key not in names])
+    refuse_unknown(unknown_keys(tuple(valid), values, path))
 
 
 def refuse_targets(values: Any, path: str = "") -> None:
@@ -127,17 +144,9 @@ def refuse_targets(values: Any, path: str = "") -> None:
             refuse_targets(value, f"{path}[{index}]")
 
 
-def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """The valid word most like the given one, or None when none is alike."""
-    names = list(valid)
-    lowered = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[found[0]] if found else None
-
-
 def convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type `hint` (a scalar, list, tuple, dict, union or dataclass), or a ConfigError."""
-    if isinstance(value, str) and value == _MISSING:
+    if isinstance(value, str) and value == MISSING:
         raise ConfigError(
             path, required="a value: the YAML leaves it open (???)", given="none", mend=f"give {path}=..."
         )

@@ -11,9 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from nemo_pi.config.merge import nearest
 from nemo_pi.config.schema import RunConfig
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, nearest
 
 _SECTIONS = tuple(field.name for field in fields(RunConfig))
 # `model=llama-7b` chooses a file of that group.

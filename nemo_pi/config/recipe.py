@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import ExportConfig, OptimConfig, SchedConfig, TokenizerConfig
 from nemo_pi.config.shapes import check_choice
+from nemo_pi.data.tokenizer import LIBRARIES
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.options import Recompute
@@ -36,8 +38,6 @@ _PRECISIONS = {
     "16-mixed": "16-mixed",
     "16-true": "16-true",
 }
-_DTYPES = ("float32", "bfloat16", "float16")
-_TOKENIZERS = ("huggingface", "sentencepiece", "byte")
 
 
 def resolve_precision(given: Any, summary: CheckpointSummary | None = None) -> str:
@@ -163,7 +163,7 @@ def resolve_tokenizer(given: TokenizerConfig, summary: CheckpointSummary | None)
     if given.library is None and given.model is None:
         return None if own is None else TokenizerConfig("huggingface", given.type, str(own))
     library = given.library or "huggingface"
-    check_choice("model.tokenizer.library", library, _TOKENIZERS)
+    check_choice("model.tokenizer.library", library, LIBRARIES)
     model = given.model
     if library == "huggingface" and model is None and own is not None:
         model = str(own)
@@ -182,7 +182,7 @@ def resolve_export(export: ExportConfig, summary: CheckpointSummary | None) -> E
     if export.hf_path is not None:
         export = replace(export, hf_path=str(Path(export.hf_path).expanduser()))
     if export.dtype is not None:
-        check_choice("model.export.dtype", export.dtype, _DTYPES)
+        check_choice("model.export.dtype", export.dtype, tuple(DTYPES.values()))
         return export
     return replace(export, dtype="float32" if summary is None else summary.dtype)
 

@@ -107,4 +107,4 @@ class ExportConfig:
     hf_path: str | None = None
     """Folder to write. null: none."""
     dtype: str | None = None
-    """float32, bfloat16 or float16. null: the checkpoint's own."""
+    """float32, bfloat16, float16 or float64. null: the checkpoint's own."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.merge import nearest
 from nemo_pi.config.schema import ModelConfig
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, nearest
 from nemo_pi.families.base import Family
 from nemo_pi.families.registry import families, family_named, names
 from nemo_pi.families.shape import ModelShape

@@ -13,6 +13,7 @@ from nemo_pi.rope.fields import YAML_KEYS
 from nemo_pi.rope.methods.registry import INTERPOLATION, UNSCALED, check_available
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
+from nemo_pi.rope.validation import check_factor
 
 # Field of ContextExtension → its value where neither YAML nor checkpoint says.
 _ROTARY: dict[str, Any] = {"base": 10000.0, "rotary_percent": 1.0, "interleaved": False}
@@ -107,13 +108,10 @@ def _method_and_factor(model: ModelConfig) -> tuple[str | None, float | None]:
     """Method and factor that are asked for, in either spelling; the two together are a contradiction."""
     method, factor, old = model.pos_scaling_type, model.pos_scaling_factor, model.seq_len_interpolation_factor
     for key, value in (("pos_scaling_factor", factor), ("seq_len_interpolation_factor", old)):
-        if value is not None and value < 1:
-            raise ConfigError(
-                f"model.{key}",
-                required="a number of at least 1 (target window ÷ original window), or null",
-                given=f"{value:g}",
-                mend=f"write {1 / value:g}, its inverse" if value > 0 else "null derives it from the windows",
-            )
+        try:
+            check_factor(1.0 if value is None else value)
+        except ConfigError as error:
+            raise error.respelled({"factor": f"model.{key}"}) from error
     if old is None:
         return method, factor
     if factor is not None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_pi.config.load import resolve
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.shapes import shape_section
+from nemo_pi.rope.fields import YAML_KEYS
 
 
 def self_contained_model_config(run: ResolvedRun) -> DictConfig:
@@ -17,19 +18,12 @@ def self_contained_model_config(run: ResolvedRun) -> DictConfig:
 
     A .nemo file carries it, so that the model can be rebuilt where that checkpoint is not.
     """
-    extension = run.extension
-    section: dict[str, Any] = asdict(run.config.model)
+    section: dict[str, Any] = asdict(run.config.model) | shape_section(run.shape)
+    for field, key in YAML_KEYS.items():
+        section[key.removeprefix("model.")] = getattr(run.extension, field)
     section.update(
         restore_from_path=None,
-        **shape_section(run.shape),
-        rotary_base=extension.base,
-        rotary_percentage=extension.rotary_percent,
-        rotary_interleaved=extension.interleaved,
-        original_max_position_embeddings=extension.original_window,
-        max_position_embeddings=extension.target_window,
-        pos_scaling_type=extension.method,
-        pos_scaling_factor=extension.factor,
-        pos_scaling_extra_args=extension.extra_args or None,
+        pos_scaling_extra_args=run.extension.extra_args or None,
         seq_len_interpolation_factor=None,
     )
     return OmegaConf.create(section)

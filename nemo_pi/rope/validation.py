@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, nearest
 
 
 def did_you_mean(name: Any, valid: Iterable[str], also_called: Mapping[str, str] | None = None) -> str:
     """A mend that puts the nearest valid name first; `also_called` has other names for some of them."""
     names, given = list(valid), str(name).lower()
     other = (also_called or {}).get(given)
-    near = [other] if other in names else get_close_matches(given, names, n=1, cutoff=0.5)
+    near = other if other in names else nearest(given, names)
     listing = ", ".join(names) or "none at all"
-    return f"did you mean {near[0]!r}? Valid: {listing}" if near else f"choose one of: {listing}"
+    return f"did you mean {near!r}? Valid: {listing}" if near else f"choose one of: {listing}"
 
 
 def as_mapping(field: str, values: Any) -> dict[str, Any]:
@@ -127,8 +126,10 @@ def check_factor(factor: Any) -> None:
         )
         raise ConfigError("factor", required=required, given=repr(factor), mend=mend)
     if factor < 1:
-        near = f"{1 / factor:g} or null" if factor > 0 else "a number such as 16.0, or null"
-        raise ConfigError("factor", required=required, given=repr(factor), mend=f"write {near}")
+        mend = "write a number such as 16.0, or null"
+        if factor > 0:
+            mend = f"write {1 / factor:g} or null; {1 / factor:g}, its inverse, lengthens by as much"
+        raise ConfigError("factor", required=required, given=repr(factor), mend=mend)
 
 
 def check_not_shorter(original: int, target: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.errors import CheckpointError, ConfigError, nearest
 
 NAMES = {"factor": "model.pos_scaling_factor", "extra_args": "model.pos_scaling_extra_args"}
 
@@ -31,3 +31,9 @@ def test_other_names_stay() -> None:
     there = error.respelled(NAMES)
     assert (there.field, there.required) == ("model.factor", "`base`")
     assert (there.given, there.mend) == ("factor", "`factors`")
+
+
+def test_nearest() -> None:
+    assert nearest("LINEAR", ["linear", "ntk"]) == "linear"
+    assert nearest("yarm", ["linear", "yarn"]) == "yarn"
+    assert nearest("qqq", ["linear", "yarn"]) is None

@@ -6,11 +6,10 @@ a script calls `register`. A configuration only ever names a task: it cannot nam
 
 from __future__ import annotations
 
-import difflib
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, nearest
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
@@ -61,11 +60,11 @@ def task_type(name: str, field: str = "tasks") -> TaskType:
             if entry.name == name:
                 return register(entry.load())
         names = task_names()
-        near = difflib.get_close_matches(name, names, n=1)
+        near = nearest(name, names)
         raise ConfigError(
             field,
             required=f"a task: {', '.join(names)}",
             given=name,
-            mend=f"did you mean {near[0]}?" if near else "name one of them, or install what brings it",
+            mend=f"did you mean {near}?" if near else "name one of them, or install what brings it",
         )
     return _TASKS[name]

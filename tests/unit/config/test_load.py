@@ -19,6 +19,20 @@ def refusal(model: dict[str, Any] | None = None, **top: Any) -> ConfigError:
     return caught.value
 
 
+def test_unknown_keys_of_all_sections_are_named_at_once() -> None:
+    error = refusal(
+        {"global_batch_sise": 8, "optim": {"lrr": 1e-3}},
+        trainer={"max_step": 3},
+        exp_manager={"exp_dri": "x", "checkpoint_callback_params": {"save_topk": 1}},
+        modle={},
+    )
+    sections = ["modle", "model.global_batch_sise", "model.optim.lrr", "trainer.max_step"]
+    sections += ["exp_manager.exp_dri", "exp_manager.checkpoint_callback_params.save_topk"]
+    assert error.field == ", ".join(sections)
+    for name in ("model", "model.global_batch_size", "trainer.max_steps", "exp_manager.exp_dir"):
+        assert f"did you mean {name}?" in error.mend
+
+
 def test_everything_a_trainer_needs() -> None:
     summary = summary_of()
     run = run_of(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nemo_pi.config.merge import convert, from_mapping, nearest, refuse_targets
+from nemo_pi.config.merge import convert, from_mapping, refuse_targets
 from nemo_pi.errors import ConfigError
 
 
@@ -154,9 +154,3 @@ def test_target_is_refused_at_any_depth(values: dict[str, Any], key: str) -> Non
 def test_target_is_refused_as_a_key_of_a_section() -> None:
     with pytest.raises(ConfigError, match="never code"):
         from_mapping(Outer, {"inner": {"_target_": "os.system"}})
-
-
-def test_nearest() -> None:
-    assert nearest("LINEAR", ["linear", "ntk"]) == "linear"
-    assert nearest("yarm", ["linear", "yarn"]) == "yarn"
-    assert nearest("qqq", ["linear", "yarn"]) is None
