@@ -36,12 +36,24 @@ PUBLISHED = {
         32768,
         10000.0,
     ),
+    "qwen2.5-7b": (
+        ModelShape(28, 3584, 18944, 28, 4, 128, 152064, 1e-6, family="qwen2", qkv_bias=True),
+        32768,
+        1e6,
+    ),
+    "qwen3-8b": (
+        ModelShape(36, 4096, 12288, 32, 8, 128, 151936, 1e-6, family="qwen3", qk_norm=True),
+        40960,
+        1e6,
+    ),
 }
 WINDOWS = {
     "demo": (512, 4096, 8.0),
     "llama-7b": (2048, 32768, 16.0),
     "llama-3-8b": (8192, 32768, 4.0),
     "mistral-7b": (8192, 32768, 4.0),
+    "qwen2.5-7b": (32768, 131072, 4.0),
+    "qwen3-8b": (40960, 131072, 3.2),
 }
 
 
@@ -69,7 +81,7 @@ def test_presets_extend_their_published_model(preset: str) -> None:
     extension = run.extension
     windows = (extension.original_window, extension.target_window, extension.factor)
     assert windows == WINDOWS[preset]
-    assert extension.method == "linear"
+    assert extension.method == ("yarn" if preset.startswith("qwen") else "linear")
     assert run.training_length == extension.target_window
     assert run.shape == PUBLISHED[preset][0]
     assert f"{extension.target_window:,} tokens" in render_plan(run)
