@@ -8,7 +8,7 @@ DistributedDataParallelConfig.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import field, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -38,14 +38,24 @@ def options_of(section: Any, place: str) -> dict[str, Any]:
         section: a dataclass of the schema.
         place: `transformer`, `optimizer` or `ddp`, as in `passed`.
     """
-    found: dict[str, Any] = {}
+    return {option: value for _, option, value in _given(section, place, "model")}
+
+
+def keys_of(section: Any, place: str) -> dict[str, str]:
+    """Megatron's name of each option that a section gives → the key of the YAML that gives it."""
+    return {option: key for key, option, _ in _given(section, place, "model")}
+
+
+def _given(section: Any, place: str, path: str) -> Iterator[tuple[str, str, Any]]:
+    """(key, option, value) of every declared field that is not null."""
     for key in fields(section):
-        value, names = getattr(section, key.name), key.metadata.get(place)
+        value, names, dotted = getattr(section, key.name), key.metadata.get(place), f"{path}.{key.name}"
         if is_dataclass(value):
-            found.update(options_of(value, place))
+            yield from _given(value, place, dotted)
+        elif isinstance(names, tuple):
+            yield from ((dotted, name, item) for name, item in zip(names, value, strict=True))
         elif names and value is not None:
-            found.update(zip(names, value, strict=True) if isinstance(names, tuple) else {names: value})
-    return found
+            yield dotted, names, value
 
 
 def filled(kind: Callable[..., T], options: dict[str, Any], **more: Any) -> T:

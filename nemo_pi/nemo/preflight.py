@@ -10,10 +10,11 @@ from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.hf.target import check_apart, check_target
 from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.registry import family_of
-from nemo_pi.model.build import check_backends, check_documents
+from nemo_pi.model.build import check_backends, check_documents, transformer_config
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data
@@ -31,6 +32,7 @@ def check_before_training(run: ResolvedRun) -> None:
     settings = run.engine
     resolve_transformer_engine(settings.build.transformer_engine)
     check_backends(settings.shape, settings.extension, settings.layout, settings.build)
+    check_megatron_options(run)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
     if run.export.hf_path is not None:
@@ -39,6 +41,26 @@ def check_before_training(run: ResolvedRun) -> None:
             check_apart(Path(run.export.hf_path), run.checkpoint.path)
         check_target(Path(run.export.hf_path))
     check_data(run)
+
+
+def check_megatron_options(run: ResolvedRun) -> None:
+    """Refuse options that are passed on to Megatron as they stand and that it does not take.
+
+    Raises:
+        ConfigError: naming the keys, with Megatron's own words.
+    """
+    settings = run.engine
+    try:
+        transformer_config(settings.shape, settings.layout, settings.build)
+    except (AssertionError, TypeError, ValueError) as error:
+        known = keys_of(run.config.model, "transformer")
+        keys = [known.get(option, option) for option in settings.build.megatron] or ["model"]
+        raise ConfigError(
+            ", ".join(keys),
+            required="values that Megatron's TransformerConfig takes together with this model and layout",
+            given=str(error) or type(error).__name__,
+            mend="set them to null one by one: null leaves an option to nemo_pi and Megatron",
+        ) from error
 
 
 def check_folders(run: ResolvedRun, folders: RunFolders) -> None:

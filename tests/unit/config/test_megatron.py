@@ -11,7 +11,7 @@ from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from nemo_pi.config.megatron import filled, options_of, passed
+from nemo_pi.config.megatron import filled, keys_of, options_of, passed
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.engine.settings import AdamSettings
 from nemo_pi.model.build import transformer_config
@@ -62,6 +62,8 @@ def test_values_go_under_megatron_s_names_and_null_goes_nowhere() -> None:
     assert options_of(section, "transformer") == {"plain": 1.0, "theirs": False}
     assert options_of(section, "ddp") == {"also_theirs": False}
     assert options_of(section, "optimizer") == {"first": 5.0, "second": 6.0}
+    assert keys_of(section, "ddp") == {"also_theirs": "model.renamed"}
+    assert keys_of(section, "optimizer") == dict.fromkeys(("first", "second"), "model.inner.pair")
 
 
 def test_options_without_a_field_of_their_own_come_along() -> None:

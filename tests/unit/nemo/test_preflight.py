@@ -23,6 +23,7 @@ from nemo_pi.nemo.preflight import (
     check_accelerator,
     check_before_training,
     check_folders,
+    check_megatron_options,
     checkpoint_to_resume,
 )
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
@@ -32,6 +33,14 @@ from tests.unit.model.models import SHAPE
 from tests.unit.nemo.runs import resolved, write_tokens
 
 pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+def test_options_that_megatron_refuses_are_named(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path)
+    check_megatron_options(run)
+    with pytest.raises(ConfigError, match="fp8 mode") as caught:
+        check_megatron_options(changed(run, megatron={"fp8_param": True}))
+    assert caught.value.field == "fp8_param"
 
 
 def test_a_sound_run_passes_and_leaves_nothing(inputs: Path, tmp_path: Path) -> None:
