@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import gcd
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ class Workload:
                 split_rows=self.layout.cp > 1,
                 **common,
             ),
-            "norm": Needs(width=hidden, tokens=tokens, **common),
+            # Norms of heads are computed by the same backend: what divides both widths must suit it.
+            "norm": Needs(width=gcd(hidden, width) if shape.qk_norm else hidden, tokens=tokens, **common),
             "activation": Needs(width=inner, tokens=tokens, **common),
             "softmax": Needs(
                 width=shape.vocab_size // tp, tokens=min(tokens, chunk) if chunk else tokens, **common

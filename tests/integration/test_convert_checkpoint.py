@@ -11,6 +11,7 @@ import torch
 from nemo_pi.checkpoint.integrity import verify
 from nemo_pi.checkpoint.summary import read_summary
 from tests.integration.launch import ROOT, Finished, launch
+from tests.integration.world import World
 from tests.unit.checkpoint.models import assert_same_bits, save_transformers_model, stored_tensors
 
 SCRIPT = ROOT / "examples" / "convert_checkpoint.py"
@@ -60,6 +61,17 @@ def test_there_and_back_at_other_layouts(source: Path, tmp_path: Path) -> None:
     wide.check()
     expected = {name: tensor.float() for name, tensor in stored_tensors(source).items()}
     assert_same_bits(stored_tensors(tmp_path / "wide"), expected)
+
+
+@pytest.mark.parametrize("model", ["qwen2", "qwen3"])
+def test_biases_and_norms_of_heads_there_and_back(model: str, world: World, tmp_path: Path) -> None:
+    source = world.models[model]
+    convert(tmp_path, source, tmp_path / "distributed", *TP2, *PP2, ranks=4).check()
+    convert(tmp_path, tmp_path / "distributed", tmp_path / "back", *TP2, ranks=2).check()
+    assert_same_bits(stored_tensors(tmp_path / "back"), stored_tensors(source))
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads(
+        (source / "config.json").read_text()
+    )
 
 
 def test_nothing_is_overwritten_unasked(source: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Shape legend: B batch, S sequence, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +171,28 @@ def test_an_interleaved_copy_computes_the_same_and_returns_the_bits(family: str,
     assert_same_bits(stored_tensors(tmp_path / "out"), stored_tensors(tmp_path / "in"))
 
 
-FAULTS = {
-    "swapped": ("qwen2", "self_attn.q_proj.weight", lambda rows: rows.roll(16, 0)),
-    "bias dropped": ("qwen2", "self_attn.q_proj.bias", torch.zeros_like),
-    "norm dropped": ("qwen3", "self_attn.k_norm.weight", torch.ones_like),
+def swap(attention: Any, what: str) -> None:
+    """Query's and key's own change places."""
+    query, key = (getattr(attention, f"{letter}_{what}") for letter in "qk")
+    for one, other in zip(query.parameters(), key.parameters(), strict=True):
+        one.data, other.data = other.data.clone(), one.data.clone()
+
+
+FAULTS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "query and key swapped": ("qwen2", lambda attention: swap(attention, "proj")),
+    "a bias dropped": ("qwen2", lambda attention: attention.k_proj.bias.data.zero_()),
+    "norms swapped": ("qwen3", lambda attention: swap(attention, "norm")),
+    "a norm dropped": ("qwen3", lambda attention: attention.k_norm.weight.data.fill_(1.0)),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_comparison_notices(fault: str, tmp_path: Path) -> None:
-    family, name, change = FAULTS[fault]
-    model = saved(tmp_path, family, {})
+    family, plant = FAULTS[fault]
+    model = saved(tmp_path, family, {"num_key_value_heads": 4})
+    for layer in model.model.layers:
+        plant(layer.self_attn)
     with torch.no_grad():
-        for full, weight in model.named_parameters():
-            if full.endswith(name):
-                weight.copy_(change(weight))
         tokens_BS = random_tokens()
         difference = forward(ours(tmp_path), tokens_BS) - causal_logits(model, tokens_BS)
     assert difference.abs().max() > 0.05

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +130,21 @@ def test_keys_kept_unrotated_would_not_do_either(tmp_path: Path) -> None:
     assert (keys[1] - keys[3]).abs().max() > 1e-3
 
 
-def test_a_sliding_window_generates_as_mistral(tmp_path: Path) -> None:
-    theirs = transformers_model("mistral", sliding_window=9, max_position_embeddings=FACTOR * WINDOW)
+QWEN_WINDOWS = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [("mistral", {"sliding_window": 9}), ("qwen2", QWEN_WINDOWS), ("qwen3", {})],
+    ids=["mistral", "qwen2", "qwen3"],
+)
+def test_windows_biases_and_norms_of_heads_generate_as_transformers(
+    family: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    theirs = transformers_model(family, max_position_embeddings=FACTOR * WINDOW, **settings)
     theirs.save_pretrained(tmp_path)
-    shape = replace(SHAPE, sliding_window=9, family="mistral")
-    ours = ours_from(tmp_path, read_summary(tmp_path).extension, shape=shape)
+    summary = read_summary(tmp_path)
+    ours = ours_from(tmp_path, summary.extension, shape=summary.shape)
     expected = theirs.generate(
         prompt(), max_new_tokens=NEW, do_sample=False, use_cache=False, eos_token_id=-1, pad_token_id=0
     )
