@@ -36,6 +36,8 @@ from nemo_pi.parallel.layout import ParallelLayout
 class ModelPlan:
     """A model that is going to be measured; nothing of it is loaded yet."""
 
+    name: str
+    """What the report calls it."""
     folder: Path
     """The checkpoint."""
     summary: CheckpointSummary | None
@@ -104,16 +106,24 @@ def choose_windows(config: EvaluateConfig) -> tuple[int, int]:
     """Original and target window in tokens: as asked for, else of the model that reads furthest.
 
     Raises:
-        CheckpointError: nothing was asked for, and a checkpoint does not say.
+        ConfigError: not both were asked for, and a checkpoint does not say.
     """
     if config.original_window is not None and config.target_window is not None:
         return config.original_window, config.target_window
-    extensions = [read_summary(model).extension for model in config.models]
+    try:
+        extensions = [read_summary(model).extension for model in config.models]
+    except NemoPiError as error:
+        raise ConfigError(
+            "original_window",
+            required="a number, as target_window: a checkpoint does not say what windows it has",
+            given=f"null ({error.field}: required {error.required}; given {error.given})",
+            mend="give original_window=... target_window=..., or correct the checkpoint's path",
+        ) from error
     furthest = max(extensions, key=lambda extension: extension.target_window)
     return config.original_window or furthest.original_window, config.target_window or furthest.target_window
 
 
-def plan_model(folder: Path, config: EvaluateConfig, windows: tuple[int, int]) -> ModelPlan:
+def plan_model(name: str, folder: Path, config: EvaluateConfig, windows: tuple[int, int]) -> ModelPlan:
     """Check and plan everything that a model's tasks will do.
 
     Raises:
@@ -123,16 +133,18 @@ def plan_model(folder: Path, config: EvaluateConfig, windows: tuple[int, int]) -
     if choose_backend(folder, config.backend, launcher.launched_world_size()) == "megatron":
         summary = read_summary(folder)
         layout = layout_of(config, summary.shape)
-    given = None if config.tokenizer is None else Path(config.tokenizer)
+    given = None if config.tokenizer is None else Path(config.tokenizer).expanduser()
     tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(given, folder)))
     documents = (
-        [] if config.documents is None else read_documents(Path(config.documents), tokenizer, windows[1])
+        []
+        if config.documents is None
+        else read_documents(Path(config.documents).expanduser(), tokenizer, windows[1])
     )
     # Each replica is to have as many windows at a time as it would have alone.
     batch_tokens = config.batch_tokens * (layout.dp if layout else 1)
     context = TaskContext(tokenizer, documents, *windows, config.add_bos, batch_tokens)
     planned = [_planned(task, context) for task in config.chosen_tasks()]
-    return ModelPlan(folder, summary, layout, context, planned)
+    return ModelPlan(name, folder, summary, layout, context, planned)
 
 
 def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:
@@ -144,7 +156,7 @@ def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:
 
 def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
     """What rates the model's tokens and generates."""
-    name = plan.folder.name
+    name = plan.name
     if plan.summary is None or plan.layout is None:
         _say(f"{name}: computed by transformers")
         return HuggingFaceScorer(plan.folder, name=name, dtype=dtype)
@@ -165,35 +177,36 @@ def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig,
     """Run one model's tasks; after each, everything measured so far is written."""
 
     def progress(what: str, done: int, _: int) -> None:
-        bar.set_description(f"{plan.folder.name}: {what}", refresh=False)
+        bar.set_description(f"{plan.name}: {what}", refresh=False)
         bar.update(start + done - bar.n)
 
     def finished(results: ModelResults) -> None:
         if launcher.is_global_zero():
-            write_results([*before, results], Path(config.results) / RESULTS)
+            write_results([*before, results], results_folder(config) / RESULTS)
 
     scorer, start = open_scorer(plan, getattr(torch, config.dtype)), bar.n
-    return run_tasks(
-        scorer, plan.planned, plan.context, name=plan.folder.name, progress=progress, finished=finished
-    )
+    return run_tasks(scorer, plan.planned, plan.context, name=plan.name, progress=progress, finished=finished)
 
 
 def run(description: str | None = None, arguments: Sequence[str] | None = None) -> None:
     """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it."""
     config = parse(description, arguments)
-    folders = [Path(model) for model in config.models]
+    folders = [Path(model).expanduser() for model in config.models]
     for folder in folders:
         choose_backend(folder, config.backend, launcher.launched_world_size())
-    check_writable("results", Path(config.results))
+    check_writable("results", results_folder(config))
     windows = choose_windows(config)
-    plans = [plan_model(folder, config, windows) for folder in folders]
+    plans = [
+        plan_model(name, folder, config, windows)
+        for name, folder in zip(names_of(folders), folders, strict=True)
+    ]
     _say(describe_costs(plans))
     measured: list[ModelResults] = []
     with _progress_bar(sum(plan.num_tokens for plan in plans)) as bar:
         for plan in plans:
             measured.append(measure(plan, measured, config, bar))
     if launcher.is_global_zero():
-        files = write_report(measured, config.results)
+        files = write_report(measured, results_folder(config))
         print(render_text(measured))
         print(f"Results: {files.folder}")
     if dist.is_initialized():
@@ -202,10 +215,30 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         groups.destroy()
 
 
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """What the report calls the models: folder names, as long as it takes to tell them apart."""
+    parts = [folder.expanduser().absolute().parts for folder in folders]
+    names = [folder[-1] for folder in parts]
+    for count in range(2, max(map(len, parts)) + 1):
+        if len(set(names)) == len(names):
+            break
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            Path(*folder[-count:]).as_posix() if name in twice else name
+            for folder, name in zip(parts, names, strict=True)
+        ]
+    return names
+
+
+def results_folder(config: EvaluateConfig) -> Path:
+    """What is written to."""
+    return Path(config.results).expanduser()
+
+
 def describe_costs(plans: Sequence[ModelPlan]) -> str:
     """Say what every task will cost and how it measures, before the first one starts."""
     lines = [
-        f"{plan.folder.name}: {item.task.name}: {item.plan.cost.describe()}"
+        f"{plan.name}: {item.task.name}: {item.plan.cost.describe()}"
         for plan in plans
         for item in plan.planned
     ]

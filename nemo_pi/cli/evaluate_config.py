@@ -138,11 +138,7 @@ def parse(description: str | None = None, arguments: Sequence[str] | None = None
 
 def parser(description: str | None = None) -> argparse.ArgumentParser:
     """The command line's flags; everything else is a model or an override."""
-    made = argparse.ArgumentParser(
-        description=description,
-        epilog=_keys_of_tasks(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("words", nargs="*", metavar="MODEL | key=value", help="checkpoints, and overrides")
     made.add_argument("--config-path", type=Path, default=CONF, help="folder of the YAML (default conf/)")
     made.add_argument("--config-name", default="evaluate", help="its name (default evaluate)")
@@ -222,6 +218,15 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
             values[section] = {}
         values = values[section]
     values[last] = value
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the tasks of all installed packages, which are imported only where somebody asks for help."""
+
+    def format_help(self) -> str:
+        """The flags, then every task's arguments."""
+        self.epilog = _keys_of_tasks()
+        return super().format_help()
 
 
 def _keys_of_tasks() -> str:

@@ -8,6 +8,7 @@ replicas.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -99,7 +100,9 @@ class MegatronScorer:
             check_labels(torch.tensor(list(prompt)), self.engine.settings.shape.vocab_size, "prompts")
         for chunk in self.engine.chunks:
             chunk.eval()
-        batches = generation_batches([len(prompt) for prompt in prompts], request)
+        # A batch is shared by all replicas, in score as here.
+        share = replace(request, batch_tokens=max(1, request.batch_tokens // groups.data_size()))
+        batches = generation_batches([len(prompt) for prompt in prompts], share)
         new_PS = torch.full((len(prompts), request.max_new_tokens), -1)
         for numbers in batches[groups.data_rank() :: groups.data_size()]:
             next_logits = self._next_logits(len(numbers), len(prompts[numbers[0]]) + request.max_new_tokens)

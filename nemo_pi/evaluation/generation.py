@@ -48,7 +48,7 @@ class GenerationRequest:
     decode: Callable[[Sequence[int]], str] | None = None
     """Text of token ids; needed for stop strings, and for `Generated.text`."""
     batch_tokens: int = 8192
-    """Tokens per batch, new ones included; at least one prompt."""
+    """Tokens per batch of all replicas together, new ones included; at least one prompt each."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_tokens"):

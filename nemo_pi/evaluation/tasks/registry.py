@@ -6,15 +6,17 @@ a script calls `register`. A configuration only ever names a task: it cannot nam
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from nemo_pi.errors import ConfigError, nearest
+from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.rope.validation import did_you_mean
 
-ENTRY_POINTS = "nemo_pi.tasks"
+GROUP = "nemo_pi.tasks"
+"""The entry point group of tasks from other packages."""
 TaskType = type[Task[Any, Any]]
 _T = TypeVar("_T", bound=TaskType)
 
@@ -23,7 +25,7 @@ _TASKS: dict[str, TaskType] = {task.name: task for task in (Perplexity, Passkey)
 
 
 def register(task: _T) -> _T:
-    """Make a task known by its name; usable as a decorator.
+    """Make a task known by its name for the rest of the process; usable as a decorator.
 
     Raises:
         ConfigError: another task has this name.
@@ -40,9 +42,8 @@ def register(task: _T) -> _T:
 
 
 def task_names() -> list[str]:
-    """Return the names of all tasks, installed ones included."""
-    installed = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
-    return [*_TASKS, *sorted(installed - _TASKS.keys())]
+    """Return the names of all tasks; those of installed packages are not imported for it."""
+    return [*_TASKS, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _TASKS)]
 
 
 def task_type(name: str, field: str = "tasks") -> TaskType:
@@ -53,18 +54,29 @@ def task_type(name: str, field: str = "tasks") -> TaskType:
         field: where the name stands, for the message.
 
     Raises:
-        ConfigError: there is none; names the nearest.
+        ConfigError: there is none (names the nearest), or the package that registers it is broken.
     """
-    if name not in _TASKS:
-        for entry in entry_points(group=ENTRY_POINTS):
-            if entry.name == name:
-                return register(entry.load())
-        names = task_names()
-        near = nearest(name, names)
+    if name in _TASKS:
+        return _TASKS[name]
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            return register(_load(entry))
+    names = task_names()
+    raise ConfigError(
+        field, required=f"a task: {', '.join(names)}", given=name, mend=did_you_mean(name, names)
+    )
+
+
+def _load(entry: EntryPoint) -> TaskType:
+    try:
+        task = entry.load()
+    except Exception as error:
+        task = error
+    if not (isinstance(task, type) and issubclass(task, Task) and task.name == entry.name):
         raise ConfigError(
-            field,
-            required=f"a task: {', '.join(names)}",
-            given=name,
-            mend=f"did you mean {near}?" if near else "name one of them, or install what brings it",
+            f"task {entry.name}",
+            required=f"{entry.value} to be a Task of this name, as its package registers it",
+            given=f"{type(task).__name__}: {task}" if isinstance(task, Exception) else task,
+            mend="update or uninstall that package",
         )
-    return _TASKS[name]
+    return task

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,10 @@ import pytest
 from nemo_pi.cli.evaluate import run
 from nemo_pi.evaluation.results import read_results
 from nemo_pi.evaluation.tasks import registry
+from tests.plug_ins import install
 
-BUNDLED = Path(__file__).resolve().parents[3] / "demo" / "model"
+ROOT = Path(__file__).resolve().parents[3]
+BUNDLED = ROOT / "demo" / "model"
 
 # The one new file.
 SOURCE = '''
@@ -30,7 +30,6 @@ from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.style import headline, new_figure, save
 from nemo_pi.evaluation.tables import Table
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
-from nemo_pi.evaluation.tasks.registry import register
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Copied(TaskResult):
         return sum(map(str.__eq__, self.words, self.answers)) / len(self.words)
 
 
-@register
 @dataclass(frozen=True)
 class CopyWord(Task[list[list[int]], Copied]):
     """Whether the model gives back a word that it was told to remember."""
@@ -90,17 +88,24 @@ class CopyWord(Task[list[list[int]], Copied]):
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package of its own, imported as a distribution's entry point would be."""
-    (tmp_path / "my_tasks").mkdir()
-    (tmp_path / "my_tasks" / "__init__.py").touch()
-    (tmp_path / "my_tasks" / "copy_word.py").write_text(SOURCE, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of its own, installed with the entry point that the recipe shows."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("### Add a task")[2]
+    lines = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert lines is not None
+    group, entry = (line.strip() for line in lines[1].strip().splitlines())
+    assert group == f'[project.entry-points."{registry.GROUP}"]'
+    assert entry == 'copy_word = "my_tasks:CopyWord"'
     monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
-    importlib.import_module("my_tasks.copy_word")
-    yield
-    for name in ("my_tasks.copy_word", "my_tasks"):
-        sys.modules.pop(name, None)
+    entries = {"copy_word": "CopyWord"}
+    install(
+        tmp_path / "site",
+        monkeypatch,
+        module="my_tasks",
+        source=SOURCE,
+        group=registry.GROUP,
+        entries=entries,
+    )
 
 
 def test_a_task_of_ones_own_is_evaluated_and_reported(
@@ -126,11 +131,3 @@ def test_a_task_of_ones_own_is_evaluated_and_reported(
 def test_its_mistakes_name_the_key(package: None) -> None:
     with pytest.raises(ValueError, match=r"^tasks\.copy_word\.tokens: required ≥ 1; given 0"):
         run(arguments=[str(BUNDLED), "tasks=[copy_word]", "tasks.copy_word.tokens=0"])
-
-
-def test_a_name_is_taken_once(package: None) -> None:
-    class Other(registry.Passkey):
-        pass
-
-    with pytest.raises(ValueError, match="a name that no other task has"):
-        registry.register(Other)

@@ -16,6 +16,7 @@ from nemo_pi.cli.evaluate import (
     choose_windows,
     describe_costs,
     measure,
+    names_of,
     plan_model,
     read_documents,
     run,
@@ -82,8 +83,21 @@ def test_windows_are_the_checkpoints_own_unless_given(tmp_path: Path) -> None:
     assert choose_windows(EvaluateConfig(models, tasks={"passkey": None})) == (512, 4096)
     given = EvaluateConfig(models, target_window=1024, tasks={"passkey": None})
     assert choose_windows(given) == (512, 1024)
+    with pytest.raises(ConfigError, match=r"^original_window: .*no such path.*give original_window="):
+        choose_windows(EvaluateConfig(["none"], tasks={"passkey": None}))
     # Given both, a checkpoint that only transformers can read needs not say.
     assert choose_windows(EvaluateConfig(["none"], None, 2, 4, {"passkey": None})) == (2, 4)
+
+
+def test_models_are_told_apart_by_as_much_of_their_paths_as_it_takes() -> None:
+    folders = ["base", "a/pi/huggingface", "a/yarn/huggingface", "b/yarn/huggingface"]
+    assert names_of([Path(folder) for folder in folders]) == [
+        "base",
+        "pi/huggingface",
+        "a/yarn/huggingface",
+        "b/yarn/huggingface",
+    ]
+    assert names_of([Path("/same"), Path("/same")]) == ["/same", "/same"]
 
 
 def test_all_is_planned_and_its_cost_said_before_anything_is_loaded(
@@ -105,7 +119,7 @@ def test_all_is_planned_and_its_cost_said_before_anything_is_loaded(
 
 def test_costs_are_said_of_each_task_and_protocols_once() -> None:
     config = EvaluateConfig([str(BUNDLED)], tasks={"passkey": {"lengths": [256, 512], "trials": 3}})
-    plans = 2 * [plan_model(BUNDLED, config, (512, 512))]
+    plans = 2 * [plan_model("model", BUNDLED, config, (512, 512))]
     first, second, protocol = describe_costs(plans).splitlines()
     assert first == second == "model: passkey: 11,520 tokens read, 2 batches"
     assert protocol.startswith("Passkey: five random digits, exact match under greedy decoding, 3 trials")
@@ -124,7 +138,7 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> Non
     config = EvaluateConfig(
         [str(BUNDLED)], results=str(tmp_path), tasks={"passkey": {"lengths": [256], "trials": 1}}
     )
-    plan = plan_model(BUNDLED, config, (512, 512))
+    plan = plan_model("model", BUNDLED, config, (512, 512))
     broken = PlannedTask(Broken(), plan.planned[0].plan)
     with tqdm(disable=True) as bar, pytest.raises(Interrupted):
         measure(replace(plan, planned=[*plan.planned, broken]), [], config, bar)

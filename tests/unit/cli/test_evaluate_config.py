@@ -80,8 +80,8 @@ def test_a_folder_with_an_equals_sign_is_a_model(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["docments=x"], r"^docments: .*did you mean documents\?"),
-        (["tasks.perplexty.stride=2"], r"^tasks\.perplexty: .*did you mean perplexity\?"),
-        (["tasks=[pass_key]"], r"^tasks\.pass_key: .*did you mean passkey\?"),
+        (["tasks.perplexty.stride=2"], r"^tasks\.perplexty: .*did you mean 'perplexity'\?"),
+        (["tasks=[pass_key]"], r"^tasks\.pass_key: .*did you mean 'passkey'\?"),
         (["tasks.passkey.trails=2"], r"^tasks\.passkey\.trails: .*did you mean tasks\.passkey\.trials\?"),
         (["tasks.passkey.num_lengths=0"], r"^tasks\.passkey\.num_lengths: required ≥ 1"),
         (["tasks.passkey.trials=many"], r"^tasks\.passkey\.trials: required a whole number"),

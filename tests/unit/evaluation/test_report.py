@@ -8,7 +8,14 @@ import pytest
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
-from nemo_pi.evaluation.report import render_markdown, render_text, write_report
+from nemo_pi.evaluation.report import (
+    build_tables,
+    describe_protocols,
+    describe_windows,
+    render_markdown,
+    render_text,
+    write_report,
+)
 from nemo_pi.evaluation.results import ModelResults, read_results
 
 WINDOWS = (2048, 4096, 8192, 16384, 32768)
@@ -94,3 +101,53 @@ def test_no_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="models"):
         write_report([], tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+# ---- tables and words for several models
+
+SMALL_GRID = PasskeyGrid((512, 1024), (0.0, 1.0), 10, ((10, 9), (2, 0)))
+
+
+def model(
+    name: str, target: int, by_length: dict[int, float], passkey: bool = False, summary: str = "so"
+) -> ModelResults:
+    perplexity = PerplexityResult({"summary": summary}, by_length)
+    return ModelResults(
+        name,
+        512,
+        target,
+        {"perplexity": perplexity}
+        | ({"passkey": PasskeyResult({"summary": "keys"}, SMALL_GRID)} if passkey else {}),
+    )
+
+
+BASE = model("base", 1024, {512: 20.5, 1024: 1530.2}, passkey=True)
+OTHER = model("other", 1024, {512: 21.0})
+
+
+def test_missing_results_are_marked() -> None:
+    perplexity, passkey = build_tables([BASE, OTHER])
+    assert perplexity.header == ("model", "512", "1,024")
+    assert perplexity.lines == (("base", "20.50", "1,530"), ("other", "21.00", "–"))
+    assert passkey.header == ("model", "512", "1,024", "k_max")
+    assert passkey.lines == (("base", "95%", "10%", "1,024"), ("other", "–", "–", "–"))
+
+
+def test_a_measurement_nobody_made_has_no_table() -> None:
+    assert [table.header[-1] for table in build_tables([OTHER])] == ["512"]
+    assert build_tables([ModelResults("bare", 1, 1)]) == []
+
+
+def test_what_all_rows_share_is_said_once() -> None:
+    assert describe_windows([BASE, OTHER]) == "Original window 512 tokens, evaluated up to 1,024"
+    assert describe_protocols([BASE, OTHER]) == ["Perplexity: so", "Passkey: keys"]
+
+
+def test_what_rows_do_not_share_is_said_of_each() -> None:
+    longer = model("longer", 4096, {}, summary="otherwise")
+    assert describe_windows([BASE, longer]) == "base: 512 → 1,024 tokens; longer: 512 → 4,096 tokens"
+    assert describe_protocols([BASE, longer]) == [
+        "Perplexity of base: so",
+        "Perplexity of longer: otherwise",
+        "Passkey: keys",
+    ]

@@ -152,5 +152,5 @@ def test_unknown_or_wrong_fields_are_refused(change: dict[str, Any]) -> None:
 
 
 def test_a_task_that_is_not_known_here_is_named() -> None:
-    with pytest.raises(ConfigError, match="did you mean passkey"):
+    with pytest.raises(ConfigError, match="did you mean 'passkey'"):
         ModelResults.from_json({**MODEL.to_json(), "tasks": {"pass_key": {}}})

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.tasks import registry
+from nemo_pi.evaluation.tasks.passkey import Passkey
+from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from tests.plug_ins import install
+
+SOURCE = """
+from nemo_pi.evaluation.tasks.passkey import Passkey
+
+class Deep(Passkey):
+    name = "deep"
+
+class Misnamed(Passkey):
+    name = "other"
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+
+
+def test_our_own_tasks_come_first_in_the_order_of_the_report() -> None:
+    assert registry.task_names()[:2] == ["perplexity", "passkey"]
+    assert registry.task_type("perplexity") is Perplexity and registry.task_type("passkey") is Passkey
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"^tasks\.x: required a task: .*did you mean 'perplexity'"):
+        registry.task_type("perplexty", "tasks.x")
+
+
+def test_a_name_is_taken_once() -> None:
+    class Other(Passkey):
+        pass
+
+    assert registry.register(Passkey) is Passkey
+    with pytest.raises(ConfigError, match="a name that no other task has"):
+        registry.register(Other)
+
+
+def test_an_installed_task_is_imported_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {"deep": "Deep", "misnamed": "Misnamed", "gone": "Gone", "passkey": "Deep"}
+    install(
+        tmp_path / "site", monkeypatch, module="ours", source=SOURCE, group=registry.GROUP, entries=entries
+    )
+    assert registry.task_names() == ["perplexity", "passkey", "deep", "gone", "misnamed"]
+    assert registry.task_type("deep").name == "deep"
+    assert registry.task_type("passkey") is Passkey, "nobody takes our names"
+    for broken in ("misnamed", "gone"):
+        with pytest.raises(ConfigError, match=rf"^task {broken}: .*update or uninstall"):
+            registry.task_type(broken)
