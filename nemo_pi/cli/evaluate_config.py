@@ -187,10 +187,7 @@ def _task(name: str, arguments: Any) -> Task[Any, Any]:
 
 def located(error: NemoPiError, task: Any) -> NemoPiError:
     """An error about a task's argument, naming the key: `stride` becomes `tasks.perplexity.stride`."""
-    if error.field not in {item.name for item in fields(task)}:
-        return error
-    path = f"tasks.{task.name}.{error.field}"
-    return type(error)(path, required=error.required, given=error.given, mend=error.mend)
+    return error.respelled({item.name: f"tasks.{task.name}.{item.name}" for item in fields(task)})
 
 
 def _is_override(word: str) -> bool:
