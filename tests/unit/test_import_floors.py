@@ -1,36 +1,18 @@
 """Imports run one way: a file imports from its own package or from a lower floor, and from known packages.
 
-Read from the syntax tree, so that imports inside functions and under TYPE_CHECKING count as well.
+What is read, and the floors themselves: tools/imports.py.
 """
 
 from __future__ import annotations
 
-import ast
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.imports import FLOORS, imported_modules, module_of, room_of, sources
 
-FLOORS = {
-    "errors": 0,
-    "rope": 1,
-    "parallel": 1,
-    "kernels": 2,
-    "families": 2,
-    "data": 3,
-    "checkpoint": 3,
-    "evaluation": 3,
-    "model": 4,
-    "engine": 5,
-    "config": 6,
-    "nemo": 7,
-    "cli": 8,
-    "launch": 1,
-    "examples": 9,
-}
+ROOT = Path(__file__).resolve().parents[2]
 
 # Import name → the distribution that brings it, as setup.py names it. NVIDIA apex has no distribution to
 # name; pytest's plugins and the like have no business in the library.
@@ -58,33 +40,6 @@ KNOWN_PACKAGES = {
 BESIDE_EXAMPLES = {"demo"}
 
 
-def imported_modules(source: str, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
-    """Yield (line, absolute dotted name) of every import in a file's source.
-
-    `from a import b` yields a.b: b may be a module, and if it is not, only the first two parts count.
-    """
-    package = module if is_package else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")
-                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
-            for alias in node.names:
-                yield node.lineno, f"{base}.{alias.name}"
-
-
-def room_of(module: str) -> str | None:
-    """The package (or floor-0 file) that a first-party module lives in; None for nemo_pi itself."""
-    parts = module.split(".")
-    if parts[0] == "examples":
-        return "examples"
-    return parts[1] if len(parts) > 1 else None
-
-
 def complaints(source: str, module: str, is_package: bool = False) -> list[str]:
     """Every arrow in `source` that the floors forbid and every package that nobody declared."""
     own = room_of(module)
@@ -110,17 +65,10 @@ def complaints(source: str, module: str, is_package: bool = False) -> list[str]:
     return found
 
 
-def sources() -> list[Path]:
-    """Every Python file of the library and of the entry points."""
-    return sorted([*(ROOT / "nemo_pi").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
-
-
 def test_imports_run_downwards() -> None:
-    found, files = [], sources()
+    found, files = [], sources(ROOT)
     for path in files:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        is_package = parts[-1] == "__init__"
-        module = ".".join(parts[:-1] if is_package else parts)
+        module, is_package = module_of(path, ROOT)
         found += complaints(path.read_text(encoding="utf-8"), module, is_package)
     assert found == []
     assert len(files) > 100, "the library was not found"
