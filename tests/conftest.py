@@ -20,6 +20,9 @@ SETTINGS = {
     "TRANSFORMERS_OFFLINE": "1",
     "WANDB_MODE": "disabled",
     "MPLBACKEND": "Agg",
+    # Backends as they are listed, not as they race on a busy machine; and nothing in the user's cache folder.
+    "NEMO_PI_RACE": "0",
+    "NEMO_PI_CACHE": "0",
 }
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)

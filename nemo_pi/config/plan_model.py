@@ -6,7 +6,6 @@ from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.units import grouped, short
 from nemo_pi.families.registry import family_of
-from nemo_pi.kernels.rotary import FUSED
 from nemo_pi.model.backends import ROTARY
 
 Rows = list[tuple[str, str]]
@@ -50,7 +49,6 @@ def _backends(run: ResolvedRun) -> Rows:
     if not is_for_this_machine(run):
         return [("layers of", "Transformer Engine, which is not on this machine")]
     described = backends_of(run).describe()
-    rotary = {FUSED: " (apply_rope_fusion)"}.get(run.engine.build.backends.rotary, "")
     window = run.shape.sliding_window
     sliding = run.shape.num_layers - len(run.shape.full_attention_layers)
     share = f" in {sliding} of {run.shape.num_layers} layers" if run.shape.full_attention_layers else ""
@@ -61,5 +59,5 @@ def _backends(run: ResolvedRun) -> Rows:
         ("activation", described["activation"]),
         ("softmax", described["softmax"]),
         ("products", described["matmul"]),
-        ("rotary kernel", described[ROTARY] + rotary),
+        ("rotary kernel", described[ROTARY]),
     ]

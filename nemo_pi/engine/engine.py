@@ -16,11 +16,11 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.module import Float16Module
 from torch import Tensor, nn
 
+from nemo_pi.engine.agreement import agreed_backends
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.engine.data_parallel import ReplicatedModule
 from nemo_pi.engine.optimizer import build_optimizer
 from nemo_pi.engine.settings import EngineSettings
-from nemo_pi.model.backends import choose_backends
 from nemo_pi.model.build import build_model_chunks
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.gpt import RotaryGPTModel
@@ -45,7 +45,7 @@ class MegatronEngine:
     def __init__(self, settings: EngineSettings) -> None:
         resolve_transformer_engine(settings.build.transformer_engine)
         self.settings = settings
-        self.backends = choose_backends(settings.workload(), settings.build.backends)
+        self.backends = agreed_backends(settings.workload(), settings.build.backends)
         with cpu_shim():
             chunks = build_model_chunks(
                 settings.shape, settings.extension, settings.layout, settings.build, self.backends

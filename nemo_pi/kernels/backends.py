@@ -14,7 +14,7 @@ Rotary kernels have a table of their own (kernels/rotary.py). To add a backend, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -157,6 +157,7 @@ def choose(
     request: str,
     needs: Needs,
     measure: Callable[[Sequence[Backend]], Measured] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Choice[Backend]:
     """The backend of a job that a request gets; see kernels/registry.py.
 
@@ -165,12 +166,13 @@ def choose(
         request: `auto`, or a name.
         needs: what the model asks of it.
         measure: times several that can do the job; None where none are to be timed.
+        elsewhere: {name: why it cannot run} on other ranks, which shall use the same.
 
     Raises:
         ConfigError: for a name that is not known.
         BackendUnavailableError: the one asked for by name cannot do the job here, with the reason.
     """
-    return select(field_of(job), request, needs, candidates(job), measure=measure)
+    return select(field_of(job), request, needs, candidates(job), measure=measure, elsewhere=elsewhere)
 
 
 @cache

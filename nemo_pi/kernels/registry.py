@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -80,8 +80,8 @@ class Choice(Generic[C]):
     """The request: auto, or a name."""
     said: str
     """What was asked for, what it got, for what and why: one sentence for the log."""
-    measured: Measured = field(default_factory=dict)
-    """Seconds that it and the others took, where they were measured."""
+    how: str = ""
+    """In short how it was chosen, with the figures of a race; nothing where it was asked for by name."""
 
     @property
     def name(self) -> str:
@@ -90,14 +90,7 @@ class Choice(Generic[C]):
 
     def describe(self) -> str:
         """`native (auto: 3.1 ms, rows 5.0 ms, sdpa 6.2 ms)`, as the plan shows it."""
-        if self.asked != AUTO:
-            return self.name
-        own = self.measured.get(self.name)
-        if own is None:
-            return f"{self.name} (auto)"
-        ranked = sorted(self.measured.items(), key=lambda item: item[1])
-        others = [f"{name} {_duration(seconds)}" for name, seconds in ranked if name != self.name]
-        return f"{self.name} (auto: {', '.join([_duration(own), *others])})"
+        return f"{self.name} ({self.how})" if self.how else self.name
 
 
 def select(
@@ -108,6 +101,7 @@ def select(
     *,
     measure: Callable[[Sequence[C]], Measured] | None = None,
     kind: str = "backend",
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Choice[C]:
     """The backend that a request gets.
 
@@ -118,6 +112,7 @@ def select(
         candidates: in the order in which `auto` prefers them where nothing is measured.
         measure: times several candidates that can do the job; None where none are to be timed.
         kind: what messages call a candidate.
+        elsewhere: {name: why it cannot run} on other ranks, which shall use the same.
 
     Raises:
         ConfigError: for a name that is not known.
@@ -125,6 +120,7 @@ def select(
             reasons.
     """
     reasons = {candidate.name: candidate.unusable(needs) for candidate in candidates}
+    reasons |= {name: reason for name, reason in (elsewhere or {}).items() if reasons[name] is None}
     usable = [candidate for candidate in candidates if reasons[candidate.name] is None]
     if request == AUTO:
         return choose_from(where, AUTO, needs, usable, reasons, measure=measure, kind=kind)
@@ -177,7 +173,16 @@ def choose_from(
         passed_over = names[: names.index(chosen.name)]
         because = "; ".join(f"{name}: {reasons[name]}" for name in passed_over) or "the fastest one known"
     said = f"{where}: {asked} chose {chosen.name} for {needs.describe()} ({because})"
-    return Choice(chosen, AUTO, said, measured)
+    return Choice(chosen, asked, said, _figures(chosen.name, measured))
+
+
+def _figures(chosen: str, measured: Measured) -> str:
+    """`auto: 3.1 ms, rows 5.0 ms, sdpa 6.2 ms`."""
+    if chosen not in measured:
+        return AUTO
+    ranked = sorted(measured.items(), key=lambda item: item[1])
+    others = [f"{name} {_duration(seconds)}" for name, seconds in ranked if name != chosen]
+    return f"{AUTO}: {', '.join([_duration(measured[chosen]), *others])}"
 
 
 # By how much a later candidate must beat an earlier one: timings of a few milliseconds scatter by less.

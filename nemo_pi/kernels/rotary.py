@@ -6,7 +6,7 @@ that turns everything in one pass and can do the job, or an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -143,12 +143,14 @@ def choose_rotary_kernel(
     needs: RotaryNeeds,
     kernels: tuple[RotaryKernel, ...] = KERNELS,
     measure: Callable[[Sequence[RotaryKernel]], Measured] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Choice[RotaryKernel]:
     """As select_rotary_kernel; `auto` takes the fastest where `measure` times those that can do the job."""
     if request != FUSED:
-        return select(FIELD, request, needs, kernels, measure=measure, kind="kernel")
+        return select(FIELD, request, needs, kernels, measure=measure, kind="kernel", elsewhere=elsewhere)
     kernels = tuple(kernel for kernel in kernels if kernel.fused)
-    reasons = {kernel.name: kernel.unusable(needs) for kernel in kernels}
+    there = elsewhere or {}
+    reasons = {kernel.name: there.get(kernel.name) or kernel.unusable(needs) for kernel in kernels}
     usable = [kernel for kernel in kernels if reasons[kernel.name] is None]
     choice = choose_from(
         FUSED_FIELD,
@@ -159,4 +161,4 @@ def choose_rotary_kernel(
         kind="fused kernel",
         otherwise="write null: rotary_kernel decides, and its auto runs anywhere",
     )
-    return replace(choice, asked=FUSED)
+    return replace(choice, asked=FUSED, how="apply_rope_fusion")

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.kernels.backends import JOBS, choose
+from nemo_pi.kernels.backends import JOBS, candidates, choose
 from nemo_pi.kernels.capability import RotaryNeeds, rotary_needs
 from nemo_pi.kernels.needs import AttentionNeeds, Needs, ProductNeeds
+from nemo_pi.kernels.race import racing
 from nemo_pi.kernels.registry import AUTO, Backend, Choice, log_once
-from nemo_pi.kernels.rotary import RotaryKernel, choose_rotary_kernel
+from nemo_pi.kernels.rotary import KERNELS, RotaryKernel, choose_rotary_kernel
 from nemo_pi.model.options import BackendRequests, BuildOptions
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
@@ -130,22 +131,67 @@ class Backends:
         """{job: name}, as a checkpoint records it."""
         return {job: choice.name for job, choice in self._all().items()}
 
+    def requests(self) -> BackendRequests:
+        """Requests by name for just these, which remember how each was chosen."""
+        how = {job: choice.how for job, choice in self._all().items()}
+        return BackendRequests(**self.names(), settled=how)
+
     def _all(self) -> dict[str, Choice[Any]]:
         return {**{job: self.others[job] for job in JOBS}, ROTARY: self.rotary}
 
 
-def choose_backends(work: Workload, requests: BackendRequests) -> Backends:
-    """What each job of a model gets.
+Obstacles = Mapping[tuple[str, str], str]
+"""{(job, name): why it cannot run}."""
+
+
+def choose_backends(
+    work: Workload, requests: BackendRequests, *, elsewhere: Obstacles | None = None
+) -> Backends:
+    """What each job of a model gets; on CPUs `auto` takes what is the fastest here (kernels/race.py).
+
+    Args:
+        work: what is asked of them.
+        requests: `auto` or a name for each.
+        elsewhere: what cannot run on other ranks.
 
     Raises:
         ConfigError: a request is for a name that is not known.
         BackendUnavailableError: the backend asked for by name cannot do the job here, with the reason.
     """
-    rotary = choose_rotary_kernel(requests.rotary, work.rotary_needs())
+    needs, rotary_needs = work.needs(), work.rotary_needs()
+    there: dict[str, dict[str, str]] = {job: {} for job in (*JOBS, ROTARY)}
+    for (job, name), reason in (elsewhere or {}).items():
+        there[job][name] = reason
+    rotary = choose_rotary_kernel(
+        requests.rotary, rotary_needs, measure=racing(ROTARY, rotary_needs), elsewhere=there[ROTARY]
+    )
+    others = {
+        job: choose(job, getattr(requests, job), needs[job], racing(job, needs[job]), there[job])
+        for job in JOBS
+    }
+    said = {ROTARY: rotary.said, **{job: choice.said for job, choice in others.items()}}
+    news = [sentence for job, sentence in said.items() if job not in requests.settled]
+    if news:
+        log_once("; ".join(news))
+    return Backends(
+        replace(rotary, how=requests.settled.get(ROTARY, rotary.how)),
+        {job: replace(choice, how=requests.settled.get(job, choice.how)) for job, choice in others.items()},
+    )
+
+
+def known_names(job: str) -> tuple[str, ...]:
+    """Names that can be asked for, for a job of JOBS or rotary; none for anything else."""
+    if job == ROTARY:
+        return tuple(kernel.name for kernel in KERNELS)
+    return tuple(one.name for one in candidates(job)) if job in JOBS else ()
+
+
+def obstacles(work: Workload) -> dict[tuple[str, str], str]:
+    """All that cannot do its job here, and why."""
     needs = work.needs()
-    chosen = Backends(rotary, {job: choose(job, getattr(requests, job), needs[job]) for job in JOBS})
-    log_once("; ".join([rotary.said, *(choice.said for choice in chosen.others.values())]))
-    return chosen
+    found = {(job, one.name): one.unusable(needs[job]) for job in JOBS for one in candidates(job)}
+    found |= {(ROTARY, kernel.name): kernel.unusable(work.rotary_needs()) for kernel in KERNELS}
+    return {what: reason for what, reason in found.items() if reason is not None}
 
 
 def check_requests(work: Workload, requests: BackendRequests) -> None:

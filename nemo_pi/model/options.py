@@ -41,6 +41,8 @@ class BackendRequests:
     """model.softmax_backend: of the loss."""
     matmul: str = AUTO
     """model.matmul_backend: of linear layers and the loss."""
+    settled: Mapping[str, str] = field(default_factory=dict)
+    """{job: how its name was chosen}, for names that nobody wrote down (see kernels.registry.Choice.how)."""
 
 
 @dataclass(frozen=True)

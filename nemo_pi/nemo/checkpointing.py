@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nemo_pi.checkpoint.rotation import prune_checkpoints
 from nemo_pi.engine.state import save_engine
+from nemo_pi.nemo import backends
 from nemo_pi.nemo.module import ContextExtensionModel
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
 from nemo_pi.parallel import groups, launcher
@@ -98,6 +99,7 @@ class DistributedCheckpointing(Callback):
             "consumed_samples": pl_module.consumed_samples,
             "source_config": pl_module.source_config,
             RECORD: sample_settings(pl_module.run),
+            backends.RECORD: pl_module.engine.backends.names(),
         }
         tokenizer = pl_module.run.tokenizer
         save_engine(

@@ -11,6 +11,7 @@ from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import checkpoint_path, resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
+from nemo_pi.nemo.backends import settle_backends
 from nemo_pi.nemo.folders import RunFolders, run_folders
 from nemo_pi.parallel.launcher import is_global_zero
 
@@ -54,6 +55,7 @@ def run(cfg: DictConfig) -> RunResult | None:
     summary = None if path is None else read_summary(path)
     resolved = resolve(cfg, world_size=world_size_of(cfg.get("trainer") or {}), summary=summary)
     folders = run_folders(resolved)
+    resolved = settle_backends(resolved, folders)
     if is_global_zero():
         print(render_plan(resolved, logs=folders.logs, checkpoints=folders.checkpoints), flush=True)
     if resolved.dry_run:

@@ -1,0 +1,96 @@
+"""Which of several backends is the fastest on this CPU: measured for some milliseconds, not guessed.
+
+Neither a processor's vendor nor its flags tell: of two that have AVX-512, one computes it on 256-bit units.
+Candidates take turns on a piece of the job (kernels/trials.py); the best round of each counts. One that
+fails, or computes something else than PyTorch's own, is passed over. Verdicts are kept, in this process
+and on disk (kernels/verdicts.py). NEMO_PI_RACE=0 turns races off: then `auto` takes backends as they are
+listed, which is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_pi.kernels import verdicts
+from nemo_pi.kernels.capability import RotaryNeeds
+from nemo_pi.kernels.needs import Needs
+from nemo_pi.kernels.registry import Measured
+from nemo_pi.kernels.trials import Trial, trial_of
+
+SWITCH = "NEMO_PI_RACE"
+"""Environment variable; 0 turns races off for a process."""
+_log = logging.getLogger(__name__)
+# Rounds at most, and seconds after which no further one begins. Two are made even so, if the first calls
+# took no longer than that many seconds together: they do unless others keep the processor busy.
+_MOST, _PATIENCE, _QUICK = 20, 0.1, 0.5
+# Part of the largest value by which results may differ: rounding of fp32 sums, and far below any mistake.
+_TOLERANCE = 1e-2
+_PLAIN = ("sdpa", "torch")
+"""PyTorch's own, by which others are judged."""
+
+
+def racing(job: str, needs: Needs | RotaryNeeds) -> Callable[[Sequence[Any]], Measured] | None:
+    """What times candidates of a job, for the registry's `measure`; None where nothing is to be timed."""
+    wanted = os.environ.get(SWITCH, "1") != "0" and needs.device_type == "cpu" and needs.tokens > 0
+    return partial(_measured, job, needs) if wanted else None
+
+
+def _measured(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> Measured:
+    """Seconds of each candidate, from an earlier race or a new one."""
+    names = [candidate.name for candidate in candidates]
+    key = verdicts.key(job, needs.key(), names)
+    found = verdicts.find(key, names)
+    if found is None:
+        found = race(job, needs, candidates)
+        if found:
+            verdicts.keep(key, found)
+    return found
+
+
+@torch.enable_grad()
+def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dict[str, float]:
+    """Seconds of each candidate's best round; those that failed are left out."""
+    started = time.perf_counter()
+    trials: dict[str, Trial] = {}
+    results: dict[str, Tensor] = {}
+    for candidate in candidates:
+        try:
+            trial = trial_of(job, candidate, needs)
+            results[candidate.name] = trial().detach().clone()  # the first call, which does not count
+            trials[candidate.name] = trial
+        except Exception as error:  # whatever it is: the others can do the job
+            _pass_over(job, candidate.name, f"{type(error).__name__}: {error}")
+    plain = next((results[name] for name in _PLAIN if name in results), None)
+    for name, result in results.items():
+        if plain is not None and not _agree(result, plain):
+            _pass_over(job, name, f"its result is not {' or '.join(_PLAIN)}'s")
+            del trials[name]
+    best = dict.fromkeys(trials, float("inf"))
+    ready = time.perf_counter()
+    fewest = 2 if ready - started < _QUICK else 1
+    for number in range(_MOST if len(trials) > 1 else 1):
+        if number >= fewest and time.perf_counter() - ready > _PATIENCE:
+            break
+        for name, trial in trials.items():
+            before = time.perf_counter()
+            trial()
+            best[name] = min(best[name], time.perf_counter() - before)
+    return best
+
+
+def _agree(result: Tensor, plain: Tensor) -> bool:
+    if result.shape != plain.shape or not bool(result.isfinite().all()):
+        return False
+    return bool((result - plain).abs().max() <= _TOLERANCE * plain.abs().max())
+
+
+def _pass_over(job: str, name: str, reason: str) -> None:
+    _log.warning("model.%s_backend: auto passes over %s, which failed: %s", job, name, reason)

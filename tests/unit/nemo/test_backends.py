@@ -1,0 +1,54 @@
+"""A run computes with the backends that it began with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nemo_pi.kernels import native
+from nemo_pi.model.backends import choose_backends
+from nemo_pi.model.options import BackendRequests
+from nemo_pi.nemo.backends import AS_IT_BEGAN, as_recorded
+from tests.unit.config.builders import run_of
+
+WORK = run_of().engine.workload()
+RECORDED = {
+    "rotary": "torch",
+    "attention": "sdpa",
+    "norm": "torch",
+    "activation": "torch",
+    "softmax": "torch",
+}
+
+
+def test_recorded_names_take_the_place_of_auto() -> None:
+    requests = as_recorded(BackendRequests(), {**RECORDED, "sorting": "quick"}, WORK)
+    assert requests == BackendRequests(**RECORDED, settled=dict.fromkeys(RECORDED, AS_IT_BEGAN))
+    described = choose_backends(WORK, requests).describe()
+    assert described["attention"] == f"sdpa ({AS_IT_BEGAN})" and described["matmul"] == "torch (auto)"
+
+
+def test_the_yaml_overrules_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    requests = as_recorded(BackendRequests(attention="native", norm="torch"), RECORDED, WORK)
+    assert (requests.attention, requests.norm) == ("native", "torch")
+    assert "norm" not in requests.settled
+    (record,) = caplog.records
+    assert "trained with sdpa and goes on with native" in record.getMessage()
+
+
+def test_what_cannot_run_here_is_chosen_anew_with_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "obstacle", lambda: "NEMO_PI_NATIVE=0 turns them off")
+    requests = as_recorded(BackendRequests(), {"norm": "native", "softmax": "quantum"}, WORK)
+    assert requests.norm == "auto" and choose_backends(WORK, replace(requests, softmax="auto")).load("norm")
+    assert "trained with native, which cannot run here (NEMO_PI_NATIVE=0" in caplog.text
+    assert "quantum" in caplog.text and requests.softmax == "auto"
+
+
+def test_a_choice_is_kept_as_requests_by_name() -> None:
+    """What the first rank chose is what the engine is built of, whatever is measured by then."""
+    chosen = choose_backends(WORK, BackendRequests(matmul="torch"))
+    again = choose_backends(WORK, chosen.requests())
+    assert again.names() == chosen.names() and again.describe() == chosen.describe()
