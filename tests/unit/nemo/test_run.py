@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from nemo_pi.checkpoint.rotation import complete_checkpoints
+from nemo_pi.checkpoint.manifest import read_manifest
+from nemo_pi.checkpoint.rotation import complete_checkpoints, latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.errors import ConfigError, NemoPiError
+from nemo_pi.kernels.backends import JOBS
 from nemo_pi.nemo.run import run
 from tests.unit.model.models import WINDOW, causal_logits, forward, ours_from, random_tokens
 from tests.unit.nemo.runs import configuration
@@ -79,6 +81,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, inputs: Path, 
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
     half = exported_weights(tmp_path / "2")
     assert any(not torch.equal(weight, half[name]) for name, weight in whole.items())
+
+
+def test_a_resumed_run_keeps_its_backends(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named once; what goes on asks for `auto`, which would be something else."""
+    named = {"model__rotary_kernel": "torch", "model__softmax_backend": "torch"}
+    run(configuration(inputs, tmp_path, trainer__max_steps=1, **named))
+    (checkpoint,) = complete_checkpoints(tmp_path / "checkpoints")
+    recorded = read_manifest(checkpoint)["backends"]
+    assert set(recorded) == {*JOBS, "rotary"} and recorded["rotary"] == recorded["softmax"] == "torch"
+    capsys.readouterr()
+    run(configuration(inputs, tmp_path, trainer__max_steps=2))
+    assert "torch (as this run began)" in capsys.readouterr().out
+    latest = latest_checkpoint(tmp_path / "checkpoints")
+    assert latest is not None and latest != checkpoint
+    assert read_manifest(latest)["backends"] == recorded
 
 
 def test_samples_of_another_kind_are_refused_before_anything_is_written(trained: Path, inputs: Path) -> None:
