@@ -154,7 +154,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, ImportError, AttributeError, TypeError) as error:
         raise CheckpointError(
             "checkpoint folder",
             required="a causal language model that transformers loads without running code from the folder",
@@ -166,10 +166,15 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _configuration(folder: Path) -> Any:
-    """config.json as transformers' own class reads it, without what names code or a kernel to download."""
+    """config.json as transformers' own class reads it, without what names code or a kernel to download.
+
+    Nor an attention of transformers' own: it may need a package that is not installed here, and models that
+    are compared should be computed alike.
+    """
     from transformers import CONFIG_MAPPING
 
-    values = without_code(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = without_code(values, implementations=False)
     kind = values.get("model_type")
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"config.json: model_type {kind!r} is none that transformers ships")

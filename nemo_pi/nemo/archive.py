@@ -27,6 +27,8 @@ CODE_KEYS = frozenset(
     + ("trust_remote_code", "auto_map")
 )
 
+_EXTRA_STATE = "._extra_state"
+
 # A section has some 80 keys in 3 levels; a file of more was not written by save_to.
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_DEPTH = 20
@@ -171,7 +173,10 @@ def _member(archive: tarfile.TarFile, name: str, path: Path) -> IO[bytes]:
 
 
 def checked_tensors(state: Any, path: Path) -> dict[str, Tensor | None]:
-    """Names become file names where NeMo splits a state dict by module: nothing but words and dots."""
+    """A state dict of named tensors, without the states that its modules would unpickle.
+
+    Names become file names where NeMo splits a state dict by module: nothing but words and dots.
+    """
     if not isinstance(state, dict):
         raise refused(path, "named tensors", type(state).__name__)
     for name, value in state.items():
@@ -179,7 +184,9 @@ def checked_tensors(state: Any, path: Path) -> dict[str, Tensor | None]:
             raise refused(path, "names of parameters", repr(name))
         if value is not None and not isinstance(value, Tensor):
             raise refused(path, "named tensors", f"{name}: {type(value).__name__}")
-    return state
+    # Transformer Engine unpickles the bytes in these itself, without restriction. They hold FP8 scaling
+    # histories only, which build up again within some steps, so none is ever handed to it.
+    return {name: None if name.endswith(_EXTRA_STATE) else value for name, value in state.items()}
 
 
 def refused(path: Path | str, required: str, given: Any, member: str | None = None) -> CheckpointError:

@@ -117,6 +117,22 @@ def test_files_that_name_no_code_are_copied_byte_by_byte(tmp_path: Path) -> None
 )
 def test_what_names_code(given: dict[Any, Any], kept: bool) -> None:
     assert without_code({"a": [{"b": given}]}) == {"a": [{"b": given if kept else {}}]}
+    chosen = any("implementation" in str(key) for key in given)
+    left = given if kept and not chosen else {}
+    assert without_code({"a": [{"b": given}]}, implementations=False) == {"a": [{"b": left}]}
+
+
+@pytest.mark.parametrize("name", ["flash_attention_2", "eager", "evil/kernel"])
+def test_an_evaluation_chooses_its_attention_itself(hostile: Path, name: str) -> None:
+    edit(hostile / "config.json", attn_implementation=name, _attn_implementation=name)
+    assert HuggingFaceScorer(hostile).model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{", '{"model_type": ["llama"]}'])
+def test_a_configuration_that_is_none_is_one_message(hostile: Path, text: str) -> None:
+    (hostile / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="checkpoint folder"):
+        HuggingFaceScorer(hostile)
 
 
 def test_an_evaluation_takes_transformers_own_classes(

@@ -16,6 +16,7 @@ from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import OmegaConf
 
 from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.nemo.archive import read_weights
 from nemo_pi.nemo.module import ContextExtensionModel
 from tests.reliability.hostile import NemoFile, Runs, remote_code_tokenizer, write_tar
 
@@ -176,6 +177,29 @@ def test_weights_are_named_tensors_alone(saved: NemoFile, tmp_path: Path, weight
             str(path), str(tmp_path / "parts"), split_by_module=True
         )
     assert os.listdir(tmp_path / "parts") == []
+
+
+def test_states_that_modules_would_unpickle_are_left_out(saved: NemoFile, marker: Path) -> None:
+    """As Transformer Engine's modules do with the bytes in theirs."""
+
+    class Unpickles(torch.nn.Module):
+        def set_extra_state(self, state: torch.Tensor | None) -> None:
+            if state is not None:
+                pickle.loads(state.numpy().tobytes())
+
+    code = torch.frombuffer(bytearray(pickled(Runs(marker), plain=True)), dtype=torch.uint8)
+    weights = pickled({"layer._extra_state": code, "layer.weight": torch.ones(2)})
+    path = NemoFile(saved.config, weights).write(marker.parent / "hostile.nemo")
+    module = torch.nn.ModuleDict({"layer": Unpickles()})
+    for state in (
+        read_weights(path),
+        ContextExtensionModel.extract_state_dict_from(str(path), str(marker.parent / "parts")),
+    ):
+        assert torch.equal(state["layer.weight"], torch.ones(2))
+        module.load_state_dict({"layer._extra_state": state["layer._extra_state"]})
+    assert not marker.exists()
+    module.load_state_dict({"layer._extra_state": code})  # the attack is a real one
+    assert marker.exists()
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
