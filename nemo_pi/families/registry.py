@@ -10,7 +10,7 @@ from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.mistral import Mistral
-from nemo_pi.families.plug_ins import load, plugged_in
+from nemo_pi.families.plug_ins import GROUP, load, plugged_in
 from nemo_pi.families.qwen2 import Qwen2
 from nemo_pi.families.qwen3 import Qwen3
 from nemo_pi.families.shape import ModelShape
@@ -100,4 +100,5 @@ def _unknown(field: str, name: Any, config: Mapping[str, Any] | None = None) -> 
 
 def _another_model() -> str:
     classes = ", ".join(family.architecture for family in _FAMILIES.values())
-    return f"start from a checkpoint of one of these: {classes}"
+    package = f"install the package that registers it in the entry point group {GROUP}"
+    return f"start from a checkpoint of one of these: {classes}; or {package}"

@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nemo_pi.checkpoint.files import read_json
+from nemo_pi.checkpoint.hf.load import located_parameters
 from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
+from nemo_pi.families.fusion import unfuse
 from nemo_pi.families.registry import family_of, names
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.gpt import RotaryGPTModel
 from tests.unit.checkpoint.models import assert_same_bits, stored_tensors
 from tests.unit.model.models import (
@@ -120,6 +124,34 @@ def test_logits_equal_transformers(family: str, settings: dict, method: str, tmp
         ours_BSV = forward(ours(tmp_path), tokens_BS, positions_BS)
     assert theirs_BSV.std() > 0.3
     torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=2e-4)
+
+
+def gradients(model: RotaryGPTModel, shape: ModelShape) -> dict[str, Tensor]:
+    """Of every parameter, as parts under Hugging Face's names."""
+    found: dict[str, Tensor] = {}
+    for (_, rule, layer), weight in zip(located_parameters([model], shape), model.parameters(), strict=True):
+        assert weight.grad is not None, rule.megatron
+        found.update(zip(rule.names(layer), unfuse(weight.grad, rule, shape), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])  # with 4, rotation works in place of the projection's output
+@pytest.mark.parametrize("family", names())
+def test_gradients_equal_transformers(family: str, groups: int, tmp_path: Path) -> None:
+    model = saved(tmp_path, family, {"num_key_value_heads": groups, **SCALINGS["linear"]})
+    summary = read_summary(tmp_path)
+    copy = ours_from(tmp_path, summary.extension, shape=summary.shape)
+    tokens_BS, labels_BS = random_tokens(length=40), random_tokens(length=40, seed=1)
+    positions_BS = far_positions(*tokens_BS.shape)
+    logits_BSV = causal_logits(model, tokens_BS, positions_BS)
+    cross_entropy(logits_BSV.flatten(0, 1), labels_BS.flatten(), reduction="sum").backward()
+    forward(copy, tokens_BS, positions_BS, labels_BS).sum().backward()
+    ours_by_name = gradients(copy, summary.shape)
+    assert set(ours_by_name) == {name for name, _ in model.named_parameters()}
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None
+        error = (ours_by_name[name] - weight.grad).norm() / weight.grad.norm()
+        assert error < 1e-4, f"{name} differs by {error:.1e}"
 
 
 @pytest.mark.parametrize("with_source", [True, False])
