@@ -97,3 +97,29 @@ class BackendUnavailableError(NemoPiError, RuntimeError):
 
 class TrainingError(NemoPiError, FloatingPointError):
     """A training step whose loss or gradient is no number."""
+
+
+def check_ids(field: str, low: int, high: int, vocab_size: int, *, whose: str, mend: str) -> None:
+    """Refuses token ids outside a vocabulary: they would wrap around, be taken for another rank's, or end the
+    process of a GPU.
+
+    Args:
+        field: what the ids are, or the file that holds them.
+        low: the smallest of them.
+        high: the largest.
+        vocab_size: entries of the vocabulary.
+        whose: the vocabulary, for the message.
+        mend: how to put it right.
+
+    Raises:
+        DataError: an id below 0 or at or above vocab_size.
+    """
+    if low >= 0 and high < vocab_size:
+        return
+    magic = " (-100, which other frameworks take for 'ignore', means nothing here)" if low == -100 else ""
+    raise DataError(
+        field,
+        required=f"token ids from 0 to {vocab_size - 1} ({whose})",
+        given=f"ids from {low} to {high}{magic}",
+        mend=mend,
+    )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_pi.errors import CheckpointError, ConfigError, DataError, quoted
+from nemo_pi.errors import CheckpointError, ConfigError, check_ids, quoted
 from nemo_pi.evaluation.generation import Generated, GenerationRequest, generate_batch, generation_batches
 from nemo_pi.evaluation.huggingface_cache import CachedLogits, reset_frequencies
 from nemo_pi.evaluation.scorer import TokenScores, score_hidden, score_logits
@@ -114,13 +114,8 @@ class HuggingFaceScorer:
     def _check_ids(self, *ids: Tensor) -> None:
         for name, tensor in zip(("tokens", "labels"), ids, strict=False):
             low, high = int(tensor.min()), int(tensor.max())
-            if low < 0 or high >= self._vocab_size:
-                raise DataError(
-                    name,
-                    required=f"ids from 0 to {self._vocab_size - 1}, the vocabulary of {self.name}",
-                    given=f"ids from {low} to {high}",
-                    mend="tokenize with the tokenizer of this checkpoint",
-                )
+            mend = "tokenize with the tokenizer of this checkpoint"
+            check_ids(name, low, high, self._vocab_size, whose=f"the vocabulary of {self.name}", mend=mend)
 
     @torch.inference_mode()
     def _probe_head(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.errors import DataError
+from nemo_pi.errors import check_ids
 from nemo_pi.kernels.products import TORCH, TorchProducts
 from nemo_pi.kernels.softmax import TORCH_SOFTMAX, TorchSoftmax
 
@@ -136,15 +136,8 @@ def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
     if not labels.numel():
         return
     low, high = (int(bound) for bound in torch.aminmax(labels))
-    if low >= 0 and high < vocab_size:
-        return
-    magic = " (-100, which other frameworks take for 'ignore', means nothing here)" if low == -100 else ""
-    raise DataError(
-        f"data {name}",
-        required=f"token ids from 0 to {vocab_size - 1} (the model's vocabulary)",
-        given=f"ids from {low} to {high}{magic}",
-        mend="tokenize the data with the checkpoint's own tokenizer; exclude positions by loss_mask",
-    )
+    mend = "tokenize the data with the checkpoint's own tokenizer; exclude positions by loss_mask"
+    check_ids(f"data {name}", low, high, vocab_size, whose="the model's vocabulary", mend=mend)
 
 
 def local_softmax(

@@ -61,7 +61,7 @@ class World:
     def arguments(self, *overrides: str, model: str = "untied") -> list[str]:
         """The command line of a run from 64 to 256 tokens, later overrides winning."""
         return [
-            "model=base",
+            "model=auto",
             f"restore_from_path={self.models[model]}",
             f"model.data.data_prefix=[{self.data_prefix}]",
             *_DEFAULTS,
