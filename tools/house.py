@@ -9,6 +9,7 @@ python tools/house.py --check          fails on an import cycle, an upward impor
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import subprocess
 import sys
@@ -30,6 +31,7 @@ PAGE = ROOT / "docs" / "design.md"
 BEGIN, END = "<!-- house: written by `make house` -->", "<!-- /house -->"
 
 
+@functools.cache
 def figures(root: Path) -> dict[str, str]:
     """Every measure of a checkout, by name."""
     sources, graph = measures.read(root), import_graph(root)
@@ -64,13 +66,14 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 def recipe_table() -> str:
     """What each recipe touches, as Markdown."""
     rows = [
-        ["to add a …", f"files of nemo_pi at {BEFORE}", "now", "which", "beside it"],
-        ["---", "---:", "---:", "---", "---"],
+        ["to add a …", f"files of nemo_pi at {BEFORE}", "now", "which", "beside it", "modules of your own"],
+        ["---", "---:", "---:", "---", "---", "---:"],
     ]
     for recipe in RECIPES:
         which = ", ".join(f"`{name.removeprefix('nemo_pi/')}`" for name in recipe.library)
         beside = ", ".join(f"`{name}`" for name in recipe.beside) or "–"
-        rows.append([recipe.adds, recipe.before, str(len(recipe.library)), which, beside])
+        own = str(recipe.modules or "–")
+        rows.append([recipe.adds, recipe.before, str(len(recipe.library)), which, beside, own])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

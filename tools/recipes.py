@@ -17,9 +17,11 @@ class Recipe:
     door: str
     """Test that follows it."""
     library: tuple[str, ...]
-    """Files of nemo_pi that it writes or edits; from a package of one's own, only the first, and there."""
+    """Files of nemo_pi that it writes or edits."""
     beside: tuple[str, ...]
     """YAMLs, pages and tests."""
+    modules: int
+    """Modules of a package of one's own, with an entry point, that do the same; 0: it has to be here."""
     mentions: tuple[str, ...]
     """Files that its text names and leaves alone."""
     example: str
@@ -37,6 +39,7 @@ RECIPES = (
         "tests/integration/doors/test_method.py",
         ("nemo_pi/rope/methods/softened.py", "nemo_pi/rope/methods/registry.py"),
         ("conf/rope/softened.yaml", "docs/methods.md", "tests/unit/rope/peers.py"),
+        1,
         ("base.py",),
         "longrope",
         "9",
@@ -46,6 +49,7 @@ RECIPES = (
         "tests/integration/doors/test_family.py",
         ("nemo_pi/families/acme.py", "nemo_pi/families/registry.py"),
         ("docs/families.md", "tests/unit/families/test_parity.py"),
+        1,
         ("base.py",),
         "mistral",
         "11–15",
@@ -55,15 +59,27 @@ RECIPES = (
         "tests/integration/doors/test_task.py",
         ("nemo_pi/evaluation/tasks/<name>.py", "nemo_pi/evaluation/tasks/registry.py"),
         ("conf/evaluate.yaml",),
+        1,
         ("examples/evaluate.py", "tests/integration/doors/test_task.py"),
         "passkey",
         "7–10",
+    ),
+    Recipe(
+        "backend",
+        "tests/integration/doors/test_backend.py",
+        ("nemo_pi/kernels/exact_attention.py", "nemo_pi/kernels/backends.py"),
+        (),
+        2,
+        (),
+        "apex",
+        "12",
     ),
     Recipe(
         "key",
         "tests/integration/doors/test_key.py",
         ("nemo_pi/config/schema.py",),
         ("conf/model/base.yaml",),
+        0,
         ("sections.py", "tests/integration/doors/test_key.py"),
         "init_method_std",
         "7",
