@@ -1,1 +1,1 @@
-"""Perplexity and passkey retrieval by context length, and their report. Takes a scorer, not a model class."""
+"""Tasks on a model, and their report. Takes a scorer, which rates labels and generates, not a model class."""

@@ -56,10 +56,9 @@ def prompts() -> list[list[int]]:
 
 
 def by_transformers(folder: Path, prompt: list[int]) -> tuple[int, ...]:
-    """One token after the other, each from scratch, by a model that has read nothing before."""
-    text = list(prompt)
+    """One token after the other, each from scratch, by a model that has read nothing longer before."""
+    text, model = list(prompt), LlamaForCausalLM.from_pretrained(folder).eval()
     for _ in range(NEW):
-        model = LlamaForCausalLM.from_pretrained(folder).eval()
         ids = torch.tensor([text])
         with torch.no_grad():
             out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, do_sample=False)

@@ -19,7 +19,7 @@ BUNDLED = Path(__file__).resolve().parents[4] / "demo" / "model"
 def test_generated_answers_agree_with_teacher_forcing() -> None:
     """Inside the window of 512 tokens the bundled model answers, a little beyond it sometimes: both occur."""
     scorer, tokenizer = HuggingFaceScorer(BUNDLED, device="cpu"), build_tokenizer("huggingface", str(BUNDLED))
-    task = Passkey(lengths=(300, 576, 640), depths=(0.0, 0.5, 1.0), trials=2, seed=3)
+    task = Passkey(lengths=(300, 640), depths=(0.0, 0.5, 1.0), trials=1, seed=3)
     plan = task.plan(TaskContext(tokenizer, [], 512, 640))
     documents = [
         document for length in plan.work.lengths for _, document in plan.work.documents(tokenizer, length)
@@ -33,7 +33,7 @@ def test_generated_answers_agree_with_teacher_forcing() -> None:
         for text, document in zip(texts, documents, strict=True)
     ]
     assert generated == forced
-    assert 6 <= sum(forced) < len(forced), "both answers must occur"
+    assert 3 <= sum(forced) < len(forced), "both answers must occur"
     result = task.run(scorer, plan, lambda *_: None)
     assert sum(map(sum, result.grid.successes)) == sum(generated)
 
