@@ -16,7 +16,7 @@ from nemo_pi.engine.export import export_weights
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.state import save_weights
 from nemo_pi.errors import CheckpointError, ConfigError
-from nemo_pi.model.build import BuildOptions
+from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
 
 # Any one of these makes a folder one that --overwrite replaces.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.engine.engine import EngineSettings, MegatronEngine
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.engine.weights import load_checkpoint_weights
-from nemo_pi.model.build import BuildOptions, check_backends
+from nemo_pi.model.build import check_backends
+from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
 

@@ -30,6 +30,33 @@ YAML_SHAPE = {
     "vocab_size": 2048,
 }
 
+# A value other than the default for what the engine takes.
+EVERYTHING = {
+    "rotary_kernel": "torch",
+    "init_method_std": 0.007,
+    "micro_batch_size": 2,
+    "global_batch_size": 8,
+    "loss_chunk_size": 77,
+    "activations_checkpoint_granularity": "full",
+    "activations_checkpoint_method": "block",
+    "activations_checkpoint_num_layers": 3,
+    "optim": {
+        "name": "fused_adam",
+        "lr": 4e-4,
+        "betas": [0.8, 0.9],
+        "eps": 1e-6,
+        "weight_decay": 0.03,
+        "sched": {
+            "name": "CosineAnnealing",
+            "warmup_steps": 7,
+            "warmup_start_fraction": 0.2,
+            "max_steps": 60,
+            "min_lr": 1e-5,
+            "constant_steps": 4,
+        },
+    },
+}
+
 
 def summary_of(
     shape: ModelShape = SHAPE, extension: ContextExtension | None = None, **changes: Any

@@ -42,6 +42,14 @@ def test_precision_names(given: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dtype", "expected"), [("float32", "32-true"), ("bfloat16", "bf16-mixed"), ("float16", "bf16-mixed")]
+)
+def test_auto_goes_by_the_checkpoint_s_dtype(dtype: str, expected: str) -> None:
+    assert resolve_precision("auto", summary_of(dtype=dtype)) == expected
+    assert resolve_precision("auto", None) == "32-true"
+
+
+@pytest.mark.parametrize(
     ("given", "suggestion"),
     [("bf16-mix", "bf16-mixed"), (64, "choose"), ("half", "choose"), (False, "choose")],
 )
