@@ -126,10 +126,12 @@ def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, Conte
     try:
         return ModelShape.from_dict(manifest["shape"]), ContextExtension.from_dict(manifest["extension"])
     except (TypeError, KeyError, ConfigError) as error:
-        mend = "restore the file from a copy"
+        place = folder / MANIFEST
         if isinstance(error, ConfigError) and error.field == "method":
-            mend = error.mend  # a method of another package: the file is whole, the package is missing
-        raise _unreadable(folder / MANIFEST, "shape and extension of a model", str(error), mend) from error
+            # A method of another package: the file is whole, the package is missing.
+            raise _unreadable(f"{place}: method", error.required, error.given, error.mend) from error
+        required, mend = "shape and extension of a model", "restore the file from a copy"
+        raise _unreadable(place, required, str(error), mend) from error
 
 
 def read_source_config(path: str | Path) -> dict[str, Any] | None:
@@ -157,5 +159,5 @@ def _found(folder: Path) -> tuple[str, str]:
     return "neither", "give the folder that holds one of them"
 
 
-def _unreadable(folder: Path, required: str, given: str, mend: str) -> CheckpointError:
-    return CheckpointError(str(folder), required=required, given=given, mend=mend)
+def _unreadable(place: Path | str, required: str, given: str, mend: str) -> CheckpointError:
+    return CheckpointError(str(place), required=required, given=given, mend=mend)

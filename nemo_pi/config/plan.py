@@ -36,8 +36,13 @@ def render_plan(run: ResolvedRun, *, logs: Path | None = None, checkpoints: Path
     }
     lines = [f"Plan of {run.name}"]
     for title, rows in sections.items():
-        lines += ["", title, *(f"  {label:<{_LABEL_WIDTH}}{value}" for label, value in rows)]
+        lines += ["", title, *(f"  {_padded(label)}{value}" for label, value in rows)]
     return "\n".join(lines)
+
+
+def _padded(label: str) -> str:
+    """In one column, save for a label that is longer (an argument of a method)."""
+    return f"{label:<{_LABEL_WIDTH}}" if len(label) < _LABEL_WIDTH else f"{label}  "
 
 
 def _window_rows(run: ResolvedRun) -> Rows:

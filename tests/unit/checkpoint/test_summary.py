@@ -66,6 +66,17 @@ def test_a_manifest_without_a_model(change: dict, llama: Path, tmp_path: Path, s
         read_summary(folder)
 
 
+def test_a_method_that_nobody_has_registered(llama: Path, tmp_path: Path, single_rank: None) -> None:
+    source, chunks = filled_chunks(llama)
+    meta = meta_of(source)
+    meta["extension"] = {**meta["extension"], "method": "softened", "method_package": "acme_rope 1.2"}
+    folder = save_distributed(tmp_path / "step_3", model_state(chunks), meta)
+    with pytest.raises(CheckpointError, match=r"nemo_pi\.json: method: .*given 'softened'") as caught:
+        read_summary(folder)
+    assert caught.value.mend.startswith("install the package that registers it")
+    assert "'acme_rope 1.2'" in caught.value.mend
+
+
 def test_gpt2_has_no_rotary_positions(tmp_path: Path) -> None:
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16))
     model.save_pretrained(tmp_path)

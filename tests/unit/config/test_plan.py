@@ -68,6 +68,8 @@ def test_the_numbers_of_a_run() -> None:
         ({"pos_scaling_type": "abf", "pos_scaling_extra_args": {"base": 3e4}}, "bound",
          "BELOW 3.22e+04 = 0.0424·L^1.628 for the target window (arXiv 2405.14591)"),
         ({"pos_scaling_type": "abf", "pos_scaling_extra_args": {"base": 8e6}}, "base", "8000000.0"),
+        ({"pos_scaling_type": "proportional", "pos_scaling_extra_args": {"partial_rotary_factor": 0.25}},
+         "partial_rotary_factor", "0.25"),
         ({"activations_checkpoint_granularity": "full"}, "recomputation", "whole layers, uniform, 1 layer"),
         ({"activations_checkpoint_granularity": "selective"}, "recomputation", "core attention"),
         ({"activations_checkpoint_granularity": "selective",
