@@ -5,8 +5,10 @@ teacher-forced pass over prompt and answer: greedy decoding emits, at each step,
 and what it has emitted. If every answer token is the arg max given the prompt and the answer before it, then
 by induction decoding has emitted just these tokens at each step, and emits the next. Conversely, if decoding
 emits the answer, it has at each step seen what teacher forcing sees, so each token is the arg max there. One
-pass replaces a prefill and a decode per trial, and needs no cache. (Digits spelled by other tokens than the
-tokenizer's own count as a failure in both.)
+pass replaces a prefill and a decode per trial, and needs no cache. Under dynamic NTK and LongRoPE the pass
+reads everything at the frequencies of the whole document, decoding at those of what it has so far: there
+`generate` asks what a user would see. (Digits spelled by other tokens than the tokenizer's own count as a
+failure in both.)
 
 Shapes: B documents in a batch, S tokens in a document less one.
 """
@@ -16,15 +18,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, passkey_document
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Progress, TaskResult, batched
 from nemo_pi.rope.positions import text_positions
+
+MOST_ANSWER_TOKENS = 7
+"""Of an answer: a mark where the word begins, the space and five digits, each a token of its own."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,8 @@ class PasskeyPlan:
     """Of keys."""
     bos: bool = False
     """Whether documents begin with the tokenizer's beginning-of-text token."""
+    generate: bool = False
+    """Whether answers are generated token by token instead of read off one pass."""
 
     def __post_init__(self) -> None:
         if not self.lengths or not self.depths or self.num_trials < 1:
@@ -137,10 +146,20 @@ class PasskeyPlan:
         return sum(self.lengths) * len(self.depths) * self.num_trials
 
     @property
+    def num_new_tokens(self) -> int:
+        """Tokens the model will generate at most."""
+        return MOST_ANSWER_TOKENS * self.num_documents if self.generate else 0
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of all lengths and depths."""
+        return len(self.lengths) * len(self.depths) * self.num_trials
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no rate stands without it."""
         start = "after BOS" if self.bos else "no BOS"
-        return {
+        protocol = {
             "name": "passkey",
             "summary": f"five random digits, exact match under greedy decoding, {self.num_trials} trials at "
             f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length "
@@ -151,6 +170,9 @@ class PasskeyPlan:
             "seed": self.seed,
             "bos": self.bos,
         }
+        if self.generate:
+            protocol |= {"summary": f"generated token by token: {protocol['summary']}", "generate": True}
+        return protocol
 
 
 def passkey_retrieval(
@@ -175,18 +197,32 @@ def passkey_retrieval(
         ConfigError: a depth outside [0, 1].
     """
     report = progress or (lambda *_: None)
-    done, successes = 0, []
-    report("passkey", done, plan.num_tokens)
+    done, successes, total = 0, [], plan.num_tokens + plan.num_new_tokens
+    answered = partial(generates, batch_tokens=batch_tokens) if plan.generate else retrieves
+    report("passkey", done, total)
     for length in plan.lengths:
         counts = [0] * len(plan.depths)
         for batch in batched(plan.documents(tokenizer, length), max(1, batch_tokens // length)):
-            retrieved = retrieves(scorer, [document for _, document in batch])
+            retrieved = answered(scorer, [document for _, document in batch])
             for (depth_index, _), success in zip(batch, retrieved, strict=True):
                 counts[depth_index] += success
-            done += length * len(batch)
-            report(f"passkey at {length}", done, plan.num_tokens)
+            done += (length + plan.num_new_tokens // plan.num_documents) * len(batch)
+            report(f"passkey at {length}", done, total)
         successes.append(tuple(counts))
     return PasskeyGrid(plan.lengths, plan.depths, plan.num_trials, tuple(successes))
+
+
+def generates(
+    scorer: Scorer, documents: Sequence[PasskeyDocument], *, batch_tokens: int = 8192
+) -> list[bool]:
+    """Say of each document whether the model, left to generate greedily, answers it."""
+    num_new = max(document.num_answer_tokens for document in documents)
+    prompts = [document.token_ids[: -document.num_answer_tokens] for document in documents]
+    texts = scorer.generate(prompts, GenerationRequest(num_new, batch_tokens=batch_tokens))
+    return [
+        text.token_ids[: document.num_answer_tokens] == document.token_ids[-document.num_answer_tokens :]
+        for text, document in zip(texts, documents, strict=True)
+    ]
 
 
 def retrieves(scorer: Scorer, documents: Sequence[PasskeyDocument]) -> list[bool]:

@@ -35,6 +35,9 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
     """Documents per cell; 10 in the paper."""
     seed: int = 1234
     """Of the documents."""
+    generate: bool = False
+    """True generates answers token by token instead of reading them off one pass: slower, and the same
+    answers where frequencies do not depend on the length."""
 
     def __post_init__(self) -> None:
         if self.num_lengths < 1:
@@ -47,10 +50,11 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
             DataError: a length too short for a document. ConfigError: arguments that cannot be.
         """
         context.check_lengths("lengths", self.lengths or ())
-        work = PasskeyPlan(self._lengths(context), self.depths, self.trials, self.seed, context.add_bos)
+        lengths, bos = self._lengths(context), context.add_bos
+        work = PasskeyPlan(lengths, self.depths, self.trials, self.seed, bos, self.generate)
         for depth in work.depths:
             passkey_document(context.tokenizer, work.lengths[0], 0, seed=work.seed, depth=depth, bos=work.bos)
-        cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens)
+        cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens, work.num_new_tokens)
         return Plan(work, context, cost, work.protocol)
 
     def run(self, scorer: Scorer, plan: Plan[PasskeyPlan], progress: Progress) -> PasskeyResult:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nemo_pi.data.tokenizer import build_tokenizer
-from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.passkey import retrieves
+from nemo_pi.evaluation.passkey import MOST_ANSWER_TOKENS
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.tasks.passkey import Passkey
 
@@ -19,23 +19,20 @@ BUNDLED = Path(__file__).resolve().parents[4] / "demo" / "model"
 def test_generated_answers_agree_with_teacher_forcing() -> None:
     """Inside the window of 512 tokens the bundled model answers, a little beyond it sometimes: both occur."""
     scorer, tokenizer = HuggingFaceScorer(BUNDLED, device="cpu"), build_tokenizer("huggingface", str(BUNDLED))
-    task = Passkey(lengths=(300, 640), depths=(0.0, 0.5, 1.0), trials=1, seed=3)
-    plan = task.plan(TaskContext(tokenizer, [], 512, 640))
-    documents = [
-        document for length in plan.work.lengths for _, document in plan.work.documents(tokenizer, length)
-    ]
-    forced = [answer for document in documents for answer in retrieves(scorer, [document])]
-    most = max(document.num_answer_tokens for document in documents)
-    prompts = [document.token_ids[: -document.num_answer_tokens] for document in documents]
-    texts = scorer.generate(prompts, GenerationRequest(most))
-    generated = [
-        text.token_ids[: document.num_answer_tokens] == document.token_ids[-document.num_answer_tokens :]
-        for text, document in zip(texts, documents, strict=True)
-    ]
-    assert generated == forced
-    assert 3 <= sum(forced) < len(forced), "both answers must occur"
-    result = task.run(scorer, plan, lambda *_: None)
-    assert sum(map(sum, result.grid.successes)) == sum(generated)
+    context = TaskContext(tokenizer, [], 512, 640)
+    forced = Passkey(lengths=(300, 640), depths=(0.0, 0.5, 1.0), trials=1, seed=3)
+    results, plans, calls = [], [], []
+    for task in (forced, replace(forced, generate=True)):
+        plans.append(task.plan(context))
+        results.append(task.run(scorer, plans[-1], lambda *call: calls.append(call)))
+        assert calls[-1][1:] == (plans[-1].cost.tokens, plans[-1].cost.tokens)
+    assert results[0].grid == results[1].grid
+    assert 3 <= sum(map(sum, results[0].grid.successes)) < 6, "both answers must occur"
+    assert [plan.cost.tokens_generated for plan in plans] == [0, 6 * MOST_ANSWER_TOKENS]
+    assert "generate" not in plans[0].protocol and plans[1].protocol["generate"] is True
+    assert plans[1].protocol["summary"].startswith("generated token by token: five random digits")
+    documents = (document for _, document in plans[0].work.documents(tokenizer, 640))
+    assert max(document.num_answer_tokens for document in documents) <= MOST_ANSWER_TOKENS
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, 5000])
