@@ -138,9 +138,24 @@ class Family(ABC):
 
     # --- Megatron and the plan ---
 
-    @abstractmethod
     def megatron_options(self, shape: ModelShape) -> dict[str, Any]:
-        """Arguments of Megatron's TransformerConfig: the sizes and what the layers are made of."""
+        """Arguments of Megatron's TransformerConfig: the sizes; subclasses add the kinds of layers."""
+        window = shape.sliding_window
+        # Megatron counts a window beside the query's own token, and marks layers that have one with 1.
+        layers = [int(layer not in shape.full_attention_layers) for layer in range(shape.num_layers)]
+        return {
+            "num_layers": shape.num_layers,
+            "hidden_size": shape.hidden_size,
+            "ffn_hidden_size": shape.ffn_hidden_size,
+            "num_attention_heads": shape.num_attention_heads,
+            "num_query_groups": shape.num_query_groups,
+            "kv_channels": shape.head_dim,
+            "layernorm_epsilon": shape.norm_epsilon,
+            "add_qkv_bias": shape.qkv_bias,
+            "qk_layernorm": shape.qk_norm,
+            "window_size": None if window is None else (window - 1, 0),
+            "window_attn_skip_freq": layers if shape.full_attention_layers else None,
+        }
 
     @abstractmethod
     def kept_channels(self, shape: ModelShape) -> KeptChannels:

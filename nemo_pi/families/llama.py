@@ -189,26 +189,13 @@ class Llama(Family):
         )
 
     def megatron_options(self, shape: ModelShape) -> dict[str, Any]:
-        """Arguments of Megatron's TransformerConfig: the sizes and what the layers are made of."""
-        window = shape.sliding_window
-        # Megatron counts a window beside the query's own token, and marks layers that have one with 1.
-        layers = [int(layer not in shape.full_attention_layers) for layer in range(shape.num_layers)]
+        """Arguments of Megatron's TransformerConfig: the sizes, RMSNorm and SwiGLU without biases."""
         return {
-            "num_layers": shape.num_layers,
-            "hidden_size": shape.hidden_size,
-            "ffn_hidden_size": shape.ffn_hidden_size,
-            "num_attention_heads": shape.num_attention_heads,
-            "num_query_groups": shape.num_query_groups,
-            "kv_channels": shape.head_dim,
-            "layernorm_epsilon": shape.norm_epsilon,
+            **super().megatron_options(shape),
             "normalization": "RMSNorm",
             "gated_linear_unit": True,
             "activation_func": silu,
             "add_bias_linear": False,
-            "add_qkv_bias": shape.qkv_bias,
-            "qk_layernorm": shape.qk_norm,
-            "window_size": None if window is None else (window - 1, 0),
-            "window_attn_skip_freq": layers if shape.full_attention_layers else None,
         }
 
     def kept_channels(self, shape: ModelShape) -> KeptChannels:
