@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from nemo_pi.data.preprocess import PreprocessConfig, preprocess
+from nemo_pi.data.tokenizer import LIBRARIES
 from nemo_pi.errors import NemoPiError
 
 
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--tokenizer-library",
         required=True,
-        choices=["huggingface", "sentencepiece", "megatron", "byte"],
+        choices=[*LIBRARIES, "megatron"],
         help="megatron: GPT-2 files given by --vocab-file and --merge-file",
     )
     group.add_argument("--tokenizer-type", help="path of the tokenizer, where --tokenizer-model is not given")
