@@ -1,0 +1,170 @@
+"""What examples/evaluate.py is about to do: every model and task checked and costed, nothing loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.checkpoint.manifest import MANIFEST
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.cli.evaluate_config import EvaluateConfig, located
+from nemo_pi.cli.flags import layout_of, text_of, tokenizer_folder
+from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
+from nemo_pi.errors import ConfigError, DataError, NemoPiError
+from nemo_pi.evaluation.evaluate import PlannedTask
+from nemo_pi.evaluation.tasks.base import Task, TaskContext
+from nemo_pi.parallel import launcher
+from nemo_pi.parallel.layout import ParallelLayout
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model that is going to be measured; nothing of it is loaded yet."""
+
+    name: str
+    """What the report calls it."""
+    folder: Path
+    """The checkpoint."""
+    summary: CheckpointSummary | None
+    """What it says of itself; None where transformers computes."""
+    layout: ParallelLayout | None
+    """Over the ranks; None where transformers computes."""
+    context: TaskContext
+    """What its tasks share."""
+    planned: list[PlannedTask]
+    """Its tasks."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to read and generate."""
+        return sum(item.plan.cost.tokens for item in self.planned)
+
+
+def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[list[int]]:
+    """Token ids of the documents that exceed the longest window.
+
+    Raises:
+        DataError: no such document, a file that cannot be read, or a line that is not what it should be.
+    """
+    documents = []
+    for number, line in enumerate(text_of(path).removesuffix("\n").split("\n"), start=1):
+        try:
+            documents.append(tokenizer.encode(json.loads(line)["text"]))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}:{number}",
+                required='a JSON object with a "text" string',
+                given=f"{line[:60]!r} ({error})",
+                mend="write one JSON object a line",
+            ) from error
+    long_enough = [document for document in documents if len(document) > longer_than]
+    if not long_enough:
+        raise DataError(
+            str(path),
+            required=f"a document of more than {longer_than} tokens",
+            given=f"{len(documents)} documents, the longest of {max(map(len, documents), default=0)} tokens",
+            mend="give longer documents, or a smaller target_window",
+        )
+    return long_enough
+
+
+def choose_backend(model: Path, request: str, world_size: int) -> str:
+    """transformers or megatron.
+
+    Raises:
+        ConfigError: transformers was asked for what it cannot do.
+    """
+    distributed = (model / MANIFEST).is_file()
+    if request == "auto":
+        return "megatron" if distributed or world_size > 1 else "transformers"
+    if request == "transformers" and (distributed or world_size > 1):
+        raise ConfigError(
+            "--backend",
+            required="megatron for a distributed checkpoint, or on more than one rank",
+            given=f"transformers for {model} on {world_size} rank{'s' if world_size > 1 else ''}",
+            mend="--backend auto",
+        )
+    return request
+
+
+def choose_windows(config: EvaluateConfig) -> tuple[int, int]:
+    """Original and target window in tokens: as asked for, else of the model that reads furthest.
+
+    Raises:
+        ConfigError: not both were asked for, and a checkpoint does not say.
+    """
+    if config.original_window is not None and config.target_window is not None:
+        return config.original_window, config.target_window
+    try:
+        extensions = [read_summary(model).extension for model in config.models]
+    except NemoPiError as error:
+        raise ConfigError(
+            "original_window",
+            required="a number, as target_window: a checkpoint does not say what windows it has",
+            given=f"null ({error.field}: required {error.required}; given {error.given})",
+            mend="give original_window=... target_window=..., or correct the checkpoint's path",
+        ) from error
+    furthest = max(extensions, key=lambda extension: extension.target_window)
+    return config.original_window or furthest.original_window, config.target_window or furthest.target_window
+
+
+def plan_model(name: str, folder: Path, config: EvaluateConfig, windows: tuple[int, int]) -> ModelPlan:
+    """Check and plan everything that a model's tasks will do.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: whatever would keep them from finishing.
+    """
+    summary = layout = None
+    if choose_backend(folder, config.backend, launcher.launched_world_size()) == "megatron":
+        summary = read_summary(folder)
+        layout = layout_of(config, summary.shape)
+    given = None if config.tokenizer is None else Path(config.tokenizer).expanduser()
+    tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(given, folder)))
+    documents = (
+        []
+        if config.documents is None
+        else read_documents(Path(config.documents).expanduser(), tokenizer, windows[1])
+    )
+    # Each replica is to have as many windows at a time as it would have alone.
+    batch_tokens = config.batch_tokens * (layout.dp if layout else 1)
+    context = TaskContext(tokenizer, documents, *windows, config.add_bos, batch_tokens)
+    planned = [_planned(task, context) for task in config.chosen_tasks()]
+    return ModelPlan(name, folder, summary, layout, context, planned)
+
+
+def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:
+    try:
+        return PlannedTask(task, task.plan(context))
+    except NemoPiError as error:
+        raise located(error, task) from error
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """What the report calls the models: folder names, as long as it takes to tell them apart."""
+    parts = [folder.expanduser().absolute().parts for folder in folders]
+    names = [folder[-1] for folder in parts]
+    for count in range(2, max(map(len, parts)) + 1):
+        if len(set(names)) == len(names):
+            break
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            Path(*folder[-count:]).as_posix() if name in twice else name
+            for folder, name in zip(parts, names, strict=True)
+        ]
+    return names
+
+
+def describe_costs(plans: Sequence[ModelPlan]) -> str:
+    """Say what every task will cost and how it measures, before the first one starts."""
+    lines = [
+        f"{plan.name}: {item.task.name}: {item.plan.cost.describe()}"
+        for plan in plans
+        for item in plan.planned
+    ]
+    protocols = [
+        f"{item.task.title}: {item.plan.protocol['summary']}" for plan in plans for item in plan.planned
+    ]
+    return "\n".join([*lines, *dict.fromkeys(protocols)])
