@@ -14,7 +14,8 @@ from demo.prepare import Prepared, prepare
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import resolve
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.nemo.transfer import export_engine, load_initial_weights
+from nemo_pi.engine.weights import load_checkpoint_weights
+from nemo_pi.nemo.export import export_engine
 from nemo_pi.parallel import groups
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,5 +114,5 @@ def extend_untrained(method: Method, data: dict[Stage, Prepared], folder: Path) 
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)
     engine = MegatronEngine(run.engine)
-    load_initial_weights(engine, run)
+    load_checkpoint_weights(engine, run.checkpoint)
     return export_engine(engine, run, exported)

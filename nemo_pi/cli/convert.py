@@ -12,9 +12,9 @@ from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config, read_summary
 from nemo_pi.config.layout import resolve_layout
 from nemo_pi.config.schema import ModelConfig
-from nemo_pi.engine.export import export_weights
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.state import save_weights
+from nemo_pi.engine.weights import export_weights
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher

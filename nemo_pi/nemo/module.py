@@ -18,12 +18,12 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.state import load_engine
 from nemo_pi.engine.throughput import training_flops_per_token
+from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.errors import ConfigError, TrainingError
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
 from nemo_pi.nemo.settings import run_of_model_config
-from nemo_pi.nemo.transfer import load_initial_weights
 from nemo_pi.parallel import groups
 
 
@@ -70,7 +70,7 @@ class ContextExtensionModel(SafelyRestoredModel):
             return
         engine = self._build_engine()
         if self.resume_from is None:
-            load_initial_weights(engine, self.run)
+            load_checkpoint_weights(engine, self.run.checkpoint)
 
     def configure_optimizers(self) -> LightningOptimizerAdapter:
         """Megatron's optimizer behind an adapter that Lightning can count."""

@@ -15,13 +15,13 @@ from nemo.utils.exp_manager import exp_manager
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.nemo.checkpointing import DistributedCheckpointing
+from nemo_pi.nemo.export import export_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.module import ContextExtensionModel
 from nemo_pi.nemo.preflight import check_before_training, check_folders, checkpoint_to_resume
 from nemo_pi.nemo.progress import StepProgressBar
 from nemo_pi.nemo.settings import self_contained_model_config
 from nemo_pi.nemo.strategy import MegatronStrategy
-from nemo_pi.nemo.transfer import export_model
 from nemo_pi.parallel import launcher
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
@@ -57,8 +57,9 @@ def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]
     if not done_before or _lacks_export(resolved):
         trainer.fit(model)
         assert model.engine is not None
-        if trainer.global_step >= resolved.max_steps:
-            exported = export_model(model.engine, resolved)
+        path = resolved.export.hf_path
+        if trainer.global_step >= resolved.max_steps and path is not None:
+            exported = export_engine(model.engine, resolved, Path(path))
     return exported, trainer.global_step
 
 

@@ -10,8 +10,8 @@ from benchmarks.training.contestants.nemo_pi_yaml import resolved_run
 from benchmarks.training.job import Job
 from benchmarks.training.pacer import Pacer
 from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.nemo.loaders import training_loader
-from nemo_pi.nemo.transfer import load_initial_weights
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
@@ -24,7 +24,7 @@ def make_step(job: Job) -> Callable[[], float]:
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)
     engine = MegatronEngine(run.engine)
-    load_initial_weights(engine, run)
+    load_checkpoint_weights(engine, run.checkpoint)
     engine.start_training()
     batches = iter(training_loader(run, consumed_samples=0))
     engine.set_lr(run.schedule.at(0))

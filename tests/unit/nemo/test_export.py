@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from safetensors.torch import load_file
 
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.nemo.transfer import export_engine, export_model, load_initial_weights
+from nemo_pi.engine.weights import load_checkpoint_weights
+from nemo_pi.nemo.export import export_engine
 from tests.unit.nemo.runs import resolved
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 def test_import_and_export_give_the_same_bits_and_the_new_window(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path)
     engine = MegatronEngine(run.engine)
-    load_initial_weights(engine, run)
+    load_checkpoint_weights(engine, run.checkpoint)
     folder = export_engine(engine, run, tmp_path / "exported")
     before = load_file(inputs / "start" / "model.safetensors")
     after = load_file(folder / "model.safetensors")
@@ -34,13 +34,7 @@ def test_the_dtype_is_the_yamls(dtype: str, inputs: Path, tmp_path: Path) -> Non
     path = tmp_path / "exported"
     run = resolved(inputs, tmp_path, model__export__hf_path=str(path), model__export__dtype=dtype)
     engine = MegatronEngine(run.engine)
-    assert export_model(engine, run) == path
+    assert export_engine(engine, run, path) == path
     assert {tensor.dtype for tensor in load_file(path / "model.safetensors").values()} == {
         getattr(torch, dtype)
     }
-
-
-def test_no_path_no_export(inputs: Path, tmp_path: Path) -> None:
-    run = resolved(inputs, tmp_path)
-    assert run.export == replace(run.export, hf_path=None)
-    assert export_model(MegatronEngine(run.engine), run) is None

@@ -114,7 +114,7 @@ def test_samples_of_another_kind_are_refused_before_anything_is_written(trained:
 
 def test_the_result_is_announced(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(configuration(inputs, tmp_path, trainer__max_steps=1))
-    assert result is not None
+    assert result is not None and result.exported is None  # no path, no export
     capsys.readouterr()
     result.announce()
     printed = capsys.readouterr().out

@@ -10,7 +10,7 @@ import torch
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.state import save_engine
-from nemo_pi.nemo.transfer import load_initial_weights
+from nemo_pi.engine.weights import load_checkpoint_weights
 from tests.unit.config.builders import changed
 from tests.unit.engine.loops import engine_of, weights_of
 from tests.unit.model.models import SHAPE, forward, ours_from, plain, random_tokens
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 
 def started(run: ResolvedRun) -> MegatronEngine:
     engine = MegatronEngine(run.engine)
-    load_initial_weights(engine, run)
+    load_checkpoint_weights(engine, run.checkpoint)
     return engine
 
 
@@ -66,5 +66,5 @@ def test_none_keeps_random_weights(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path / "logs", **shape)
     engine = MegatronEngine(run.engine)
     before = weights_of(engine)
-    load_initial_weights(engine, run)
+    load_checkpoint_weights(engine, run.checkpoint)
     assert all(torch.equal(before[name], weight) for name, weight in weights_of(engine).items())

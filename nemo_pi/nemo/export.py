@@ -1,4 +1,4 @@
-"""The weights a run starts from, and the Hugging Face folder it leaves."""
+"""The Hugging Face folder that a run leaves."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from pathlib import Path
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.engine.export import export_weights
-from nemo_pi.engine.weights import load_checkpoint_weights
+from nemo_pi.engine.weights import export_weights
 from nemo_pi.parallel import launcher
 
 logger = logging.getLogger(__name__)
-
-
-def load_initial_weights(engine: MegatronEngine, run: ResolvedRun) -> None:
-    """Fills the engine from the run's checkpoint, of either kind; keeps random weights without one."""
-    if run.checkpoint is not None:
-        load_checkpoint_weights(engine, run.checkpoint)
 
 
 def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, overwrite: bool = False) -> Path:
@@ -41,10 +34,3 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
     if launcher.is_global_zero():
         logger.info(f"Wrote the Hugging Face folder {folder}")
     return folder
-
-
-def export_model(engine: MegatronEngine, run: ResolvedRun) -> Path | None:
-    """The export that the YAML asks for (model.export.hf_path), if any."""
-    if run.export.hf_path is None:
-        return None
-    return export_engine(engine, run, Path(run.export.hf_path))
