@@ -190,6 +190,7 @@ def checked_tensors(state: Any, path: Path) -> dict[str, Tensor | None]:
 
 
 def refused(path: Path | str, required: str, given: Any, member: str | None = None) -> CheckpointError:
+    """The error of a file, or of a member of it, that holds something else than it should."""
     return CheckpointError(
         str(path) if member is None else f"{path}: {member}",
         required=required,

@@ -96,6 +96,13 @@ def test_a_configuration_that_names_code_is_refused(saved: NemoFile, marker: Pat
     assert not marker.exists()
 
 
+def test_our_own_class_may_be_named_at_the_top_alone(saved: NemoFile, tmp_path: Path) -> None:
+    """Elsewhere its name is refused as code, not as an unknown key: a schema might come to have that key."""
+    path = saved.write(tmp_path / "hostile.nemo", NAMES_CODE["ours below the top"])
+    with pytest.raises(CheckpointError, match="never code"):
+        restore(path)
+
+
 def test_a_configuration_of_code_alone_is_refused(saved: NemoFile, marker: Path) -> None:
     """What NeMo's own way would build at once: no key is left that the class would not take."""
     for name in ("a tokenizer at the top", "hydra 0's class", "a layer"):
