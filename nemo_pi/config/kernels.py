@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.kernels.backends import JOBS, candidates, field_of
 from nemo_pi.kernels.rotary import FUSED, KERNELS
 from nemo_pi.model.backends import Backends, choose_backends
@@ -24,8 +26,32 @@ def resolve_kernels(model: ModelConfig) -> tuple[bool | None, BackendRequests]:
     asked = {job: getattr(model, f"{job}_backend") for job in JOBS}
     for job, name in asked.items():
         check_choice(field_of(job), name, ("auto", *(known.name for known in candidates(job))))
+    asked["activation"] = _activation(model)
     wanted = {"auto": None, "true": True, "false": False}[engine]
     return wanted, BackendRequests(rotary=_rotary(model), **asked)
+
+
+def _activation(model: ModelConfig) -> str:
+    """The activation asked for, Megatron's where bias_activation_fusion asks for it."""
+    name, fused, on_gpu = model.activation_backend, model.bias_activation_fusion, torch.cuda.is_available()
+    if fused and not on_gpu:
+        raise BackendUnavailableError(
+            "model.bias_activation_fusion",
+            required="a CUDA device, for which Megatron's fused activation is compiled",
+            given="true, and PyTorch sees no CUDA device here",
+            mend="null lets activation_backend decide",
+        )
+    if (fused and name not in ("auto", "megatron")) or (fused is False and name == "megatron"):
+        raise ConfigError(
+            "model.bias_activation_fusion",
+            required=f"null, or in agreement with activation_backend={name}",
+            given=fused,
+            mend="null lets activation_backend decide",
+        )
+    if fused is None or name != "auto":
+        return name
+    plain = "torch" if on_gpu else name
+    return "megatron" if fused else plain
 
 
 def _rotary(model: ModelConfig) -> str:

@@ -33,6 +33,7 @@ from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
 from nemo_pi.config.windows import check_extends, resolve_extension, resolve_training_length
+from nemo_pi.engine.overlap import overlaps
 from nemo_pi.engine.schedule import LearningRateSchedule
 from nemo_pi.engine.settings import AdamSettings, EngineSettings
 from nemo_pi.errors import ConfigError
@@ -138,6 +139,7 @@ def resolve(
         length=length,
         rotary_length=None if pose is None else pose.target_window,
     )
+    overlaps(engine)  # its two keys must agree
     return ResolvedRun(
         name=config.name,
         dry_run=config.dry_run,

@@ -164,6 +164,23 @@ class ModelConfig:
     matmul_backend: str = "auto"
     """Products of linear layers and of the loss: transformer_engine (in its layers), torch or onednn (on
     CPUs)."""
+    bias_activation_fusion: bool | None = None
+    """NeMo's spelling: true means megatron for activation_backend, and stops where that cannot run; false
+    means PyTorch's operators on GPUs. null: activation_backend decides."""
+    bias_dropout_fusion: bool | None = passed(None, transformer="bias_dropout_fusion")
+    """Megatron's fused addition of the residual. null: where CUDA is."""
+    masked_softmax_fusion: bool | None = passed(None, transformer="masked_softmax_fusion")
+    """Megatron's fused softmax of a score matrix, which no attention here computes. null: where CUDA is."""
+    gradient_accumulation_fusion: bool | None = passed(None, transformer="gradient_accumulation_fusion")
+    """Add weight gradients up within their products; needs the extension fused_weight_gradient_mlp_cuda of
+    NVIDIA apex. null: where that and CUDA are."""
+    overlap_grad_reduce: bool | None = passed(None, ddp="overlap_grad_reduce")
+    """Reduce gradients over the replicas while the backward pass computes. null: where CUDA is."""
+    overlap_param_gather: bool | None = passed(
+        None, ddp="overlap_param_gather", optimizer="overlap_param_gather"
+    )
+    """Gather updated weights from the replicas while the forward pass computes; needs overlap_grad_reduce and
+    use_distributed_optimizer. null: where CUDA and those two are."""
     apply_rope_fusion: bool | None = None
     """NeMo's spelling: true means the first of triton, transformer_engine, apex and native that can run, or
     the one named by rotary_kernel, and stops where none can; false means torch. null: rotary_kernel

@@ -6,6 +6,7 @@ Shape legend: B micro-batch rows, S sequence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from nemo_pi.engine.agreement import agreed_backends
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.engine.data_parallel import ReplicatedModule
 from nemo_pi.engine.optimizer import build_optimizer
+from nemo_pi.engine.overlap import GRADIENTS, WEIGHTS, overlaps
 from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.model.build import build_model_chunks
 from nemo_pi.model.engine_layers import resolve_transformer_engine
@@ -59,19 +61,25 @@ class MegatronEngine:
 
     def start_training(self) -> None:
         """Wraps the chunks in Megatron's DDP and makes the optimizer."""
+        overlap = overlaps(self.settings)
         chosen: dict[str, Any] = dict(
             grad_reduce_in_fp32=True,
             use_distributed_optimizer=self.settings.optim.use_distributed_optimizer,
-            overlap_grad_reduce=False,
         )
-        ddp_config = DistributedDataParallelConfig(**chosen | dict(self.settings.ddp))
+        ddp_config = DistributedDataParallelConfig(**chosen | dict(self.settings.ddp) | overlap)
         with cpu_shim():
             self.modules = [
                 ReplicatedModule(self.config, ddp_config, module, disable_bucketing=number > 0)
                 for number, module in enumerate(self.modules)
             ]
-        self.optimizer = build_optimizer(self.modules, self.settings.optim, self.settings.build.params_dtype)
+        gather = {WEIGHTS: overlap[WEIGHTS]}
+        optim = replace(self.settings.optim, megatron={**self.settings.optim.megatron, **gather})
+        self.optimizer = build_optimizer(self.modules, optim, self.settings.build.params_dtype)
         self.config.finalize_model_grads_func = finalize_model_grads
+        if overlap[GRADIENTS]:
+            # Within it, no gradient is reduced: the schedule enters it for all micro-batches but the last.
+            paused = [module.no_sync for module in self.modules]
+            self.config.no_sync_func = paused if len(paused) > 1 else paused[0]
         self.config.grad_scale_func = self.optimizer.scale_loss
 
     def forward_backward(self, batch: Batch) -> float:
@@ -86,6 +94,15 @@ class MegatronEngine:
         self.optimizer.zero_grad()
         return self._run(batch, forward_only=False)
 
+    def gather_weights(self) -> None:
+        """Waits for the weights that other replicas have updated, before they are read outside of training.
+
+        Only overlap_param_gather leaves them on their way until the next step's forward pass.
+        """
+        for module in self.modules:
+            if getattr(module, "use_forward_hook", False):
+                module.start_param_sync(force_sync=True)
+
     def step(self) -> float:
         """Clips, updates the weights and returns the gradient norm before clipping."""
         with cpu_shim():
@@ -95,6 +112,7 @@ class MegatronEngine:
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> float:
         """The mean loss of one global batch's share over all ranks; weights and gradients are untouched."""
+        self.gather_weights()
         for module in self.modules:
             module.eval()
         return self._run(batch, forward_only=True)
@@ -110,6 +128,7 @@ class MegatronEngine:
                 chunk's output and a function of (output, non_loss_data=True), called on the last stage.
             micro_batch_size: samples per micro-batch.
         """
+        self.gather_weights()
         for chunk in self.chunks:
             chunk.eval()
         return _schedule(

@@ -98,6 +98,7 @@ class MegatronScorer:
         """
         for prompt in prompts:
             check_labels(torch.tensor(list(prompt)), self.engine.settings.shape.vocab_size, "prompts")
+        self.engine.gather_weights()
         for chunk in self.engine.chunks:
             chunk.eval()
         # A batch is shared by all replicas, in score as here.

@@ -18,6 +18,7 @@ _RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
 
 
 def _model_state(engine: MegatronEngine) -> dict[str, Any]:
+    engine.gather_weights()
     return {
         f"model{number}": chunk.sharded_state_dict(metadata=_RESHARDABLE)
         for number, chunk in enumerate(engine.chunks)

@@ -44,6 +44,7 @@ def export_weights(
 
     Arguments and errors are export_huggingface's, without those that the engine knows itself.
     """
+    engine.gather_weights()
     export_huggingface(
         engine.chunks,
         engine.settings.shape,

@@ -11,6 +11,7 @@ from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.backends import Backends, check_requests, choose_backends, workload
+from nemo_pi.model.fusions import fusions
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.model.options import BuildOptions
@@ -29,8 +30,7 @@ def transformer_config(
 ) -> TransformerConfig:
     """Megatron's configuration: what the family's layers need, the layout, and how training computes.
 
-    calculate_per_token_loss makes gradients exact whatever the split of the batch; fusions that need
-    Transformer Engine or apex stay off where they are absent.
+    calculate_per_token_loss makes gradients exact whatever the split of the batch.
 
     Args:
         shape, layout, options: of the model.
@@ -59,10 +59,8 @@ def transformer_config(
         sequence_parallel=layout.sequence_parallel,
         calculate_per_token_loss=True,
         use_cpu_initialization=not on_gpu,
-        gradient_accumulation_fusion=False,
         bias_activation_fusion=fused_activation,
-        bias_dropout_fusion=False,
-        masked_softmax_fusion=False,
+        **fusions(options),
         batch_p2p_comm=on_gpu,
         recompute_granularity=recompute.granularity,
         recompute_method=recompute.method,
@@ -87,10 +85,11 @@ def check_backends(
 
     Raises:
         ConfigError: a backend is asked for by a name that is not known.
-        BackendUnavailableError: a backend asked for by name, or the exchange between context-parallel ranks,
-            cannot be had.
+        BackendUnavailableError: a backend asked for by name, a fusion, or the exchange between
+            context-parallel ranks cannot be had.
     """
     check_requests(workload(shape, extension, layout, options), options.backends)
+    fusions(options)
     if not options.transformer_engine and layout.cp_comm_type not in (None, "all_gather"):
         raise BackendUnavailableError(
             "model.cp_comm_type",

@@ -84,6 +84,10 @@ class RotaryGPTModel(GPTModel):
             hidden_SBH: the last layer's output, [S/tp, B, H] under sequence parallelism: gathered here, once.
                 Gradients of the tensor-parallel ranks add up on the way back.
         """
+        # The output layer is never called, but what waits for its weights must be: Megatron's DDP gathers
+        # them while earlier layers compute (overlap_param_gather), by hooks on calls.
+        for hook in self.output_layer._forward_pre_hooks.values():
+            hook(self.output_layer, ())
         shared = self.share_embeddings_and_output_weights
         weight_VH = self.shared_embedding_or_output_weight() if shared else self.output_layer.weight
         if self.vocab_group is not None:

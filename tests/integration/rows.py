@@ -18,6 +18,8 @@ DOCUMENTS = (
     "model.data.reset_attention_mask=true",
     "model.data.eod_mask_loss=true",
 )
+# Off by itself on CPUs.
+OVERLAP = ("model.overlap_grad_reduce=true", "model.overlap_param_gather=true")
 WHOLE_LOGITS = ("model.loss=full",)
 # Rows of 256 tokens: the last chunk is a part of one.
 ODD_CHUNKS = ("model.loss_chunk_size=100",)
@@ -139,6 +141,8 @@ ROWS = (
     Row("qwen3-tp2-sp", "and once only under sequence parallelism", TP2 + SP, 2, model="qwen3"),
     Row("qwen3-pp2", "norms of heads on two stages", PP2, 2, model="qwen3"),
     Row("qwen3-cp2", "normalised keys gathered", CP2 + RECOMPUTE, 2, model="qwen3"),
+    Row("dp2-overlap", "gradients and weights travel while layers compute", OVERLAP, 2, model="tied"),
+    Row("pp2-dp2-overlap", "and on pipelined replicas", PP2 + OVERLAP, 4, slow=True),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),
     Row(
         "lightning",

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from nemo_pi.config.kernels import resolve_kernels
 from nemo_pi.config.plan import render_plan
 from nemo_pi.config.schema import ModelConfig
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.kernels.backends import JOBS
 from nemo_pi.model.backends import choose_backends
 from tests.unit.config.builders import run_of
@@ -70,3 +71,30 @@ def test_the_plan_shows_what_the_engine_is_built_of(
     plan = render_plan(run)
     for job, described in built.describe().items():
         assert f"  {labels.get(job, job):<18}{described}\n" in plan
+
+
+@pytest.mark.parametrize(
+    ("cuda", "changes", "expected"),
+    [
+        (True, {"bias_activation_fusion": True}, "megatron"),
+        (True, {"bias_activation_fusion": False}, "torch"),
+        (False, {"bias_activation_fusion": False}, "auto"),
+        (True, {"bias_activation_fusion": True, "activation_backend": "megatron"}, "megatron"),
+        (True, {"bias_activation_fusion": False, "activation_backend": "torch"}, "torch"),
+    ],
+)
+def test_the_fused_activation_by_nemos_name(
+    cuda: bool, changes: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert resolve_kernels(replace(ModelConfig(), **changes))[1].activation == expected
+
+
+def test_the_fused_activation_is_an_error_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendUnavailableError, match=r"bias_activation_fusion.*no CUDA device"):
+        resolve_kernels(replace(ModelConfig(), bias_activation_fusion=True))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for fused, name in ((True, "torch"), (False, "megatron")):
+        with pytest.raises(ConfigError, match=f"in agreement with activation_backend={name}"):
+            resolve_kernels(replace(ModelConfig(), bias_activation_fusion=fused, activation_backend=name))
