@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import RESULTS, Hardware, earlier_today, hardware, write_results
+from benchmarks.training.backends import backends_note
 from benchmarks.training.checks import disqualify_other_work
 from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds, steps_seconds
 from benchmarks.training.job import Job
@@ -92,8 +93,13 @@ def contestants(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return [name for name in wanted if name not in lacking], notes
 
 
-def measure(cell: Cell, names: Sequence[str], folder: Path, args: argparse.Namespace) -> dict[str, Outcome]:
-    """Races all contestants; whoever did other work does not count."""
+def measure(
+    cell: Cell, names: Sequence[str], folder: Path, args: argparse.Namespace
+) -> tuple[dict[str, Outcome], list[str]]:
+    """Races all contestants; whoever did other work does not count. Then notes on what nemo_pi computed with.
+
+    nemo_pi's backends are measured before, while nothing else runs: contestants load side by side.
+    """
     on_gpu = args.device == "cuda"
     job = partial(
         Job,
@@ -104,13 +110,14 @@ def measure(cell: Cell, names: Sequence[str], folder: Path, args: argparse.Names
         device=args.device,
         recompute=on_gpu and not args.no_recompute,
     )
+    notes = [] if on_gpu or not {OURS, "engine"} & set(names) else [backends_note(job(OURS))]
     outcomes = race({name: job(name) for name in names}, cell.rounds, cell.warmup, in_turn=on_gpu)
     first, later = disqualify_other_work(outcomes, bf16=on_gpu)
     print(
         f"{cell.size} at {cell.length:,} tokens: losses differ by {first:.1e} at step 0, {later:.1e} later.",
         flush=True,
     )
-    return outcomes
+    return outcomes, notes
 
 
 def estimate(wanted: Sequence[Cell], names: Sequence[str], device: str) -> float:
@@ -169,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
             make_material(size, Path(scratch) / size, [one.length for one in wanted if one.size == size])
         for number, cell in enumerate(wanted, start=1):
             folder = Path(scratch) / cell.size
-            results[cell.size, cell.length] = measure(cell, names, folder, args)
+            results[cell.size, cell.length], more = measure(cell, names, folder, args)
+            notes += more
             if number < len(wanted):
                 write(args, machine, results, notes, len(wanted) - number)
     return write(args, machine, results, notes, remaining=0)
