@@ -1,7 +1,7 @@
 """One small piece of each job, at a run's own shapes, for candidates to race on (kernels/race.py).
 
 A trial is forward and backward where autograd is part of the job. Its size is bounded, so that all races of a
-run together take about a second: rows are shortened and tokens left out, never widths.
+run together take about a second: rows are shortened, tokens and some outputs of large layers left out.
 
 Shape legend: S tokens of a row, D head dim, T tokens, H channels, O outputs of a linear layer, P rotary
 pairs.
@@ -108,11 +108,13 @@ def _softmax(kernel: TorchSoftmax, needs: Needs) -> Trial:
 
 
 def _products(products: TorchProducts, needs: ProductNeeds) -> Trial:
-    each = 3 * 2 * needs.width * sum(needs.outputs)  # forward, and the gradients of both factors
+    # Of layers with billions of weights a part of the outputs will do.
+    outputs = [min(width, max(64, 4 * _NUMBERS // needs.width)) for width in needs.outputs]
+    each = 3 * 2 * needs.width * sum(outputs)  # forward, and the gradients of both factors
     tokens = max(64, min(needs.tokens, int(_PRODUCTS * torch.get_num_threads() / each)))
     tokens = min(tokens, needs.tokens)
     x_TH = _draw(tokens, needs.width)
-    layers = [(_draw(width, needs.width), _draw(tokens, width)) for width in needs.outputs]
+    layers = [(_draw(width, needs.width), _draw(tokens, width)) for width in outputs]
 
     def run() -> Tensor:
         for weight_OH, grad_TO in layers:
