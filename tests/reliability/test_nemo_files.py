@@ -96,6 +96,13 @@ def test_a_configuration_that_names_code_is_refused(saved: NemoFile, marker: Pat
     assert not marker.exists()
 
 
+def test_nesting_has_a_bound_of_its_own(saved: NemoFile, tmp_path: Path) -> None:
+    """Well before Python's recursion ends, in what reads YAML as in what walks over it."""
+    path = saved.write(tmp_path / "hostile.nemo", "deep: " + "[" * 30 + "]" * 30 + "\n")
+    with pytest.raises(CheckpointError, match="nested levels"):
+        restore(path)
+
+
 def test_our_own_class_may_be_named_at_the_top_alone(saved: NemoFile, tmp_path: Path) -> None:
     """Elsewhere its name is refused as code, not as an unknown key: a schema might come to have that key."""
     path = saved.write(tmp_path / "hostile.nemo", NAMES_CODE["ours below the top"])
