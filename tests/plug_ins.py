@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from nemo_pi.plug_ins import PlugIns
 
 
 def install(
@@ -14,7 +17,7 @@ def install(
     monkeypatch: pytest.MonkeyPatch,
     module: str,
     source: str,
-    group: str,
+    plug_ins: PlugIns[Any],
     entries: Mapping[str, str],
 ) -> None:
     """Makes a distribution importable and registered for the rest of one test.
@@ -23,7 +26,7 @@ def install(
         folder: an empty folder; it is put onto sys.path.
         module: name of the module, and of the distribution (version 1.2).
         source: its Python source.
-        group: entry point group.
+        plug_ins: of the registry that shall find it; what it has loaded is forgotten.
         entries: name in that group → object within the module.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +35,8 @@ def install(
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.2\n")
     lines = [f"{name} = {module}:{target}" for name, target in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+    (info / "entry_points.txt").write_text("\n".join([f"[{plug_ins.group}]", *lines, ""]))
+    monkeypatch.setattr(plug_ins, "_loaded", {})
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setitem(sys.modules, module, None)  # so that whatever is imported is forgotten afterwards
     monkeypatch.delitem(sys.modules, module)

@@ -18,7 +18,7 @@ from nemo_pi.config.merge import convert, from_mapping
 from nemo_pi.config.overrides import refusal
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.tasks.base import Task
-from nemo_pi.evaluation.tasks.registry import task_names, task_type
+from nemo_pi.evaluation.tasks.registry import PLUG_INS, task_names, task_type
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 BACKENDS = ("auto", "transformers", "megatron")
@@ -178,6 +178,7 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
 
 def _task(name: str, arguments: Any) -> Task[Any, Any]:
     """A task from what stands under its name; its own errors then name the whole key."""
+    PLUG_INS.check_claims(str(name), f"tasks.{name}")
     kind = task_type(str(name), f"tasks.{name}")
     try:
         return from_mapping(kind, {} if arguments in (None, True) else arguments, f"tasks.{name}")
@@ -230,7 +231,11 @@ def _keys_of_tasks() -> str:
     """Every task's arguments with their defaults, as overrides."""
     lines = ["Every key is explained in conf/evaluate.yaml. Tasks and their arguments:"]
     for name in task_names():
-        kind: Any = task_type(name)
+        try:
+            kind: Any = task_type(name)
+        except NemoPiError as error:  # a package's: help is for the others, too
+            lines += [f"  tasks.{name}   cannot be used: {error}"]
+            continue
         lines += [f"  tasks.{name}   {(kind.__doc__ or '').splitlines()[0]}"]
         for item in fields(kind):
             default = "required" if item.default is MISSING else item.default

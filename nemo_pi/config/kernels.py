@@ -8,7 +8,8 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.kernels.backends import JOBS, candidates, field_of
+from nemo_pi.kernels.backends import JOBS, check_available, field_of, names
+from nemo_pi.kernels.registry import AUTO
 from nemo_pi.kernels.rotary import FUSED, KERNELS
 from nemo_pi.model.backends import Backends, choose_backends
 from nemo_pi.model.engine_layers import transformer_engine_available
@@ -25,7 +26,9 @@ def resolve_kernels(model: ModelConfig) -> tuple[bool | None, BackendRequests]:
     check_choice("model.transformer_engine", engine, ("auto", "true", "false"))
     asked = {job: getattr(model, f"{job}_backend") for job in JOBS}
     for job, name in asked.items():
-        check_choice(field_of(job), name, ("auto", *(known.name for known in candidates(job))))
+        if name != AUTO:
+            check_choice(field_of(job), name, (AUTO, *names(job)))
+            check_available(job, name)
     asked["activation"] = _activation(model)
     wanted = {"auto": None, "true": True, "false": False}[engine]
     return wanted, BackendRequests(rotary=_rotary(model), **asked)

@@ -154,7 +154,8 @@ class ModelConfig:
     attention_backend: str = "auto"
     """Causal attention: transformer_engine (in its layers), native (compiled for CPUs), sdpa (PyTorch's) or
     rows (whole rows of scores by oneDNN, on CPUs). auto, here and for the next four: the fastest of those
-    that can run; on CPUs it is measured at the run's own shapes, and kept."""
+    that can run; on CPUs it is measured at the run's own shapes, and kept. A backend of another package is
+    taken, and imported, only where its name is written."""
     norm_backend: str = "auto"
     """RMSNorm: transformer_engine (in its layers), native or torch."""
     activation_backend: str = "auto"

@@ -12,7 +12,7 @@ from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError, nearest
 from nemo_pi.families.base import Family
-from nemo_pi.families.registry import families, family_named, names
+from nemo_pi.families.registry import PLUG_INS, families, family_named, names
 from nemo_pi.families.shape import ModelShape
 
 # YAML key → field of ModelShape. NeMo's and Megatron's names on the left, where they have one.
@@ -112,6 +112,7 @@ def _family_with(given: dict[str, Any]) -> Family:
     """The family that is named, else the first whose models can have what is given."""
     if "family" in given:
         check_choice("model.family", given["family"], names())
+        PLUG_INS.check_claims(given["family"], "model.family")
         family_named(given["family"])  # another package's is known once it has been asked for
     able = [
         family

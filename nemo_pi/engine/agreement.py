@@ -21,7 +21,7 @@ def agreed_backends(work: Workload, requests: BackendRequests) -> Backends:
     if not dist.is_initialized() or dist.get_world_size() == 1 or dist.get_backend() == "fake":
         return choose_backends(work, requests)
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, obstacles(work))
+    dist.all_gather_object(everyone, obstacles(work, requests))
     decision: list[Any] = [None]
     if dist.get_rank() == 0:
         # An error must reach every rank: the others wait for the decision.

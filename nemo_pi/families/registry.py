@@ -10,13 +10,21 @@ from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.mistral import Mistral
-from nemo_pi.families.plug_ins import GROUP, load, plugged_in
 from nemo_pi.families.qwen2 import Qwen2
 from nemo_pi.families.qwen3 import Qwen3
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.plug_ins import PlugIns
 
 _BUILT_IN = (Llama(), Mistral(), Qwen2(), Qwen3())
 _FAMILIES: dict[str, Family] = {family.name: family for family in _BUILT_IN}
+PLUG_INS = PlugIns(
+    "nemo_pi.families",
+    kind="family",
+    expected=Family,  # type: ignore[type-abstract]  # it is compared with, never made
+    built_in=tuple(_FAMILIES),
+    error=CheckpointError,
+)
+"""Families of other packages: classes, made without arguments."""
 
 _NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
 # What families of mixtures of experts call the number of experts.
@@ -30,7 +38,7 @@ def register(family: Family) -> None:
 
 def names() -> tuple[str, ...]:
     """The names of the families that can be had, ours first."""
-    return tuple(dict.fromkeys([*_FAMILIES, *plugged_in()]))
+    return tuple(dict.fromkeys([*_FAMILIES, *PLUG_INS.names()]))
 
 
 def families() -> tuple[Family, ...]:
@@ -42,12 +50,14 @@ def family_named(name: str) -> Family:
     """The family of this name.
 
     Raises:
-        CheckpointError: it is not known.
+        CheckpointError: it is not known, or the package that registers it is broken.
     """
-    if name not in _FAMILIES:  # asked first: looking through what is installed takes milliseconds
-        if name not in plugged_in():
+    if name not in _FAMILIES:
+        found = PLUG_INS.class_named(name)
+        if found is None:
             raise _unknown("family", name)
-        register(load(name))
+        with PLUG_INS.blamed(name, f"{found.__name__} to be made without arguments"):
+            register(found())
     return _FAMILIES[name]
 
 
@@ -100,5 +110,4 @@ def _unknown(field: str, name: Any, config: Mapping[str, Any] | None = None) -> 
 
 def _another_model() -> str:
     classes = ", ".join(family.architecture for family in _FAMILIES.values())
-    package = f"install the package that registers it in the entry point group {GROUP}"
-    return f"start from a checkpoint of one of these: {classes}; or {package}"
+    return f"start from a checkpoint of one of these: {classes}; or {PLUG_INS.how_to_get()}"

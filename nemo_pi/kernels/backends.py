@@ -15,8 +15,7 @@ Rotary kernels have a table of their own (kernels/rotary.py). To add a backend, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.metadata import entry_points
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,10 +23,9 @@ import torch
 from nemo_pi.errors import ConfigError
 from nemo_pi.kernels import activation, attention, native, norm, products, softmax
 from nemo_pi.kernels.needs import Capability, Needs
-from nemo_pi.kernels.registry import Backend, Choice, Measured, select
+from nemo_pi.kernels.registry import AUTO, Backend, Choice, Measured, select
+from nemo_pi.plug_ins import PlugIns
 
-ENTRY_POINTS = "nemo_pi.backends"
-"""Group of Python entry points under which other packages name a Backend of theirs."""
 _CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
 _FP32 = frozenset({torch.float32})
 _OURS = Capability(engine_layers=False)
@@ -110,6 +108,13 @@ _JOBS: dict[str, list[Backend]] = {
 }
 JOBS = tuple(_JOBS)
 """Jobs of a layer, rotary apart, in the order in which the plan shows them."""
+PLUG_INS = PlugIns(
+    "nemo_pi.backends",
+    kind="backend",
+    expected=Backend,
+    built_in=[AUTO, *(backend.name for backends in _JOBS.values() for backend in backends)],
+)
+"""Backends of other packages; `auto` takes none of them, so that none is imported for it."""
 
 
 def field_of(job: str) -> str:
@@ -117,10 +122,26 @@ def field_of(job: str) -> str:
     return f"model.{job}_backend"
 
 
-def candidates(job: str) -> tuple[Backend, ...]:
-    """All backends known for a job, in the order in which `auto` prefers them where nothing is measured."""
-    _load_entry_points()
-    return tuple(_JOBS[job])
+def names(job: str) -> tuple[str, ...]:
+    """What can be asked for, other packages' last: which job those do is seen when they are imported."""
+    return tuple(dict.fromkeys([*(backend.name for backend in _JOBS[job]), *PLUG_INS.names()]))
+
+
+def candidates(job: str, request: str = AUTO) -> tuple[Backend, ...]:
+    """The backends that a request may get, in the order in which `auto` prefers them unless it measures.
+
+    Args:
+        job: one of JOBS.
+        request: another package's backend is among them, and imported, only where it is asked for by name.
+
+    Raises:
+        ConfigError: the package that registers the one asked for is broken, or it is for another job.
+    """
+    known = tuple(_JOBS[job])
+    if request == AUTO or any(backend.name == request for backend in known):
+        return known
+    plug_in = _plug_in(job, request)
+    return known if plug_in is None else (*known, plug_in)
 
 
 def register(backend: Backend) -> None:
@@ -172,10 +193,46 @@ def choose(
         ConfigError: for a name that is not known.
         BackendUnavailableError: the one asked for by name cannot do the job here, with the reason.
     """
-    return select(field_of(job), request, needs, candidates(job), measure=measure, elsewhere=elsewhere)
+    known = candidates(job, request)
+    return select(field_of(job), request, needs, known, measure=measure, elsewhere=elsewhere)
 
 
-@cache
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        register(point.load())
+def check_available(job: str, name: str) -> None:
+    """Whether a name that a user's YAML asks for is one backend's, and that one does this job.
+
+    Raises:
+        ConfigError: a package registers it although it is ours or another's, or the package is broken.
+    """
+    PLUG_INS.check_claims(name, field_of(job))
+    candidates(job, name)
+
+
+def _plug_in(job: str, name: str) -> Backend | None:
+    """Another package's backend of this name; None where nobody registers one.
+
+    Raises:
+        ConfigError: the package is broken, or its backend does something else.
+    """
+    field = field_of(job)
+    found = PLUG_INS.object_named(name, field)
+    if found is None:
+        return None
+    if found.job not in _JOBS:
+        raise PLUG_INS.broken(name, f"a job of {', '.join(JOBS)}", repr(found.job), field)
+    if found.job != job:
+        raise ConfigError(
+            field,
+            required=f"a backend for {job}",
+            given=f"{name!r} of {PLUG_INS.provider(name)}, which is one for {found.job}",
+            mend=f"write {field_of(found.job)}={name}, and auto here",
+        )
+
+    def ours(function: Callable[[], Any], promise: str) -> Callable[[], Any]:
+        def call() -> Any:
+            with PLUG_INS.blamed(name, promise, field):
+                return function()
+
+        return call
+
+    obstacle = found.obstacle and ours(found.obstacle, "an obstacle() that says what there is")
+    return replace(found, load=ours(found.load, "a load() that brings it"), obstacle=obstacle)

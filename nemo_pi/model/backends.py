@@ -180,16 +180,20 @@ def choose_backends(
 
 
 def known_names(job: str) -> tuple[str, ...]:
-    """Names that can be asked for, for a job of JOBS or rotary; none for anything else."""
+    """Names that `auto` may take, for a job of JOBS or rotary; none for anything else."""
     if job == ROTARY:
         return tuple(kernel.name for kernel in KERNELS)
     return tuple(one.name for one in candidates(job)) if job in JOBS else ()
 
 
-def obstacles(work: Workload) -> dict[tuple[str, str], str]:
-    """All that cannot do its job here, and why."""
+def obstacles(work: Workload, requests: BackendRequests) -> dict[tuple[str, str], str]:
+    """All that cannot do its job here, and why; other packages' where they are asked for."""
     needs = work.needs()
-    found = {(job, one.name): one.unusable(needs[job]) for job in JOBS for one in candidates(job)}
+    found = {
+        (job, one.name): one.unusable(needs[job])
+        for job in JOBS
+        for one in candidates(job, getattr(requests, job))
+    }
     found |= {(ROTARY, kernel.name): kernel.unusable(work.rotary_needs()) for kernel in KERNELS}
     return {what: reason for what, reason in found.items() if reason is not None}
 

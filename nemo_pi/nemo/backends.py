@@ -19,6 +19,7 @@ from nemo_pi.checkpoint.rotation import latest_checkpoint
 from nemo_pi.config.kernels import is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import NemoPiError
+from nemo_pi.kernels.backends import JOBS, PLUG_INS, field_of
 from nemo_pi.kernels.registry import AUTO
 from nemo_pi.kernels.rotary import FUSED
 from nemo_pi.model.backends import Workload, choose_backends, known_names, obstacles
@@ -65,10 +66,10 @@ def as_recorded(requests: BackendRequests, recorded: dict[str, str], work: Workl
 
     What cannot, and what the YAML overrules, is said: from here on the run is another one, bit for bit.
     """
-    cannot, names = obstacles(work), {}
+    cannot, names = obstacles(work, requests), {}
     for job, name in recorded.items():
         asked = getattr(requests, job, None)
-        reason = cannot.get((job, name)) if name in known_names(job) else "it is not known here"
+        reason = cannot.get((job, name)) if name in known_names(job) else _unknown(job, name)
         if asked == AUTO and reason is None:
             names[job] = name
         elif asked == AUTO:
@@ -76,6 +77,16 @@ def as_recorded(requests: BackendRequests, recorded: dict[str, str], work: Workl
         elif asked not in (None, name, FUSED):
             _log.warning(_OVERRULED, job, name, asked)
     return replace(requests, **names, settled={**requests.settled, **dict.fromkeys(names, AS_IT_BEGAN)})
+
+
+def _unknown(job: str, name: str) -> str:
+    """Why a recorded name is none that `auto` takes."""
+    if job not in JOBS:
+        return "it is not known here"
+    package = PLUG_INS.provider(name)
+    if package is None:
+        return f"it is not known here: {PLUG_INS.how_to_get()}"
+    return f"it is of {package}, and auto takes none of another package: {field_of(job)}={name} does"
 
 
 def _recorded(folders: RunFolders) -> dict[str, str]:

@@ -14,7 +14,7 @@ from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.rope.fields import HF_ENTRIES
 from nemo_pi.rope.methods.base import ScalingMethod
 from nemo_pi.rope.methods.hf_rope import HfRope, unusable
-from nemo_pi.rope.methods.registry import BUILT_IN, UNSCALED, how_to_get, method_named, plug_ins
+from nemo_pi.rope.methods.registry import BUILT_IN, PLUG_INS, UNSCALED, method_named
 from nemo_pi.rope.spec import PROVIDER, ContextExtension
 
 RECORD = "nemo_pi_extension"
@@ -112,7 +112,7 @@ def _method(rope: Mapping[str, Any], config: Mapping[str, Any]) -> type[ScalingM
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if isinstance(rope_type, str) and rope_type in _TYPES:
         return _TYPES[rope_type]
-    if isinstance(rope_type, str) and rope_type in plug_ins():
+    if isinstance(rope_type, str) and rope_type in PLUG_INS.names():
         # The file selects a name that an installed package has registered; only that package's code runs.
         method = method_named(rope_type)
         if rope_type in method.hf_types:
@@ -121,7 +121,7 @@ def _method(rope: Mapping[str, Any], config: Mapping[str, Any]) -> type[ScalingM
     provider = record.get(PROVIDER) if isinstance(record, Mapping) else None
     mend = "convert the checkpoint to one of these, or use another model"
     required = "one of " + ", ".join(_TYPES)
-    raise unusable("rope_type", required, rope_type, how_to_get(provider) if provider else mend)
+    raise unusable("rope_type", required, rope_type, PLUG_INS.how_to_get(provider) if provider else mend)
 
 
 def _recorded(config: Mapping[str, Any], read: ContextExtension) -> ContextExtension | None:

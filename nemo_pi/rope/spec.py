@@ -8,7 +8,7 @@ from typing import Any
 
 from nemo_pi.rope import validation
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
-from nemo_pi.rope.methods.registry import BUILT_IN, INTERPOLATION, UNSCALED, method_named, provider_of
+from nemo_pi.rope.methods.registry import BUILT_IN, INTERPOLATION, PLUG_INS, UNSCALED, method_named
 
 METHODS = tuple(BUILT_IN)
 """Names of the methods that come with nemo_pi; installed packages may add to them."""
@@ -180,7 +180,7 @@ class ContextExtension:
         left_out = ("extra", *_DERIVED)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         extra = {key: list(value) if isinstance(value, tuple) else value for key, value in self.extra}
-        provider = provider_of(self.method)
+        provider = PLUG_INS.provider(self.method)
         return {**values, "extra_args": extra, **({} if provider is None else {PROVIDER: provider})}
 
     @classmethod

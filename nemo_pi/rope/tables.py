@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from nemo_pi.rope.methods.registry import BUILT_IN, broken
+from nemo_pi.rope.methods.registry import BUILT_IN, PLUG_INS
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -39,19 +39,16 @@ def inverse_frequencies(
 
 
 def _on_cpu(spec: ContextExtension, seq_len: int | None) -> Tensor:
-    method = type(spec.scaling)
     with torch.device("cpu"):  # not whatever default device the caller has set
-        if method is BUILT_IN.get(spec.method):
+        if type(spec.scaling) is BUILT_IN.get(spec.method):
             return spec.scaling.inverse_frequencies(spec.numbers, seq_len)
         # Another package's: what is wrong there would show late, or only as a model that does not learn.
         required = f"inverse frequencies in fp32 of shape [{spec.numbers.num_frequencies}] from {spec.method}"
-        try:
+        with PLUG_INS.blamed(spec.method, required, "method"):
             inverse_F = spec.scaling.inverse_frequencies(spec.numbers, seq_len)
             kind = inverse_F.dtype, tuple(inverse_F.shape)
-        except Exception as error:
-            raise broken(method, required, f"{type(error).__name__}: {error}") from error
     if kind != (torch.float32, (spec.numbers.num_frequencies,)):
-        raise broken(method, required, f"{kind[0]} of shape {list(kind[1])}")
+        raise PLUG_INS.broken(spec.method, required, f"{kind[0]} of shape {list(kind[1])}", "method")
     return inverse_F
 
 
@@ -61,16 +58,13 @@ def attention_factor(spec: ContextExtension, seq_len: int | None = None) -> floa
     No method known today makes it depend on seq_len; callers pass it all the same, so that one which does
     needs no new signature.
     """
-    method = type(spec.scaling)
-    if method is BUILT_IN.get(spec.method):
+    if type(spec.scaling) is BUILT_IN.get(spec.method):
         return spec.scaling.attention_scaling(spec.numbers, seq_len)
     required = f"an attention factor above 0 from {spec.method}"
-    try:
+    with PLUG_INS.blamed(spec.method, required, "method"):
         factor = float(spec.scaling.attention_scaling(spec.numbers, seq_len))
-    except Exception as error:
-        raise broken(method, required, f"{type(error).__name__}: {error}") from error
     if not 0 < factor < math.inf:
-        raise broken(method, required, repr(factor))
+        raise PLUG_INS.broken(spec.method, required, repr(factor), "method")
     return factor
 
 

@@ -6,22 +6,27 @@ a script calls `register`. A configuration only ever names a task: it cannot nam
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.plug_ins import PlugIns
 from nemo_pi.rope.validation import did_you_mean
 
-GROUP = "nemo_pi.tasks"
-"""The entry point group of tasks from other packages."""
 TaskType = type[Task[Any, Any]]
 _T = TypeVar("_T", bound=TaskType)
 
 # In the order of the report.
 _TASKS: dict[str, TaskType] = {task.name: task for task in (Perplexity, Passkey)}
+PLUG_INS = PlugIns[Task[Any, Any]](
+    "nemo_pi.tasks",
+    kind="task",
+    expected=Task,  # type: ignore[type-abstract]  # it is compared with, never made
+    built_in=tuple(_TASKS),
+)
+"""Tasks of other packages."""
 
 
 def register(task: _T) -> _T:
@@ -43,7 +48,7 @@ def register(task: _T) -> _T:
 
 def task_names() -> list[str]:
     """Return the names of all tasks; those of installed packages are not imported for it."""
-    return [*_TASKS, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _TASKS)]
+    return [*_TASKS, *(name for name in PLUG_INS.names() if name not in _TASKS)]
 
 
 def task_type(name: str, field: str = "tasks") -> TaskType:
@@ -56,27 +61,9 @@ def task_type(name: str, field: str = "tasks") -> TaskType:
     Raises:
         ConfigError: there is none (names the nearest), or the package that registers it is broken.
     """
-    if name in _TASKS:
-        return _TASKS[name]
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            return register(_load(entry))
+    found = _TASKS.get(name) or PLUG_INS.class_named(name)
+    if found is not None:
+        return found
     names = task_names()
-    raise ConfigError(
-        field, required=f"a task: {', '.join(names)}", given=name, mend=did_you_mean(name, names)
-    )
-
-
-def _load(entry: EntryPoint) -> TaskType:
-    try:
-        task = entry.load()
-    except Exception as error:
-        task = error
-    if not (isinstance(task, type) and issubclass(task, Task) and task.name == entry.name):
-        raise ConfigError(
-            f"task {entry.name}",
-            required=f"{entry.value} to be a Task of this name, as its package registers it",
-            given=f"{type(task).__name__}: {task}" if isinstance(task, Exception) else task,
-            mend="update or uninstall that package",
-        )
-    return task
+    mend = f"{did_you_mean(name, names)}; or {PLUG_INS.how_to_get()}"  # results may come from elsewhere
+    raise ConfigError(field, required=f"a task: {', '.join(names)}", given=name, mend=mend)

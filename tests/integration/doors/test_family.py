@@ -17,7 +17,7 @@ from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.errors import CheckpointError
-from nemo_pi.families import plug_ins, registry
+from nemo_pi.families import registry
 from tests.integration.doors.test_method import code_in
 from tests.plug_ins import install
 from tests.unit.checkpoint.models import assert_same_bits, stored_tensors
@@ -43,7 +43,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def add(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> str:
     monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
     entries = {"acme": "Acme"}
-    install(folder, monkeypatch, module="acme", source=source, group=plug_ins.GROUP, entries=entries)
+    install(folder, monkeypatch, "acme", source, registry.PLUG_INS, entries)
     return "acme"
 
 

@@ -48,16 +48,14 @@ def in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The method that docs/methods.md shows, registered by the entry point that it shows; its name."""
     entry = code_in("docs/methods.md", "## Your own method", "toml")
     assert entry.splitlines() == [
-        f'[project.entry-points."{registry.GROUP}"]',
+        f'[project.entry-points."{registry.PLUG_INS.group}"]',
         'softened = "acme_rope:Softened"',
     ]
     return add(tmp_path, monkeypatch, code_in("docs/methods.md", "## Your own method"))
 
 
 def add(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> str:
-    monkeypatch.setattr(registry, "_LOADED", {})
-    entries = {"softened": "Softened"}
-    install(folder, monkeypatch, module="acme_rope", source=source, group=registry.GROUP, entries=entries)
+    install(folder, monkeypatch, "acme_rope", source, registry.PLUG_INS, {"softened": "Softened"})
     return "softened"
 
 

@@ -94,18 +94,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
     assert lines is not None
     group, entry = (line.strip() for line in lines[1].strip().splitlines())
-    assert group == f'[project.entry-points."{registry.GROUP}"]'
+    assert group == f'[project.entry-points."{registry.PLUG_INS.group}"]'
     assert entry == 'copy_word = "my_tasks:CopyWord"'
-    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
     entries = {"copy_word": "CopyWord"}
-    install(
-        tmp_path / "site",
-        monkeypatch,
-        module="my_tasks",
-        source=SOURCE,
-        group=registry.GROUP,
-        entries=entries,
-    )
+    install(tmp_path / "site", monkeypatch, "my_tasks", SOURCE, registry.PLUG_INS, entries)
 
 
 def test_a_task_of_ones_own_is_evaluated_and_reported(

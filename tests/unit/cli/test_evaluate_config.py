@@ -14,6 +14,8 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.evaluation.tasks.registry import PLUG_INS
+from tests.plug_ins import install
 
 
 def tasks(*words: str) -> list[Task[Any, Any]]:
@@ -112,3 +114,17 @@ def test_help_names_every_task_and_argument() -> None:
         "--stride",
     ):
         assert wanted in text
+
+
+def test_a_broken_package_stops_who_asks_for_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {"deep": "Deep", "passkey": "Deep"}
+    install(tmp_path, monkeypatch, "acme", "raise RuntimeError('no GPU')", PLUG_INS, entries)
+    assert tasks("tasks=[perplexity]") == [Perplexity()]
+    with pytest.raises(ConfigError, match=r"task deep: .*by acme 1\.2\); given RuntimeError: no GPU"):
+        tasks("tasks=[deep]")
+    with pytest.raises(ConfigError, match=r"tasks\.passkey: .*acme 1\.2, which nemo_pi has already"):
+        tasks("tasks=[passkey]")
+    text = parser().format_help()
+    assert "tasks.passkey.trials=10" in text and "tasks.deep   cannot be used: task deep: required" in text

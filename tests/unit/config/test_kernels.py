@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ from nemo_pi.config.kernels import resolve_kernels
 from nemo_pi.config.plan import render_plan
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.kernels.backends import JOBS
+from nemo_pi.kernels.backends import JOBS, PLUG_INS
 from nemo_pi.model.backends import choose_backends
+from tests.plug_ins import install
 from tests.unit.config.builders import run_of
 
 
@@ -98,3 +101,15 @@ def test_the_fused_activation_is_an_error_where_it_cannot_be(monkeypatch: pytest
     for fused, name in ((True, "torch"), (False, "megatron")):
         with pytest.raises(ConfigError, match=f"in agreement with activation_backend={name}"):
             resolve_kernels(replace(ModelConfig(), bias_activation_fusion=fused, activation_backend=name))
+
+
+def test_a_plan_imports_no_package_that_no_key_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "acme", "raise RuntimeError('imported')", PLUG_INS, {"quick": "QUICK"})
+    render_plan(run_of({"norm_backend": "torch"}))
+    with pytest.raises(ConfigError, match="did you mean quick"):
+        resolve_kernels(replace(ModelConfig(), norm_backend="quik"))
+    assert "acme" not in sys.modules
+    with pytest.raises(
+        ConfigError, match=r"^model\.norm_backend: .*by acme 1\.2\); given RuntimeError: import"
+    ):
+        run_of({"norm_backend": "quick"})

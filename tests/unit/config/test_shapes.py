@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import SHAPE_KEYS, check_choice, resolve_shape
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.families.registry import PLUG_INS
+from tests.plug_ins import install
 from tests.unit.config.builders import SHAPE, YAML_SHAPE, summary_of
 
 
@@ -120,3 +123,12 @@ def test_check_choice_names_the_nearest() -> None:
     check_choice("key", "ntk", ("linear", "ntk"))
     with pytest.raises(ConfigError, match="did you mean linear"):
         check_choice("key", "liner", ("linear", "ntk"))
+
+
+def test_a_name_that_two_have_is_refused_where_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "acme", "raise SystemExit", PLUG_INS, {"llama": "Acme"})
+    assert resolve_shape(ModelConfig(**YAML_SHAPE), None).family == "llama"
+    with pytest.raises(CheckpointError, match=r"^model\.family: .*acme 1\.2, which nemo_pi has already"):
+        resolve_shape(ModelConfig(**YAML_SHAPE, family="llama"), None)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.errors import CheckpointError
-from nemo_pi.families.registry import families, family_of, family_of_config, names
+from nemo_pi.families.registry import PLUG_INS, families, family_named, family_of, family_of_config, names
+from tests.plug_ins import install
 from tests.unit.families.test_shape import SHAPE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +34,15 @@ def test_an_unknown_family_lists_the_known_ones() -> None:
 def test_mixtures_of_experts_are_named_as_such() -> None:
     with pytest.raises(CheckpointError, match="mixtures of experts are not supported"):
         family_of_config({"model_type": "qwen3_moe", "num_experts": 128})
+
+
+def test_a_class_that_cannot_be_made_is_its_package_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from nemo_pi.families.base import Family\nclass Acme(Family):\n    name = 'acme'\n"
+    install(tmp_path, monkeypatch, "acme", source, PLUG_INS, {"acme": "Acme"})
+    with pytest.raises(CheckpointError, match=r"Acme to be made without .*by acme 1\.2\); given TypeError"):
+        family_named("acme")
 
 
 def test_nothing_outside_asks_for_a_name() -> None:

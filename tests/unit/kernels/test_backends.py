@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,20 @@ import torch
 
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.kernels import native
-from nemo_pi.kernels.backends import JOBS, candidates, choose, field_of, register, unregister
+from nemo_pi.kernels.backends import (
+    JOBS,
+    PLUG_INS,
+    candidates,
+    check_available,
+    choose,
+    field_of,
+    names,
+    register,
+    unregister,
+)
 from nemo_pi.kernels.needs import AttentionNeeds, Capability, Needs, ProductNeeds
 from nemo_pi.kernels.registry import Backend
+from tests.plug_ins import install
 
 NEEDS: dict[str, Needs] = {
     "attention": AttentionNeeds(width=64, heads=4, groups=2),
@@ -117,3 +130,65 @@ def test_auto_says_what_it_chose_and_why() -> None:
     assert "multiples of 16 channels, not 40" in choice.said
     named = choose("norm", "torch", needs)
     assert named.said.startswith("model.norm_backend: torch, as asked for, for 40 channels")
+
+
+PACKAGE = """
+from nemo_pi.kernels.needs import Capability
+from nemo_pi.kernels.registry import Backend
+
+def quick():
+    import a_library_that_is_not_there
+
+def obstacle():
+    return {}["reason"]
+
+QUICK = Backend("quick", "norm", Capability(multiple_of=2), quick)
+STUCK = Backend("stuck", "norm", Capability(), quick, obstacle=obstacle)
+ODD = Backend("odd", "sorting", Capability(), quick)
+"""
+
+
+def test_another_package_s_backend_is_imported_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "acme", PACKAGE, PLUG_INS, {"quick": "QUICK", "auto": "QUICK"})
+    assert choose("norm", "auto", NEEDS["norm"]).name != "quick"
+    assert choose("norm", "torch", NEEDS["norm"]).name == "torch"
+    assert names("norm")[-1] == "quick" and "quick" not in [one.name for one in candidates("norm")]
+    with pytest.raises(ConfigError, match="required auto or one of"):
+        choose("norm", "quik", NEEDS["norm"])
+    assert "acme" not in sys.modules
+    check_available("norm", "quick")
+    choice = choose("norm", "quick", NEEDS["norm"])
+    assert choice.name == "quick" and "acme" in sys.modules
+    with pytest.raises(BackendUnavailableError, match="multiples of 2 channels, not 7"):
+        choose("norm", "quick", Needs(width=7))
+    assert "quick" not in choose("norm", "auto", NEEDS["norm"]).said, "asked for once, it is not auto's"
+    with pytest.raises(ConfigError, match=r"^model\.norm_backend: .*by acme 1\.2.*ModuleNotFoundError"):
+        choice.backend.load()
+
+
+@pytest.mark.parametrize(
+    ("job", "name", "target", "message"),
+    [
+        ("norm", "gone", "GONE", r"required a Backend whose name is 'gone' \(acme:GONE.*AttributeError"),
+        ("norm", "other", "QUICK", "a Backend with the name 'quick'"),
+        ("norm", "odd", "ODD", "a job of attention, norm, .*given 'sorting'"),
+        ("softmax", "quick", "QUICK", r"one for norm. To mend: write model\.norm_backend=quick, and auto"),
+        ("norm", "torch", "QUICK", r"'torch' from acme 1\.2, which nemo_pi has already"),
+    ],
+)
+def test_a_broken_package_stops_who_asks_for_it(
+    job: str, name: str, target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "acme", PACKAGE, PLUG_INS, {name: target})
+    choose(job, "auto", NEEDS[job])
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_available(job, name)
+    assert caught.value.field == field_of(job) and "acme 1.2" in str(caught.value)
+
+
+def test_an_obstacle_that_fails_is_its_package_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "acme", PACKAGE, PLUG_INS, {"stuck": "STUCK"})
+    with pytest.raises(ConfigError, match=r"an obstacle\(\) that says .*by acme 1\.2\); given KeyError"):
+        choose("norm", "stuck", NEEDS["norm"])

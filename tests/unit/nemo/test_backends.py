@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nemo_pi.kernels import native
+from nemo_pi.kernels.backends import PLUG_INS
 from nemo_pi.model.backends import choose_backends
 from nemo_pi.model.options import BackendRequests
 from nemo_pi.nemo.backends import AS_IT_BEGAN, as_recorded
+from tests.plug_ins import install
 from tests.unit.config.builders import run_of
 
 WORK = run_of().engine.workload()
@@ -52,3 +56,21 @@ def test_a_choice_is_kept_as_requests_by_name() -> None:
     chosen = choose_backends(WORK, BackendRequests(matmul="torch"))
     again = choose_backends(WORK, chosen.requests())
     assert again.names() == chosen.names() and again.describe() == chosen.describe()
+
+
+def test_a_package_s_backend_goes_on_where_the_yaml_names_it(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert as_recorded(BackendRequests(), {"norm": "quick"}, WORK).norm == "auto"
+    assert "install the package that registers it under the entry point group nemo_pi.backends" in caplog.text
+    source = (
+        "from nemo_pi.kernels.needs import Capability\nfrom nemo_pi.kernels.registry import Backend\n"
+        "QUICK = Backend('quick', 'norm', Capability(), lambda: None)\n"
+    )
+    install(tmp_path, monkeypatch, "acme", source, PLUG_INS, {"quick": "QUICK"})
+    assert as_recorded(BackendRequests(), {"norm": "quick"}, WORK).norm == "auto"
+    assert "acme 1.2" in caplog.text and "model.norm_backend=quick" in caplog.text
+    assert "acme" not in sys.modules
+    caplog.clear()
+    requests = as_recorded(BackendRequests(norm="quick"), {"norm": "quick"}, WORK)
+    assert choose_backends(WORK, requests).names()["norm"] == "quick" and not caplog.records

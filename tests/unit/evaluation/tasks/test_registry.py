@@ -49,9 +49,7 @@ def test_an_installed_task_is_imported_when_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = {"deep": "Deep", "misnamed": "Misnamed", "gone": "Gone", "passkey": "Deep"}
-    install(
-        tmp_path / "site", monkeypatch, module="ours", source=SOURCE, group=registry.GROUP, entries=entries
-    )
+    install(tmp_path / "site", monkeypatch, "ours", SOURCE, registry.PLUG_INS, entries)
     assert registry.task_names() == ["perplexity", "passkey", "deep", "gone", "misnamed"]
     assert registry.task_type("deep").name == "deep"
     assert registry.task_type("passkey") is Passkey, "nobody takes our names"

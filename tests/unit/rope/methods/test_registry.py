@@ -40,17 +40,9 @@ class Installer:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
-        monkeypatch.setattr(registry, "_LOADED", {})
 
     def __call__(self, source: str = SOURCE, module: str = "acme_rope", **entries: str) -> None:
-        install(
-            self.folder / module,
-            self.monkeypatch,
-            module=module,
-            source=source,
-            group=registry.GROUP,
-            entries=entries,
-        )
+        install(self.folder / module, self.monkeypatch, module, source, registry.PLUG_INS, entries)
 
 
 @pytest.fixture
@@ -82,7 +74,7 @@ def test_its_arguments_are_checked(installed: Installer) -> None:
 def test_nothing_is_imported_before_the_name_is_asked_for(installed: Installer) -> None:
     installed("raise RuntimeError('imported')", cubed="Cubed")
     build("yarn")
-    assert "cubed" in registry.plug_ins()
+    assert "cubed" in registry.PLUG_INS.names()
     assert "acme_rope" not in sys.modules
     with pytest.raises(ConfigError, match="did you mean 'cubed'"):
         build("cubd")
