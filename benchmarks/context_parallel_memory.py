@@ -122,7 +122,7 @@ def _rank(rank: int, ranks: int, tokens: int, kept_whole: bool, folder: str) -> 
 
 
 def _forward(model: Any, tokens: int) -> Tensor:
-    """The summed loss of this rank's share of one row."""
+    """The summed loss of this rank's shard of one row."""
     split = split_rows([(0, tokens)], groups.context_size(), groups.context_rank())
     ids_BL = split.take(torch.randint(0, SHAPE.vocab_size, (1, tokens), generator=torch.manual_seed(2)))
     positions_BL = split.take(torch.arange(tokens)[None])
@@ -164,7 +164,7 @@ def _attend_keeping(q: Tensor, k: Tensor, v: Tensor, rows: SplitRows) -> Tensor:
     (whole,) = _Gather.apply(k, v, rows)
     parts = [
         attend_causally(q[queries].permute(1, 2, 0, 3), whole[0][:, :, keys], whole[1][:, :, keys])
-        for queries, keys in rows.split.pieces[0]
+        for queries, keys in rows.split.spans[0]
     ]
     return torch.cat(parts, dim=2).permute(2, 0, 1, 3)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.context_parallel_ring             on this CPU, 2,048 to 8,192 tokens
     python -m benchmarks.context_parallel_ring --quick     a few seconds, to see that it runs
 
-Each rank is a process of its own on gloo, with one thread. All ways get the same zig-zag shares; before any
+Each rank is a process of its own on gloo, with one thread. All ways get the same zig-zag shards; before any
 is timed, its outputs and gradients are compared with one rank's attention to the whole row. The third way
 gathers as ours does, but keeps no output and log-sum-exp: it attends once more in the backward pass, as ours
 has to where PyTorch hands out no log-sum-exp (sliding windows, GPUs).

@@ -79,7 +79,7 @@ def main() -> None:
     for name in ("original_window", "steps", "batch"):
         if getattr(args, name) < 1:
             flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(flag, required="1 or more", given=getattr(args, name), mend=f"{flag} 64")
+            raise ConfigError(flag, required="1 or more", given=getattr(args, name), fix=f"{flag} 64")
     found = {sampler: count(sampler, args) for sampler in args.sampler}
     length = args.training_length or args.original_window
     what = (

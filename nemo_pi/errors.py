@@ -1,4 +1,4 @@
-"""Errors meant for users: each names what is wrong, what is required, what was given and the mend."""
+"""Errors meant for users: each names what is wrong, what is required, what was given and the fix."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
 
 
 class NemoPiError(Exception):
-    """Base of every error that a user can mend.
+    """Base of every error that a user can fix.
 
     Args:
         field: the YAML key, flag or file that is wrong.
         required: what must hold.
         given: what was found instead; of an exception, what `quoted` keeps.
-        mend: how to put it right.
+        fix: how to put it right.
     """
 
-    def __init__(self, field: str, *, required: str, given: Any, mend: str) -> None:
+    def __init__(self, field: str, *, required: str, given: Any, fix: str) -> None:
         given = quoted(given) if isinstance(given, BaseException) else given
-        self.field, self.required, self.given, self.mend = field, required, given, mend
-        super().__init__(f"{field}: required {required}; given {given}. To mend: {mend}")
+        self.field, self.required, self.given, self.fix = field, required, given, fix
+        super().__init__(f"{field}: required {required}; given {given}. To fix: {fix}")
 
     def respelled(self: _Self, names: Mapping[str, str]) -> _Self:
         """The same error, its fields called by the names that the reader knows.
@@ -64,19 +64,19 @@ class NemoPiError(Exception):
             known = names.get(match[2])
             return match[0] if known is None else known.rpartition(".")[2] if match[1] else known
 
-        required, given, mend = (
+        required, given, fix = (
             re.sub(r"`(\.?)(\w+)`", name_of, text) if isinstance(text, str) else text
-            for text in (self.required, self.given, self.mend)
+            for text in (self.required, self.given, self.fix)
         )
-        return type(self)(field.lstrip("."), required=required, given=given, mend=mend)
+        return type(self)(field.lstrip("."), required=required, given=given, fix=fix)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments would be lost when a worker process sends the error to its parent.
-        return _rebuild, (type(self), self.field, self.required, self.given, self.mend)
+        return _rebuild, (type(self), self.field, self.required, self.given, self.fix)
 
 
-def _rebuild(kind: type[NemoPiError], field: str, required: str, given: Any, mend: str) -> NemoPiError:
-    return kind(field, required=required, given=given, mend=mend)
+def _rebuild(kind: type[NemoPiError], field: str, required: str, given: Any, fix: str) -> NemoPiError:
+    return kind(field, required=required, given=given, fix=fix)
 
 
 class ConfigError(NemoPiError, ValueError):
@@ -99,7 +99,7 @@ class TrainingError(NemoPiError, FloatingPointError):
     """A training step whose loss or gradient is no number."""
 
 
-def check_ids(field: str, low: int, high: int, vocab_size: int, *, whose: str, mend: str) -> None:
+def check_ids(field: str, low: int, high: int, vocab_size: int, *, whose: str, fix: str) -> None:
     """Refuses token ids outside a vocabulary: they would wrap around, be taken for another rank's, or end the
     process of a GPU.
 
@@ -109,7 +109,7 @@ def check_ids(field: str, low: int, high: int, vocab_size: int, *, whose: str, m
         high: the largest.
         vocab_size: entries of the vocabulary.
         whose: the vocabulary, for the message.
-        mend: how to put it right.
+        fix: how to put it right.
 
     Raises:
         DataError: an id below 0 or at or above vocab_size.
@@ -121,5 +121,5 @@ def check_ids(field: str, low: int, high: int, vocab_size: int, *, whose: str, m
         field,
         required=f"token ids from 0 to {vocab_size - 1} ({whose})",
         given=f"ids from {low} to {high}{magic}",
-        mend=mend,
+        fix=fix,
     )

@@ -97,7 +97,7 @@ class PlugIns(Generic[T]):
         return _package_of(entries[0]) if entries else None
 
     def how_to_get(self, package: object = None) -> str:
-        """The mend where a name is asked for that nobody registers here.
+        """The fix where a name is asked for that nobody registers here.
 
         Args:
             package: who did when the checkpoint was written, if it says.
@@ -136,7 +136,7 @@ class PlugIns(Generic[T]):
                 field or f"{self.kind} {name}",
                 required=f"a name of its own for each entry point of {self.group}",
                 given=f"{name!r} from {owners[-1]}, which {owners[0]} has already",
-                mend=f"rename it in {owners[-1]}, or uninstall that package",
+                fix=f"rename it in {owners[-1]}, or uninstall that package",
             )
         return entries[0] if entries else None
 
@@ -162,7 +162,7 @@ class PlugIns(Generic[T]):
             field or f"{self.kind} {entry.name}",
             required=f"{required} ({entry.value}, registered by {package})",
             given=given,
-            mend=f"update or uninstall {package}, or name another {self.kind}",
+            fix=f"update or uninstall {package}, or name another {self.kind}",
         )
 
 

@@ -20,7 +20,7 @@ from benchmarks.harness import alternate
 from benchmarks.training.memory import forget_highest, from_status, return_freed_tensors
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
-from nemo_pi.model.piece_attention import Merged, Recomputed
+from nemo_pi.model.span_attention import Merged, Recomputed
 from nemo_pi.parallel.context import ContextSplit, split_rows
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
@@ -28,7 +28,7 @@ OURS, RING, AGAIN = "all-gather (ours)", "ring", "all-gather, attended again"
 TOLERANCE = 1e-4
 """Largest difference from one rank's fp32 attention, as a part of the largest value."""
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""This rank's share of q [L, 1, N, D], k and v [L, 1, G, D] to the output [L, 1, N, D]."""
+"""This rank's shard of q [L, 1, N, D], k and v [L, 1, G, D] to the output [L, 1, N, D]."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Ring attention (arXiv 2310.01889) over zig-zag shares: blocks of keys and values go from rank to rank.
+"""Ring attention (arXiv 2310.01889) over zig-zag shards: blocks of keys and values go from rank to rank.
 
 While a rank attends to one block, it sends that block on and receives the next. In the backward pass the
 blocks go round again, and behind them the sums of their gradients, which end at the block's owner.
@@ -7,7 +7,7 @@ Rank r of R holds chunks r and 2R − 1 − r of a row. Its own block is attende
 rank's block all its queries see the first half, and a later rank's block is seen whole by its last half: the
 work of every step is the same on every rank (arXiv 2311.09431).
 
-Shape legend: B rows, L tokens of a rank's share, N query heads, G key/value heads, D head dim; all fp32.
+Shape legend: B rows, L tokens of a rank's shard, N query heads, G key/value heads, D head dim; all fp32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nemo_pi.kernels import native
 from nemo_pi.kernels.attention import NATIVE, SDPA
-from nemo_pi.model.piece_attention import Result, merge
+from nemo_pi.model.span_attention import Result, merge
 
 ATTENTION = NATIVE if native.obstacle() is None else SDPA
 """What attends to a block, for all ways that are compared."""
@@ -34,7 +34,7 @@ class Step:
     """What a rank does with one block."""
 
     queries: slice
-    """Of its own share."""
+    """Of its own shard."""
     keys: slice
     """Of the block."""
     causal: bool

@@ -57,7 +57,7 @@ def together(what: str, work: Callable[[], T], group: Group) -> T:
     for rank, message in enumerate(messages):
         if message is not None:
             raise CheckpointError(
-                what, required="success on every rank", given=f"rank {rank}: {message}", mend="see that rank"
+                what, required="success on every rank", given=f"rank {rank}: {message}", fix="see that rank"
             )
     return result  # type: ignore[return-value]
 
@@ -68,13 +68,13 @@ def on_first(what: str, work: Callable[[], Any], group: Group) -> None:
 
 
 @contextmanager
-def as_checkpoint_error(what: str, *, required: str, mend: str) -> Iterator[None]:
+def as_checkpoint_error(what: str, *, required: str, fix: str) -> Iterator[None]:
     """Turns whatever goes wrong inside into a CheckpointError; one of this project's own passes through.
 
     Args:
         what: the file or folder that is worked on.
         required: what should have come about.
-        mend: what the user can do.
+        fix: what the user can do.
     """
     try:
         yield
@@ -82,9 +82,9 @@ def as_checkpoint_error(what: str, *, required: str, mend: str) -> Iterator[None
         raise
     except CheckpointException as error:  # torch's, not an Exception: holds every failed rank's own error
         given = "; ".join(f"rank {rank}: {_named(cause)}" for rank, (cause, _) in error.failures.items())
-        raise CheckpointError(what, required=required, given=given, mend=mend) from error
+        raise CheckpointError(what, required=required, given=given, fix=fix) from error
     except Exception as error:
-        raise CheckpointError(what, required=required, given=_named(error), mend=mend) from error
+        raise CheckpointError(what, required=required, given=_named(error), fix=fix) from error
 
 
 def _named(error: BaseException) -> str:

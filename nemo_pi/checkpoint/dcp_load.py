@@ -2,7 +2,7 @@
 
 `megatron.core.dist_checkpointing.load` hands `.metadata`, `common.pt` and objects to the plain unpickler, and
 leaves ranks waiting for one that failed between its collectives (a tensor that is missing on one pipeline
-stage is enough). Its pieces are called one by one here: see `dcp_save`.
+stage is enough). Its parts are called one by one here: see `dcp_save`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _check_stored(sharded: dict[str, Any], reader: SafeReader) -> None:
             str(reader.path),
             required=", ".join(map(repr, missing[:3])) + more,
             given="none stored under that name",
-            mend="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
+            fix="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
         )
 
 

@@ -2,7 +2,7 @@
 
 `megatron.core.dist_checkpointing.save` does work of a single rank between its collectives: it serialises
 objects, validates, and lets the first rank write `common.pt`. A rank that fails there leaves the others
-waiting in the next collective until the process group times out. So its pieces are called one by one, those
+waiting in the next collective until the process group times out. So its parts are called one by one, those
 that can fail inside `together`; torch's own save, the last of them, tells every rank of a failure itself.
 
 Megatron's writer moreover forks a process per file and keeps a spawned manager alive. torch's in-process

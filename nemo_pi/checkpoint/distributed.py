@@ -85,7 +85,7 @@ def save_distributed(
     with as_checkpoint_error(
         str(folder),
         required="a complete save",
-        mend="check free space and permissions; the previous checkpoint is untouched",
+        fix="check free space and permissions; the previous checkpoint is untouched",
     ):
         on_first(str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite), group)
         write_state(sharded_state_dict, partial, group)
@@ -121,7 +121,7 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
         if overwrite:
             return
     raise CheckpointError(
-        str(folder), required="a folder that does not exist yet", given=given, mend="save under another name"
+        str(folder), required="a folder that does not exist yet", given=given, fix="save under another name"
     )
 
 
@@ -178,6 +178,6 @@ def load_distributed(
     with as_checkpoint_error(
         str(folder),
         required="every tensor of this model, in its shape",
-        mend="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
+        fix="build the model from the checkpoint's own sizes (nemo_pi.json: shape)",
     ):
         return read_state(sharded_state_dict, folder, group)

@@ -39,11 +39,11 @@ def real_folder(path: str | Path) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
+    """Hexadecimal SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while piece := stream.read(1 << 22):
-            digest.update(piece)
+        while block := stream.read(1 << 22):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -72,14 +72,14 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(
-            str(path), required="a JSON file", given=error, mend="restore this file from its source"
+            str(path), required="a JSON file", given=error, fix="restore this file from its source"
         ) from error
     if not isinstance(values, dict):
         raise CheckpointError(
             str(path),
             required="a JSON object",
             given=type(values).__name__,
-            mend="restore this file from its source",
+            fix="restore this file from its source",
         )
     return values
 
@@ -106,7 +106,7 @@ def own_file(path: Path, folder: Path) -> Path:
         str(path),
         required="a file of this folder, or a link into the hub's cache",
         given=f"a link to {target}",
-        mend="put the file itself there, if it belongs to the model",
+        fix="put the file itself there, if it belongs to the model",
     )
 
 
@@ -125,7 +125,7 @@ def check_writable(field: str, folder: Path) -> None:
         field,
         required="a folder that can be written to",
         given=f"{folder}: {nearest} is {'not writable for you' if nearest.is_dir() else 'a file'}",
-        mend="give another folder, or correct its permissions",
+        fix="give another folder, or correct its permissions",
     )
 
 

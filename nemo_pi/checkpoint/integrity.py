@@ -28,12 +28,12 @@ def verify(folder: str | Path) -> dict[str, Any]:
     return check_checkpoint(Path(folder), (0, 1))
 
 
-def check_checkpoint(folder: Path, share: tuple[int, int] | None) -> dict[str, Any]:
-    """Checks sizes, central files, pickles, and this rank's share of the remaining contents.
+def check_checkpoint(folder: Path, shard: tuple[int, int] | None) -> dict[str, Any]:
+    """Checks sizes, central files, pickles, and this rank's shard of the remaining contents.
 
     Args:
         folder: the checkpoint.
-        share: (rank, ranks) that divide the reading between them; None skips it.
+        shard: (rank, ranks) that divide the reading between them; None skips it.
 
     Returns:
         The manifest.
@@ -44,8 +44,8 @@ def check_checkpoint(folder: Path, share: tuple[int, int] | None) -> dict[str, A
     manifest = read_manifest(folder)
     check_sizes(folder, manifest)
     names = [name for name in CENTRAL_FILES if name in manifest["files"]]
-    if share is not None:
-        rank, ranks = share
+    if shard is not None:
+        rank, ranks = shard
         names += sorted(set(manifest["files"]) - set(names))[rank::ranks]
     check_hashes(folder, manifest, names)
     check_pickles(folder)

@@ -73,7 +73,7 @@ def build_manifest(meta: Mapping[str, Any], files: Mapping[str, Any]) -> dict[st
         json.dumps(manifest)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            "meta", required="values that JSON can hold", given=error, mend="convert them first"
+            "meta", required="values that JSON can hold", given=error, fix="convert them first"
         ) from error
     return manifest
 
@@ -97,7 +97,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             str(folder),
             required=f"a complete distributed checkpoint (with {MANIFEST})",
             given="none" if folder.is_dir() else "no such folder",
-            mend="give a checkpoint that was saved to its end; an interrupted save has no " + MANIFEST,
+            fix="give a checkpoint that was saved to its end; an interrupted save has no " + MANIFEST,
         )
     manifest = read_json(path)
     _check_fields(str(path), manifest)
@@ -106,7 +106,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: format",
             required=f"{FORMAT}, version at most {FORMAT_VERSION}",
             given=f"{manifest['format']}, version {manifest['format_version']}",
-            mend="read it with the version of nemo_pi that wrote it",
+            fix="read it with the version of nemo_pi that wrote it",
         )
     return manifest
 
@@ -119,7 +119,7 @@ def _check_fields(where: str, manifest: Mapping[str, Any]) -> None:
                 f"{where}: {key}",
                 required=f"{'a non-negative ' if kind is int else ''}{kind.__name__}",
                 given=repr(value),
-                mend="restore this file from its source",
+                fix="restore this file from its source",
             )
 
 
@@ -160,5 +160,5 @@ def _damaged(path: Path, required: str, given: str) -> CheckpointError:
         str(path),
         required=required,
         given=given,
-        mend="restore the file, or go on from an earlier checkpoint: this one is damaged",
+        fix="restore the file, or go on from an earlier checkpoint: this one is damaged",
     )

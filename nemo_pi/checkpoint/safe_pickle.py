@@ -133,5 +133,5 @@ def _refused(path: Path | str, required: str, given: Any) -> CheckpointError:
         str(path),
         required=required,
         given=given,
-        mend="restore the checkpoint from a copy you trust; it was not loaded and none of its code was run",
+        fix="restore the checkpoint from a copy you trust; it was not loaded and none of its code was run",
     )

@@ -129,9 +129,9 @@ def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, Conte
         place = folder / MANIFEST
         if isinstance(error, ConfigError) and error.field == "method":
             # A method of another package: the file is whole, the package is missing.
-            raise _unreadable(f"{place}: method", error.required, error.given, error.mend) from error
-        required, mend = "shape and extension of a model", "restore the file from a copy"
-        raise _unreadable(place, required, str(error), mend) from error
+            raise _unreadable(f"{place}: method", error.required, error.given, error.fix) from error
+        required, fix = "shape and extension of a model", "restore the file from a copy"
+        raise _unreadable(place, required, str(error), fix) from error
 
 
 def read_source_config(path: str | Path) -> dict[str, Any] | None:
@@ -159,5 +159,5 @@ def _found(folder: Path) -> tuple[str, str]:
     return "neither", "give the folder that holds one of them"
 
 
-def _unreadable(place: Path | str, required: str, given: str, mend: str) -> CheckpointError:
-    return CheckpointError(str(place), required=required, given=given, mend=mend)
+def _unreadable(place: Path | str, required: str, given: str, fix: str) -> CheckpointError:
+    return CheckpointError(str(place), required=required, given=given, fix=fix)

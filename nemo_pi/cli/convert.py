@@ -10,7 +10,7 @@ import torch
 from nemo_pi.checkpoint.hf.target import MARKER, check_apart
 from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config, read_summary
-from nemo_pi.config.layout import resolve_layout
+from nemo_pi.config.parallelism import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.state import save_weights
@@ -77,7 +77,7 @@ def _check_dtype(kind: str, dtype: str | None) -> None:
             "--dtype",
             required="no dtype for a distributed checkpoint: it keeps the weights as they are stored",
             given=dtype,
-            mend="leave it out; model.export.dtype or a conversion back can change it",
+            fix="leave it out; model.export.dtype or a conversion back can change it",
         )
 
 
@@ -88,7 +88,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
             str(target),
             required="a folder that does not exist yet",
             given="an existing one" if target.is_dir() else "a file",
-            mend="choose another name, or --overwrite to replace a checkpoint or an export",
+            fix="choose another name, or --overwrite to replace a checkpoint or an export",
         )
 
 

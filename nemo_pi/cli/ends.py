@@ -11,7 +11,7 @@ from nemo_pi.errors import NemoPiError
 
 T = TypeVar("T")
 USER_ERROR = 2
-"""Exit status after a mistake that the message says how to mend."""
+"""Exit status after a mistake that the message says how to fix."""
 
 
 def reports_errors(main: Callable[..., T]) -> Callable[..., T]:

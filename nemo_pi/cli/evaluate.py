@@ -38,8 +38,8 @@ def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
         _say(f"{name}: computed by transformers")
         return HuggingFaceScorer(plan.folder, name=name, dtype=dtype)
     # Imported here: transformers needs none of Megatron, which takes seconds to import.
+    from nemo_pi.engine.megatron_scorer import MegatronScorer
     from nemo_pi.engine.opening import open_engine
-    from nemo_pi.engine.scorer import MegatronScorer
 
     # Cached generation has been tried with local layers only.
     generates = any(item.plan.cost.tokens_generated for item in plan.planned)

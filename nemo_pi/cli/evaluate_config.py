@@ -82,7 +82,7 @@ class EvaluateConfig:
                 "models",
                 required="at least one checkpoint",
                 given="none",
-                mend="give folders: models=[base-model,extended-model]",
+                fix="give folders: models=[base-model,extended-model]",
             )
         for name, allowed in (("backend", BACKENDS), ("dtype", DTYPES)):
             if getattr(self, name) not in allowed:
@@ -90,14 +90,14 @@ class EvaluateConfig:
                     name,
                     required=f"one of {', '.join(allowed)}",
                     given=getattr(self, name),
-                    mend="name one of them",
+                    fix="name one of them",
                 )
         if not self.chosen_tasks():
             raise ConfigError(
                 "tasks",
                 required=f"at least one task: {', '.join(task_names())}",
                 given="none",
-                mend="write e.g. `perplexity: {}` under tasks",
+                fix="write e.g. `perplexity: {}` under tasks",
             )
 
     def chosen_tasks(self) -> list[Task[Any, Any]]:

@@ -58,7 +58,7 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
                 f"{path}:{number}",
                 required='a JSON object with a "text" string',
                 given=f"{line[:60]!r} ({error})",
-                mend="write one JSON object a line",
+                fix="write one JSON object a line",
             ) from error
     long_enough = [document for document in documents if len(document) > longer_than]
     if not long_enough:
@@ -66,7 +66,7 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
             str(path),
             required=f"a document of more than {longer_than} tokens",
             given=f"{len(documents)} documents, the longest of {max(map(len, documents), default=0)} tokens",
-            mend="give longer documents, or a smaller target_window",
+            fix="give longer documents, or a smaller target_window",
         )
     return long_enough
 
@@ -85,7 +85,7 @@ def choose_backend(model: Path, request: str, world_size: int) -> str:
             "--backend",
             required="megatron for a distributed checkpoint, or on more than one rank",
             given=f"transformers for {model} on {world_size} rank{'s' if world_size > 1 else ''}",
-            mend="--backend auto",
+            fix="--backend auto",
         )
     return request
 
@@ -105,7 +105,7 @@ def choose_windows(config: EvaluateConfig) -> tuple[int, int]:
             "original_window",
             required="a number, as target_window: a checkpoint does not say what windows it has",
             given=f"null ({error.field}: required {error.required}; given {error.given})",
-            mend="give original_window=... target_window=..., or correct the checkpoint's path",
+            fix="give original_window=... target_window=..., or correct the checkpoint's path",
         ) from error
     furthest = max(extensions, key=lambda extension: extension.target_window)
     return config.original_window or furthest.original_window, config.target_window or furthest.target_window

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import TOKENIZER_FOLDER
-from nemo_pi.config.layout import resolve_layout
+from nemo_pi.config.parallelism import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.families.shape import ModelShape
@@ -50,7 +50,7 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            str(path), required="a text file in UTF-8", given=error, mend="check the path and the file"
+            str(path), required="a text file in UTF-8", given=error, fix="check the path and the file"
         ) from error
 
 
@@ -65,7 +65,7 @@ def tokenizer_folder(given: Path | None, checkpoint: Path) -> Path:
             str(checkpoint),
             required="the folder of a checkpoint",
             given="no such folder",
-            mend="give a Hugging Face folder or a distributed checkpoint",
+            fix="give a Hugging Face folder or a distributed checkpoint",
         )
     if given is not None:
         return given
@@ -76,7 +76,7 @@ def tokenizer_folder(given: Path | None, checkpoint: Path) -> Path:
         "--tokenizer",
         required=f"a folder with a tokenizer: {checkpoint} carries none",
         given="nothing",
-        mend="give the folder of the tokenizer that the model was trained with",
+        fix="give the folder of the tokenizer that the model was trained with",
     )
 
 

@@ -191,5 +191,5 @@ def _refused(field: str, required: str, given: Any) -> ConfigError:
         field,
         required=required,
         given=str(given)[:200],
-        mend=f"remove the key, or set {SWITCH}=1 in the environment where you trust what it names",
+        fix=f"remove the key, or set {SWITCH}=1 in the environment where you trust what it names",
     )

@@ -34,11 +34,11 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
     """
     check_duration("exp_manager.max_time_per_run", exp_manager.get("max_time_per_run"))
     _check_section(exp_manager, EXP_MANAGER, "exp_manager")
-    for key, mend in _NOT_DONE.items():
+    for key, fix in _NOT_DONE.items():
         section, _, name = key.rpartition(".")
         inner = (exp_manager.get(section) or {}) if section else exp_manager
         if inner.get(name):
-            raise ConfigError(f"exp_manager.{key}", required="null or false", given=inner[name], mend=mend)
+            raise ConfigError(f"exp_manager.{key}", required="null or false", given=inner[name], fix=fix)
     params = exp_manager.get(_PARAMS) or {}
     for name, least, meaning in (
         ("every_n_train_steps", 0, "0 or null saves at the end only"),
@@ -47,7 +47,7 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
         value = params.get(name)
         if value is not None and convert(value, int, f"exp_manager.{_PARAMS}.{name}") < least:
             field = f"exp_manager.{_PARAMS}.{name}"
-            raise ConfigError(field, required=f"at least {least}", given=value, mend=meaning)
+            raise ConfigError(field, required=f"at least {least}", given=value, fix=meaning)
 
 
 def check_duration(key: str, value: Any) -> None:
@@ -58,7 +58,7 @@ def check_duration(key: str, value: Any) -> None:
         key,
         required="days, hours, minutes and seconds as text: 'dd:hh:mm:ss'",
         given=f"{value!r} ({type(value).__name__})",
-        mend="write it with quotes, such as '00:03:45:00'; null sets no limit",
+        fix="write it with quotes, such as '00:03:45:00'; null sets no limit",
     )
 
 
@@ -78,5 +78,5 @@ def _check_section(values: Mapping[str, Any], known: Mapping[str, Any], path: st
                 f"{path}.{key}",
                 required="a section of `key: value` lines",
                 given=repr(value),
-                mend="write keys and values under it, or null",
+                fix="write keys and values under it, or null",
             )

@@ -42,14 +42,14 @@ def _activation(model: ModelConfig) -> str:
             "model.bias_activation_fusion",
             required="a CUDA device, for which Megatron's fused activation is compiled",
             given="true, and PyTorch sees no CUDA device here",
-            mend="null lets activation_backend decide",
+            fix="null lets activation_backend decide",
         )
     if (fused and name not in ("auto", "megatron")) or (fused is False and name == "megatron"):
         raise ConfigError(
             "model.bias_activation_fusion",
             required=f"null, or in agreement with activation_backend={name}",
             given=fused,
-            mend="null lets activation_backend decide",
+            fix="null lets activation_backend decide",
         )
     if fused is None or name != "auto":
         return name
@@ -71,7 +71,7 @@ def _rotary(model: ModelConfig) -> str:
             "model.apply_rope_fusion",
             required=f"null, or in agreement with rotary_kernel={model.rotary_kernel}",
             given=fused,
-            mend="null lets rotary_kernel decide",
+            fix="null lets rotary_kernel decide",
         )
     return kernel
 

@@ -11,12 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager
+from nemo_pi.config.extension import check_extends, resolve_extension, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import resolve_kernels
-from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
-from nemo_pi.config.loss import resolve_loss
+from nemo_pi.config.loss_choice import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
+from nemo_pi.config.parallelism import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
     check_initialization,
@@ -32,7 +33,6 @@ from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
-from nemo_pi.config.windows import check_extends, resolve_extension, resolve_training_length
 from nemo_pi.engine.overlap import overlaps
 from nemo_pi.engine.schedule import LearningRateSchedule
 from nemo_pi.engine.settings import AdamSettings, EngineSettings
@@ -70,7 +70,7 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
             str(getattr(error, "full_key", None) or "configuration"),
             required="a value that can be resolved",
             given=str(error).splitlines()[0],
-            mend="write the value itself, or mend the key it refers to",
+            fix="write the value itself, or fix the key it refers to",
         ) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -100,7 +100,7 @@ def resolve(
         summary: what the checkpoint says of itself; None for random weights.
 
     Raises:
-        ConfigError: naming key, requirement, value and mend.
+        ConfigError: naming key, requirement, value and fix.
     """
     config = merge(cfg)
     check_trainer(config.trainer)
@@ -178,7 +178,7 @@ def _with_one_path(values: dict[str, Any]) -> dict[str, Any]:
             "restore_from_path",
             required="one path: at the top level or under model",
             given=f"{top} and model.restore_from_path={below}",
-            mend="remove one of the two",
+            fix="remove one of the two",
         )
     open_ = _path_is_open(values) and not values.get("dry_run")
     path = given[0] if given else (MISSING if open_ else None)
@@ -199,7 +199,7 @@ def _max_steps(trainer: Mapping[str, Any]) -> int:
             "trainer.max_steps",
             required="at least 1 optimizer step",
             given=trainer.get("max_steps"),
-            mend="trainer.max_steps=1000 is the paper's for position interpolation",
+            fix="trainer.max_steps=1000 is the paper's for position interpolation",
         )
     return steps
 
@@ -208,7 +208,7 @@ def _gradient_clip(trainer: Mapping[str, Any]) -> float | None:
     value = trainer_number(trainer, "gradient_clip_val", float, None)
     if value is not None and value < 0:
         raise ConfigError(
-            "trainer.gradient_clip_val", required="0 or more", given=value, mend="null does not clip"
+            "trainer.gradient_clip_val", required="0 or more", given=value, fix="null does not clip"
         )
     return value or None
 
@@ -219,11 +219,11 @@ def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
             "model.data.data_prefix",
             required="the path of indexed data without .bin/.idx, or a blend [weight, path, ...]",
             given="none",
-            mend="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
+            fix="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
         )
     for key, number in (("num_workers", data.num_workers), ("seed", data.seed or 0)):
         if number < 0:
-            raise ConfigError(f"model.data.{key}", required="0 or more", given=number, mend=f"{key}=0")
+            raise ConfigError(f"model.data.{key}", required="0 or more", given=number, fix=f"{key}=0")
     return replace(data, seed=seed if data.seed is None else data.seed)
 
 

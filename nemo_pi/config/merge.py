@@ -41,7 +41,7 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
             path or "configuration",
             required=f"a section with keys ({', '.join(_names(kind)[:4])}, ...)",
             given=_show(values),
-            mend="write `key: value` lines under it",
+            fix="write `key: value` lines under it",
         )
     refuse_unknown(unknown_keys(kind, values, path))
     hints = get_type_hints(kind)
@@ -60,7 +60,7 @@ class UnknownKey:
     """The keys that the section has."""
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """The nearest key that there is, or what to do where none is alike."""
         key = self.name.rpartition(".")[2]
         found = nearest(key, self.valid)
@@ -69,7 +69,7 @@ class UnknownKey:
     @property
     def required(self) -> str:
         """Which keys there are, where a list helps: fifty names would bury the one that was meant."""
-        listed = len(self.valid) <= _FEW or self.mend.startswith("remove")
+        listed = len(self.valid) <= _FEW or self.fix.startswith("remove")
         return f"a key of {self.section or 'the top level'}{': ' + ', '.join(self.valid) if listed else ''}"
 
 
@@ -104,21 +104,21 @@ def _inner_sections(known: Known) -> dict[str, Known | None]:
 
 
 def refuse_unknown(found: list[UnknownKey]) -> None:
-    """One error for all of them, so that a file with several is mended at once."""
+    """One error for all of them, so that a file with several is fixed at once."""
     for one in found:
         if one.name.rpartition(".")[2] == "_target_":
             refuse_targets({"_target_": ""}, one.section)
     if len(found) == 1:
         key = found[0].name.rpartition(".")[2]
         raise ConfigError(
-            found[0].name, required=found[0].required, given=f"the unknown key {key!r}", mend=found[0].mend
+            found[0].name, required=found[0].required, given=f"the unknown key {key!r}", fix=found[0].fix
         )
     if found:
         raise ConfigError(
             ", ".join(one.name for one in found),
             required="keys that there are",
             given=f"{len(found)} unknown ones",
-            mend="; ".join(f"{one.name}: {one.mend}" for one in found),
+            fix="; ".join(f"{one.name}: {one.fix}" for one in found),
         )
 
 
@@ -136,7 +136,7 @@ def refuse_targets(values: Any, path: str = "") -> None:
                     _join(path, key),
                     required="no _target_: a configuration names values, never code",
                     given=_show(value),
-                    mend="remove the key",
+                    fix="remove the key",
                 )
             refuse_targets(value, _join(path, str(key)))
     elif isinstance(values, list | tuple):
@@ -148,7 +148,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type `hint` (a scalar, list, tuple, dict, union or dataclass), or a ConfigError."""
     if isinstance(value, str) and value == MISSING:
         raise ConfigError(
-            path, required="a value: the YAML leaves it open (???)", given="none", mend=f"give {path}=..."
+            path, required="a value: the YAML leaves it open (???)", given="none", fix=f"give {path}=..."
         )
     if hint is Any:
         return value
@@ -221,14 +221,14 @@ def _number(value: Any) -> int | float | None:
 
 
 def _wrong(value: Any, required: str, path: str) -> ConfigError:
-    mend = f"write {required}"
+    fix = f"write {required}"
     if value is None:
-        mend = "leave the key out for its default"
+        fix = "leave the key out for its default"
     elif isinstance(value, str) and "number" in required:
-        mend = "write it without quotes and units"
+        fix = "write it without quotes and units"
     elif required == _WORDS[str] and isinstance(value, int | float):
-        mend = f"""write it in quotes: '{value}' (on the command line "'{value}'")"""
-    return ConfigError(path, required=required, given=_show(value), mend=mend)
+        fix = f"""write it in quotes: '{value}' (on the command line "'{value}'")"""
+    return ConfigError(path, required=required, given=_show(value), fix=fix)
 
 
 def _show(value: Any) -> str:

@@ -54,7 +54,7 @@ def as_hydra(argument: str, *, sweeps: bool = False) -> str:
 
 
 def refusal(error: HydraException, arguments: Sequence[str] = ()) -> ConfigError:
-    """What Hydra could not compose, as an error that names the key, what is required and the mend.
+    """What Hydra could not compose, as an error that names the key, what is required and the fix.
 
     Args:
         error: Hydra's.
@@ -68,14 +68,14 @@ def refusal(error: HydraException, arguments: Sequence[str] = ()) -> ConfigError
             (error.override or "command line").lstrip("+"),
             required="key=value, with values such as 4, [a,b] or {a: 1}",
             given=lines[0],
-            mend="""quote a value with other characters twice: 'key="value"'""",
+            fix="""quote a value with other characters twice: 'key="value"'""",
         )
     for override in map(_parsed, arguments):
         if _is_unknown(override):
             return _unknown_name(override, lines[0].rstrip("."))
-    mend = "; ".join(lines[1:]) or "correct the command line or the YAML"
+    fix = "; ".join(lines[1:]) or "correct the command line or the YAML"
     return ConfigError(
-        "configuration", required="one that can be composed", given=lines[0], mend=mend.rstrip(".")
+        "configuration", required="one that can be composed", given=lines[0], fix=fix.rstrip(".")
     )
 
 
@@ -92,7 +92,7 @@ def _check_value(override: Override, sweeps: bool) -> None:
             key,
             required="one value for one run",
             given=given,
-            mend=f"write a list as {key}=[{value}]; --multirun makes a run of each",
+            fix=f"write a list as {key}=[{value}]; --multirun makes a run of each",
         )
     named = isinstance(override.value(), str | list) or override.is_sweep_override() or override.is_delete()
     if key in _GROUPS and not named:
@@ -100,7 +100,7 @@ def _check_value(override: Override, sweeps: bool) -> None:
             key,
             required=f"the name of a file in conf/{key}/",
             given=value,
-            mend=f"{key}=NAME, or leave it out",
+            fix=f"{key}=NAME, or leave it out",
         )
 
 
@@ -119,7 +119,7 @@ def _unknown_name(override: Override, given: str) -> ConfigError:
         key,
         required=f"a key or a group of conf/: {', '.join(_NAMES)}",
         given=given,
-        mend=f"did you mean {found}?" if found else "correct the key, or leave it out",
+        fix=f"did you mean {found}?" if found else "correct the key, or leave it out",
     )
 
 
@@ -131,5 +131,5 @@ def _missing_file(name: str, options: list[str]) -> ConfigError:
         group or "--config-name",
         required=f"one of {listed}" if options else "the name of a YAML file in conf/",
         given=repr(word),
-        mend=f"did you mean {found}?" if found else "name one that exists",
+        fix=f"did you mean {found}?" if found else "name one that exists",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nemo_pi.config.sections import DataConfig, PoseConfig
 from nemo_pi.config.shapes import check_choice
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.pose import SAMPLERS, PoseSpec
+from nemo_pi.rope.pose_spec import SAMPLERS, PoseSpec
 
 
 def resolve_pose(data: DataConfig, *, training_length: int, target_window: int) -> PoseSpec | None:
@@ -23,7 +23,7 @@ def resolve_pose(data: DataConfig, *, training_length: int, target_window: int) 
                 "model.data.pose.content_offset",
                 required=f"zero, with {key}: a document is then read as it stands",
                 given=f"{spec.content_offset} (sampler {spec.sampler})",
-                mend="set sampler: paper with content_offset: zero, or sampler: contiguous",
+                fix="set sampler: paper with content_offset: zero, or sampler: contiguous",
             )
     return spec
 
@@ -48,7 +48,7 @@ def check_pose(pose: PoseConfig, *, training_length: int, target_window: int) ->
             "model.data.pose.content_offset",
             required=f"{' or '.join(allowed)}, or null, with sampler {pose.sampler}",
             given=offset,
-            mend="set sampler: paper, which takes any of the three",
+            fix="set sampler: paper, which takes any of the three",
         )
     _check_chunks(pose, training_length)
     if target_window <= training_length:
@@ -57,7 +57,7 @@ def check_pose(pose: PoseConfig, *, training_length: int, target_window: int) ->
             required="a target window (max_position_embeddings) longer than the training length "
             "(encoder_seq_length): positions skip through what is between them",
             given=f"{target_window} and {training_length} tokens",
-            mend="raise max_position_embeddings, lower encoder_seq_length, or set pose=null",
+            fix="raise max_position_embeddings, lower encoder_seq_length, or set pose=null",
         )
     return PoseSpec(target_window, pose.sampler, pose.chunks, offset)
 
@@ -72,12 +72,12 @@ def _check_chunks(pose: PoseConfig, training_length: int) -> None:
             "model.data.pose.chunks",
             required=f"2 with sampler {pose.sampler} ({only_two[pose.sampler]})",
             given=pose.chunks,
-            mend="set chunks: 2, or sampler: paper",
+            fix="set chunks: 2, or sampler: paper",
         )
     if not 2 <= pose.chunks <= training_length:
         raise ConfigError(
             "model.data.pose.chunks",
             required=f"2 to {training_length}, the training length (encoder_seq_length)",
             given=pose.chunks,
-            mend="chunks: 2 is the paper's",
+            fix="chunks: 2 is the paper's",
         )

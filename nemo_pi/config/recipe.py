@@ -172,7 +172,7 @@ def resolve_tokenizer(given: TokenizerConfig, summary: CheckpointSummary | None)
             "model.tokenizer.model",
             required=f"the {library} tokenizer's {'folder' if library == 'huggingface' else '.model file'}",
             given="null, and the checkpoint carries none",
-            mend="give model.tokenizer.model, or library byte",
+            fix="give model.tokenizer.model, or library byte",
         )
     return TokenizerConfig(library, given.type, model)
 
@@ -187,6 +187,6 @@ def resolve_export(export: ExportConfig, summary: CheckpointSummary | None) -> E
     return replace(export, dtype="float32" if summary is None else summary.dtype)
 
 
-def _check(key: str, given: Any, holds: bool, required: str, mend: str) -> None:
+def _check(key: str, given: Any, holds: bool, required: str, fix: str) -> None:
     if not holds:
-        raise ConfigError(key, required=required, given=given, mend=mend)
+        raise ConfigError(key, required=required, given=given, fix=fix)

@@ -42,7 +42,7 @@ def keep_scaled(
         f"model.{next(iter(differing))}",
         required=f"the checkpoint's own extension ({held}): {summary.path} is already scaled",
         given=", ".join(f"{name}={value}" for name, value in differing.items()),
-        mend=(
+        fix=(
             f"to train on as it is: max_position_embeddings={found.target_window} "
             f"pos_scaling_type={found.method} pos_scaling_factor={found.factor:g}, other window keys null; "
             f"to replace its scaling (factor counted from {found.original_window} tokens, not on top): "

@@ -15,7 +15,7 @@ from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.rope.spec import ContextExtension
 
 

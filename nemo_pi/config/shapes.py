@@ -68,7 +68,7 @@ def _check_architecture(model: ModelConfig) -> None:
                 f"model.{key}",
                 required=f"{words} ({why})",
                 given=repr(given),
-                mend=f"model.{key}={allowed[0]}",
+                fix=f"model.{key}={allowed[0]}",
             )
 
 
@@ -80,7 +80,7 @@ def _shape_of_checkpoint(model: ModelConfig, summary: CheckpointSummary) -> Mode
                 f"model.{key}",
                 required=f"{found}, as in the {summary.kind} checkpoint {summary.path}",
                 given=given,
-                mend=f"model.{key}=null takes the checkpoint's; or restore another checkpoint",
+                fix=f"model.{key}=null takes the checkpoint's; or restore another checkpoint",
             )
     return summary.shape
 
@@ -92,7 +92,7 @@ def _shape_from_yaml(model: ModelConfig) -> ModelShape:
                 f"model.{key}",
                 required="a value, as there is no checkpoint to take it from",
                 given="null",
-                mend=f"give model.{key}, or a checkpoint in restore_from_path",
+                fix=f"give model.{key}, or a checkpoint in restore_from_path",
             )
     given = {field: _given(model, key) for key, field in SHAPE_KEYS.items()}
     given = {field: value for field, value in given.items() if value is not None}
@@ -129,7 +129,7 @@ def _family_with(given: dict[str, Any]) -> Family:
         "model.family",
         required=f"one that can have {wanted}",
         given=given.get("family", f"none of {', '.join(names())} can"),
-        mend=f"model.family={able[0].name}, or leave the others null" if able else "leave one of them null",
+        fix=f"model.family={able[0].name}, or leave the others null" if able else "leave one of them null",
     )
 
 
@@ -149,7 +149,7 @@ def _derived_head_dim(hidden_size: int, num_heads: int) -> int:
             "model.num_attention_heads",
             required=f"a divisor of hidden_size={hidden_size} while kv_channels is null",
             given=num_heads,
-            mend="give model.kv_channels, or change one of the two",
+            fix="give model.kv_channels, or change one of the two",
         )
     return hidden_size // num_heads
 
@@ -158,13 +158,13 @@ def _check_sizes(shape: ModelShape) -> None:
     for key, field in SHAPE_KEYS.items():
         value = getattr(shape, field)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not value > 0:
-            raise ConfigError(f"model.{key}", required="more than 0", given=value, mend="give its real size")
+            raise ConfigError(f"model.{key}", required="more than 0", given=value, fix="give its real size")
     if shape.num_attention_heads % shape.num_query_groups:
         raise ConfigError(
             "model.num_query_groups",
             required=f"a divisor of num_attention_heads={shape.num_attention_heads}",
             given=shape.num_query_groups,
-            mend="give the number of key/value heads; null means one per query head",
+            fix="give the number of key/value heads; null means one per query head",
         )
     layers = shape.full_attention_layers
     if layers and (shape.sliding_window is None or not set(layers) < set(range(shape.num_layers))):
@@ -172,7 +172,7 @@ def _check_sizes(shape: ModelShape) -> None:
             "model.full_attention_layers",
             required=f"some layers of 0 to {shape.num_layers - 1} beside a sliding_window for the others",
             given=list(layers),
-            mend="correct the list, or leave it null and sliding_window too where all layers attend fully",
+            fix="correct the list, or leave it null and sliding_window too where all layers attend fully",
         )
 
 
@@ -180,5 +180,5 @@ def check_choice(key: str, given: str, allowed: tuple[str, ...]) -> None:
     """Refuse a name that is not allowed, with the nearest that is."""
     if given not in allowed:
         found = nearest(given, allowed)
-        mend = f"did you mean {found}?" if found else f"choose one of {', '.join(allowed)}"
-        raise ConfigError(key, required=f"one of {', '.join(allowed)}", given=repr(given), mend=mend)
+        fix = f"did you mean {found}?" if found else f"choose one of {', '.join(allowed)}"
+        raise ConfigError(key, required=f"one of {', '.join(allowed)}", given=repr(given), fix=fix)

@@ -55,15 +55,15 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     for key, why in _OURS.items():
         if trainer.get(key) is not None:
             raise ConfigError(
-                f"trainer.{key}", required=f"no value: {why}", given=trainer[key], mend="remove the key"
+                f"trainer.{key}", required=f"no value: {why}", given=trainer[key], fix="remove the key"
             )
     for key, least in _WHOLE.items():
         _check_whole(key, trainer.get(key), least)
     for key in _FLAGS:
         if trainer.get(key) is not None:
             convert(trainer[key], bool, f"trainer.{key}")
-    for key, (neutral, mend) in _NEUTRAL.items():
-        _check_neutral(key, trainer.get(key), neutral, mend)
+    for key, (neutral, fix) in _NEUTRAL.items():
+        _check_neutral(key, trainer.get(key), neutral, fix)
     check_choice(
         "trainer.accelerator", str(trainer.get("accelerator", "auto")), ("auto", "cpu", "gpu", "cuda")
     )
@@ -74,7 +74,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             "trainer.max_epochs",
             required="null or -1: trainer.max_steps ends a run",
             given=epochs,
-            mend="leave it out",
+            fix="leave it out",
         )
     accumulate = trainer.get("accumulate_grad_batches", 1)
     if accumulate != 1:
@@ -82,17 +82,17 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             "trainer.accumulate_grad_batches",
             required="1: gradients are accumulated over global_batch_size",
             given=accumulate,
-            mend="set model.global_batch_size instead",
+            fix="set model.global_batch_size instead",
         )
 
 
-def _check_neutral(key: str, value: Any, neutral: tuple[Any, ...], mend: str) -> None:
+def _check_neutral(key: str, value: Any, neutral: tuple[Any, ...], fix: str) -> None:
     """Refuse what would be overruled, or would end a run before its steps are done."""
     # By type too: True equals 1.0, which for a number of batches means something else.
     if any(value == allowed and type(value) is type(allowed) for allowed in neutral):
         return
     required = " or ".join("null" if value is None else str(value).lower() for value in neutral)
-    raise ConfigError(f"trainer.{key}", required=required, given=value, mend=mend)
+    raise ConfigError(f"trainer.{key}", required=required, given=value, fix=fix)
 
 
 def _check_whole(key: str, value: Any, least: int) -> None:
@@ -103,7 +103,7 @@ def _check_whole(key: str, value: Any, least: int) -> None:
         f"trainer.{key}",
         required=f"a whole number of at least {least}",
         given=f"{value!r} ({type(value).__name__})",
-        mend="write a whole number, without quotes or a decimal point",
+        fix="write a whole number, without quotes or a decimal point",
     )
 
 
@@ -137,6 +137,6 @@ def _devices(devices: Any) -> int:
     number: int = int(text) if text.isdigit() else convert(devices, int, "trainer.devices")
     if number < 1:
         raise ConfigError(
-            "trainer.devices", required="at least 1, a list or auto", given=devices, mend="devices=1"
+            "trainer.devices", required="at least 1, a list or auto", given=devices, fix="devices=1"
         )
     return number

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pi.data.order import Key, generator, sample_key
-from nemo_pi.data.pose import Chunks, draw_chunks
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.data.pose_sampler import Chunks, draw_chunks
+from nemo_pi.rope.pose_spec import PoseSpec
 
 Ints = NDArray[np.int64]
 

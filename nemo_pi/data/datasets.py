@@ -10,11 +10,11 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from nemo_pi.data.blend import BlendedDataset
 from nemo_pi.data.indexed import open_indexed
 from nemo_pi.data.packing import PackedDataset
-from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import SampleDataset, SampleRules, SampleStream
 from nemo_pi.data.splits import SPLITS, Blend, parse_data_prefix, parse_splits, split_documents
 from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 
 Datasets = tuple[BlendedDataset | None, BlendedDataset | None, BlendedDataset | None]
 """Train, validation and test; None where no sample is asked for, or where the YAML gives validation or test
@@ -81,7 +81,7 @@ def _check_end(eod_id: int | None, vocab_size: int | None) -> None:
             "model.tokenizer",
             required=f"a tokenizer whose end-of-document id is below model.vocab_size {vocab_size}",
             given=f"one that ends documents with id {eod_id}",
-            mend="give the tokenizer of the checkpoint (null takes it from there)",
+            fix="give the tokenizer of the checkpoint (null takes it from there)",
         )
 
 
@@ -91,7 +91,7 @@ def _refuse_no_training(split: int, wanted: int) -> None:
             "data.data_prefix, data.splits_string",
             required="something to train on",
             given="no corpus, or a share of 0, for train",
-            mend="name a corpus under data.data_prefix.train, or give train a share above 0",
+            fix="name a corpus under data.data_prefix.train, or give train a share above 0",
         )
 
 
@@ -113,7 +113,7 @@ def _seed(data_cfg: Mapping[str, Any], seed: int) -> int:
     chosen = seed if own is None else own
     if isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 0:
         raise ConfigError(
-            "data.seed", required="a whole number, 0 or more", given=repr(chosen), mend="set data.seed: 1234"
+            "data.seed", required="a whole number, 0 or more", given=repr(chosen), fix="set data.seed: 1234"
         )
     return chosen
 
@@ -127,7 +127,7 @@ def _rules(
             "data.eod_mask_loss",
             required="a tokenizer with an end-of-document id",
             given="a tokenizer without one",
-            mend="set data.eod_mask_loss: false, or use a tokenizer with an end-of-sequence token",
+            fix="set data.eod_mask_loss: false, or use a tokenizer with an end-of-sequence token",
         )
     reset = packed or bool(data_cfg.get("reset_position_ids", False))
     return SampleRules(
@@ -162,7 +162,7 @@ def _stream(
             "data.splits_string",
             required=f"at least one document of {indexed.path_prefix} for {split}",
             given=f"none of its {len(indexed.document_indices) - 1} documents",
-            mend="change data.splits_string, or name each split's files in data.data_prefix",
+            fix="change data.splits_string, or name each split's files in data.data_prefix",
         )
     kind = PackedDataset if packed else SampleDataset
     return kind(indexed, documents, seq_length=seq_length, key=key, rules=rules)

@@ -83,5 +83,5 @@ def encode_lines(lines: Sequence[Line]) -> list[list[NDArray[np.int32]]]:
 
 def _bad_line(line: Line, required: str, given: str) -> DataError:
     return DataError(
-        f"{line.path}, line {line.number}", required=required, given=given, mend="correct or remove the line"
+        f"{line.path}, line {line.number}", required=required, given=given, fix="correct or remove the line"
     )

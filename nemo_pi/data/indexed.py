@@ -151,7 +151,7 @@ def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 <
                 str(bin_path),
                 required=f"token ids from 0 to {vocab_size - 1} (model.vocab_size {vocab_size})",
                 given=f"id {int(chunk[at])} at token {start + at}",
-                mend="preprocess with the tokenizer of the checkpoint, or set model.vocab_size to its size",
+                fix="preprocess with the tokenizer of the checkpoint, or set model.vocab_size to its size",
             )
 
 
@@ -163,7 +163,7 @@ def _paths(prefix: str | Path) -> tuple[Path, Path]:
                 "data.data_prefix",
                 required=f"the pair {idx_path.name} and {bin_path.name} in {idx_path.parent}",
                 given=f"no file {path}",
-                mend="give the path without .bin/.idx, or write the pair with examples/preprocess_data.py",
+                fix="give the path without .bin/.idx, or write the pair with examples/preprocess_data.py",
             )
     return idx_path, bin_path
 
@@ -188,4 +188,4 @@ def _check_arrays(idx_path: Path, bin_path: Path, header: IndexHeader) -> None:
 
 
 def _refuse(path: Path, required: str, given: object) -> DataError:
-    return DataError(str(path), required=required, given=given, mend=_REBUILD)
+    return DataError(str(path), required=required, given=given, fix=_REBUILD)

@@ -47,7 +47,7 @@ def find_files(source: str | Path) -> list[Path]:
             "--input",
             required=f"a file, a folder with {', '.join(SUFFIXES)} files, or a glob",
             given=f"{source}, where no such file is",
-            mend="check the path (quote a glob so that the shell leaves it alone)",
+            fix="check the path (quote a glob so that the shell leaves it alone)",
         )
     return found
 
@@ -72,7 +72,7 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
                 f"{path}, after line {number}",
                 required="a readable file",
                 given=f"{type(error).__name__}: {error}",
-                mend="copy or compress the file again",
+                fix="copy or compress the file again",
             ) from error
 
 

@@ -114,7 +114,7 @@ class EpochOrder(PerEpoch[Epoch]):
                 name,
                 required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in each split",
                 given=f"{total} tokens in {len(self.lengths)} documents",
-                mend="add text, change data.splits_string, or shorten model.encoder_seq_length",
+                fix="add text, change data.splits_string, or shorten model.encoder_seq_length",
             )
 
     def locate(self, index: int) -> tuple[Epoch, int]:

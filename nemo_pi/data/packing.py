@@ -1,12 +1,12 @@
 """Whole documents packed into rows, best fit first, what stays free padded and never scored.
 
 A document of n tokens has n − 1 predictions: its first n − 1 tokens are inputs, its last n − 1 labels. One
-with more than S inputs is cut into pieces of S, each of which stands as a document of its own. Best-fit
-decreasing (arXiv 2404.10830) fills rows: the longest piece first, each into the fullest row that holds it.
-That needs the lengths alone, so every epoch has the same number of rows; which of the equally long pieces
+with more than S inputs is split into chunks of S, each of which stands as a document of its own. Best-fit
+decreasing (arXiv 2404.10830) fills rows: the longest chunk first, each into the fullest row that holds it.
+That needs the lengths alone, so every epoch has the same number of rows; which of the equally long chunks
 goes where, and the order of the rows, are drawn anew each epoch.
 
-Shape legend: S tokens of a row, P pieces, R rows.
+Shape legend: S tokens of a row, P chunks, R rows.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from nemo_pi.errors import DataError
 
 Ints = NDArray[np.int64]
 
-_PIECES, _ROWS = 0, 1
+_CHUNKS, _ROWS = 0, 1
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """What is packed: stretches of documents, at most S inputs each."""
+class Chunks:
+    """What is packed: spans of documents, at most S inputs each."""
 
     documents_P: Ints
     """Number of the document."""
     skipped_P: Ints
-    """Tokens of the document before the piece."""
+    """Tokens of the document before the chunk."""
     lengths_P: Ints
     """Input tokens; one more is read, for the last label."""
 
 
-def cut(lengths: Ints, seq_length: int) -> Pieces:
-    """Pieces of documents with these many tokens; documents of one token or none predict nothing."""
+def chunked(lengths: Ints, seq_length: int) -> Chunks:
+    """Chunks of documents with these many tokens; documents of one token or none predict nothing."""
     inputs = np.maximum(lengths - 1, 0)
     counts = -(-inputs // seq_length)
     documents_P = np.repeat(np.arange(len(lengths)), counts)
     skipped_P = (np.arange(len(documents_P)) - np.repeat(np.cumsum(counts) - counts, counts)) * seq_length
-    return Pieces(documents_P, skipped_P, np.minimum(inputs[documents_P] - skipped_P, seq_length))
+    return Chunks(documents_P, skipped_P, np.minimum(inputs[documents_P] - skipped_P, seq_length))
 
 
 def best_fit_decreasing(lengths_P: Ints, capacity: int) -> Ints:
-    """The row of each piece, in order of falling length, and so of each of `lengths_P` sorted that way.
+    """The row of each chunk, in order of falling length, and so of each of `lengths_P` sorted that way.
 
     Args:
         lengths_P: from 1 to `capacity`, falling.
@@ -63,7 +63,7 @@ def best_fit_decreasing(lengths_P: Ints, capacity: int) -> Ints:
     rows_with_room: dict[int, list[int]] = {}
     rooms: list[int] = []  # the keys above, rising
     num_rows = 0
-    for piece, length in enumerate(lengths_P.tolist()):
+    for chunk, length in enumerate(lengths_P.tolist()):
         place = bisect_left(rooms, length)
         if place == len(rooms):
             row, room = num_rows, capacity
@@ -73,7 +73,7 @@ def best_fit_decreasing(lengths_P: Ints, capacity: int) -> Ints:
             row = rows_with_room[room].pop()
             if not rows_with_room[room]:
                 del rows_with_room[room], rooms[place]
-        rows_P[piece] = row
+        rows_P[chunk] = row
         if room > length:
             if room - length not in rows_with_room:
                 insort(rooms, room - length)
@@ -85,19 +85,19 @@ def best_fit_decreasing(lengths_P: Ints, capacity: int) -> Ints:
 class PackedEpoch:
     """One pass over the documents."""
 
-    pieces_P: Ints
+    chunks_P: Ints
     """Piece numbers, row by row."""
     starts: Ints
-    """Where each row begins among `pieces_P`, and the total at the end: [R + 1]."""
+    """Where each row begins among `chunks_P`, and the total at the end: [R + 1]."""
     rows_R: Ints
     """Row numbers in reading order."""
 
 
 class PackedOrder(PerEpoch[PackedEpoch]):
-    """Which pieces lie in which row, and the order of rows; per epoch.
+    """Which chunks lie in which row, and the order of rows; per epoch.
 
     Args:
-        lengths_P: inputs of each piece.
+        lengths_P: inputs of each chunk.
         seq_length: S.
         key: names this stream (seed, split, corpus).
         name: the corpus, for messages.
@@ -112,7 +112,7 @@ class PackedOrder(PerEpoch[PackedEpoch]):
                 name,
                 required="a document of two tokens or more in each split (model.data.pack_documents)",
                 given="none",
-                mend="add text, or change data.splits_string",
+                fix="add text, or change data.splits_string",
             )
         self.lengths_P = lengths_P
         rows_P = best_fit_decreasing(np.sort(lengths_P)[::-1], seq_length)
@@ -120,15 +120,15 @@ class PackedOrder(PerEpoch[PackedEpoch]):
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(rows_P))])
         super().__init__(key, len(self._starts) - 1)
 
-    def pieces(self, index: int) -> Ints:
-        """Numbers of the pieces in sample `index`, for any index >= 0."""
+    def chunks(self, index: int) -> Ints:
+        """Numbers of the chunks in sample `index`, for any index >= 0."""
         number, place = divmod(index, self.samples_per_epoch)
         epoch = self.epoch(number)
         row = int(epoch.rows_R[place])
-        return epoch.pieces_P[epoch.starts[row] : epoch.starts[row + 1]]
+        return epoch.chunks_P[epoch.starts[row] : epoch.starts[row + 1]]
 
     def _make(self, number: int) -> PackedEpoch:
-        shuffled = permutation(len(self.lengths_P), (*self.key, number, _PIECES))
+        shuffled = permutation(len(self.lengths_P), (*self.key, number, _CHUNKS))
         falling = shuffled[np.argsort(-self.lengths_P[shuffled], kind="stable")]
         rows_R = permutation(self.samples_per_epoch, (*self.key, number, _ROWS))
         return PackedEpoch(falling[self._by_row], self._starts, rows_R)
@@ -161,12 +161,12 @@ class PackedDataset(SampleStream):
     ) -> None:
         self.seq_length, self.rules = seq_length, rules
         self.reader = DocumentReader(indexed, documents)
-        self.cut = cut(self.reader.lengths, seq_length)
-        self.order = PackedOrder(self.cut.lengths_P, seq_length, key, name=str(indexed.path_prefix))
+        self.chunks = chunked(self.reader.lengths, seq_length)
+        self.order = PackedOrder(self.chunks.lengths_P, seq_length, key, name=str(indexed.path_prefix))
 
     def sample(self, index: int) -> Sample:
         """Sample `index`."""
-        texts = [self._text(int(piece)) for piece in self.order.pieces(index)]
+        texts = [self._text(int(chunk)) for chunk in self.order.chunks(index)]
         used = sum(len(text) - 1 for text in texts)
         # Any id of the vocabulary will do: what it predicts is not scored, and no one attends to it.
         padding = np.full(self.seq_length - used, self.rules.eod_id or 0, dtype=np.int64)
@@ -182,9 +182,10 @@ class PackedDataset(SampleStream):
             self.rules,
         )
 
-    def _text(self, piece: int) -> Ints:
-        """The tokens of a piece and the one that follows them."""
+    def _text(self, chunk: int) -> Ints:
+        """The tokens of a chunk and the one that follows them."""
         document, skipped, length = (
-            int(part[piece]) for part in (self.cut.documents_P, self.cut.skipped_P, self.cut.lengths_P)
+            int(part[chunk])
+            for part in (self.chunks.documents_P, self.chunks.skipped_P, self.chunks.lengths_P)
         )
         return self.reader.read(document, skipped, length + 1)

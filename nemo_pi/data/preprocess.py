@@ -100,16 +100,16 @@ def _check(config: PreprocessConfig, tokenizer: Tokenizer) -> None:
             "--append-eod",
             required="a tokenizer with an end-of-sequence token",
             given=f"{tokenizer.name}, which has none",
-            mend="leave out --append-eod, or add eos_token to the tokenizer",
+            fix="leave out --append-eod, or add eos_token to the tokenizer",
         )
     if config.workers < 1:
-        raise ConfigError("--workers", required="at least 1", given=config.workers, mend="give --workers 1")
+        raise ConfigError("--workers", required="at least 1", given=config.workers, fix="give --workers 1")
     if not config.json_keys or len(set(config.json_keys)) < len(config.json_keys):
         raise ConfigError(
             "--json-keys",
             required="one or more keys, each once",
             given=list(config.json_keys),
-            mend="name each key once",
+            fix="name each key once",
         )
 
 

@@ -13,7 +13,7 @@ class ConsecutiveSampler(Sampler[list[int]]):
     """Micro-batches of consecutive samples: global batch g holds samples [g·G, (g+1)·G).
 
     Micro-batch m of a global batch holds, over all ranks together, the next micro_batch_size · dp_size
-    samples, rank r taking the r-th stretch of micro_batch_size. The samples of a global batch therefore do
+    samples, rank r taking the r-th chunk of micro_batch_size. The samples of a global batch therefore do
     not depend on the layout. A last global batch that is not full is left out.
 
     Args:
@@ -45,7 +45,7 @@ class ConsecutiveSampler(Sampler[list[int]]):
                 required="a positive multiple of micro_batch_size · data-parallel size "
                 f"({micro_batch_size} · {dp_size})",
                 given=global_batch_size,
-                mend="change model.global_batch_size or model.micro_batch_size",
+                fix="change model.global_batch_size or model.micro_batch_size",
             )
         assert 0 <= dp_rank < dp_size and consumed >= 0 and total >= 0
         self.total, self.consumed = total, consumed

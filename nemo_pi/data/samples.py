@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from nemo_pi.data.documents import DocumentReader
 from nemo_pi.data.order import Epoch, EpochOrder, Key, PerEpoch, generator
-from nemo_pi.data.pose import draw_chunks
-from nemo_pi.data.positions import PlainPositions, PositionMaker
+from nemo_pi.data.pose_sampler import draw_chunks
+from nemo_pi.data.position_ids import PlainPositions, PositionMaker
 from nemo_pi.errors import DataError
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 
 Sample = dict[str, Tensor]
 """tokens, labels, position_ids int64[S]; loss_mask float32[S]; cu_seqlens int32[S+1], padded with S."""
@@ -59,11 +59,11 @@ class SampleRules:
     positions: PositionMaker = field(default_factory=PlainPositions)
     """Makes ``position_ids``."""
     moved_text: PoseSpec | None = None
-    """Chunks after the first are read from further on, as this draws them; the sample is one stretch then.
+    """Chunks after the first are read from further on, as this draws them; the sample is contiguous then.
     None: the text runs on."""
     reset_attention_mask: bool = False
     """Mark every document in ``cu_seqlens``, and mask the label that would cross into the next one.
-    False: the sample is one stretch, as GPT training concatenates."""
+    False: the sample is contiguous, as GPT training concatenates."""
     eod_mask_loss: bool = False
     """No loss where the input token is the end of a document. False: loss everywhere."""
     eod_id: int | None = None
@@ -130,8 +130,8 @@ class SampleDataset(SampleStream):
         reach = self._reach(epoch, start, spec)
         chunks = draw_chunks(spec, self.seq_length, generator(self.order.draw_key(index)), reach)
         begins = start + chunks.starts_N + chunks.offsets_N
-        pieces = [self._tokens(epoch, a, a + n + 1) for a, n in zip(begins, chunks.lengths_N, strict=True)]
-        tokens, labels = [piece[:-1] for piece in pieces], [piece[1:] for piece in pieces]
+        texts = [self._tokens(epoch, a, a + n + 1) for a, n in zip(begins, chunks.lengths_N, strict=True)]
+        tokens, labels = [text[:-1] for text in texts], [text[1:] for text in texts]
         return np.concatenate(tokens), np.concatenate(labels)
 
     def _reach(self, epoch: Epoch, start: int, spec: PoseSpec) -> int:
@@ -153,12 +153,12 @@ class SampleDataset(SampleStream):
             return np.concatenate(parts)
         first = int(np.searchsorted(epoch.starts, start, side="right")) - 1
         last = int(np.searchsorted(epoch.starts, end, side="left"))
-        pieces = []
+        texts = []
         for place in range(first, last):
             begin = int(epoch.starts[place])
             skipped, stop = max(start - begin, 0), min(end, int(epoch.starts[place + 1])) - begin
-            pieces.append(self.reader.read(int(epoch.documents[place]), skipped, stop - skipped))
-        return np.concatenate(pieces)
+            texts.append(self.reader.read(int(epoch.documents[place]), skipped, stop - skipped))
+        return np.concatenate(texts)
 
 
 def _check_source(name: str, total: int, spec: PoseSpec) -> None:
@@ -168,7 +168,7 @@ def _check_source(name: str, total: int, spec: PoseSpec) -> None:
             required=f"more than {spec.target_window} tokens (the target window) in each split, for "
             "model.data.pose.content_offset: aligned",
             given=f"{total} tokens",
-            mend="add text, or set model.data.pose.content_offset: uniform",
+            fix="add text, or set model.data.pose.content_offset: uniform",
         )
 
 

@@ -159,7 +159,7 @@ def build_tokenizer(
     if library == "sentencepiece":
         return SentencePieceTokenizer(_required(source))
     raise ConfigError(
-        "tokenizer.library", required=" or ".join(LIBRARIES), given=repr(library), mend="name one of these"
+        "tokenizer.library", required=" or ".join(LIBRARIES), given=repr(library), fix="name one of these"
     )
 
 
@@ -191,7 +191,7 @@ def _gpt2(vocab: Path, merges: Path) -> Any:
 def _required(path: str | Path | None) -> str | Path:
     if path is None:
         raise ConfigError(
-            "tokenizer.model", required="a local path", given="nothing", mend="give the tokenizer's path"
+            "tokenizer.model", required="a local path", given="nothing", fix="give the tokenizer's path"
         )
     return path
 
@@ -203,7 +203,7 @@ def _existing(path: str | Path | None, what: str) -> Path:
             "tokenizer.model",
             required=what,
             given=f"{found}, which does not exist",
-            mend="give a local path; nothing is downloaded",
+            fix="give a local path; nothing is downloaded",
         )
     return found
 
@@ -213,7 +213,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         "tokenizer.model",
         required="a tokenizer that loads without running code from its folder",
         given=f"{path}: {quoted(error)}",
-        mend="give a folder with tokenizer.json (or a sentencepiece .model with library sentencepiece)",
+        fix="give a folder with tokenizer.json (or a sentencepiece .model with library sentencepiece)",
     )
 
 

@@ -37,7 +37,7 @@ class PairWriter:
                 "--output-prefix",
                 required="a name that is free",
                 given=f"{', '.join(present)}, already there",
-                mend="choose another prefix or give --overwrite",
+                fix="choose another prefix or give --overwrite",
             )
         final[0].parent.mkdir(parents=True, exist_ok=True)
         self._final = final
@@ -58,7 +58,7 @@ class PairWriter:
                 self.prefix,
                 required=f"token ids below {self.vocab_size}",
                 given=f"ids from {int(ids.min())} to {int(ids.max())}",
-                mend="check the tokenizer's files",
+                fix="check the tokenizer's files",
             )
         self._bin.write(ids.astype(self._dtype).tobytes())
         self._lengths.append(ids.size)
@@ -70,7 +70,7 @@ class PairWriter:
             DataError: nothing was added (`source` is named), or the files do not hold what was written.
         """
         if not self._lengths:
-            raise DataError(source, required="some text", given="none", mend="check --input and --json-keys")
+            raise DataError(source, required="some text", given="none", fix="check --input and --json-keys")
         self._bin.close()
         write_index(self._partial[1], self._dtype, self._lengths)
         for path in self._partial:

@@ -1,4 +1,4 @@
-"""Cuts a rank's share of a global batch into micro-batches on the device.
+"""Cuts a rank's shard of a global batch into micro-batches on the device.
 
 Shape legend: B micro-batch rows, S sequence, L what this context-parallel rank holds of it.
 """

@@ -83,7 +83,7 @@ class MegatronEngine:
         self.config.grad_scale_func = self.optimizer.scale_loss
 
     def forward_backward(self, batch: Batch) -> float:
-        """Accumulates the gradients of one global batch's share and returns its mean loss over all ranks.
+        """Accumulates the gradients of one global batch's shard and returns its mean loss over all ranks.
 
         Args:
             batch: this data-parallel rank's samples, tensors [samples, S]; see data.samples.
@@ -111,7 +111,7 @@ class MegatronEngine:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> float:
-        """The mean loss of one global batch's share over all ranks; weights and gradients are untouched."""
+        """The mean loss of one global batch's shard over all ranks; weights and gradients are untouched."""
         self.gather_weights()
         for module in self.modules:
             module.eval()

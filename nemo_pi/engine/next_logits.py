@@ -74,16 +74,16 @@ def padded(batch: Batch, multiple: int) -> Batch:
     return {key: torch.cat([value, value[:, -1:].expand(-1, missing)], dim=1) for key, value in batch.items()}
 
 
-def micro_batch_rows(share: Tensor, vpp: int | None) -> tuple[Tensor, int]:
-    """The share cut into a micro-batch for each pipeline stage, as far as it goes: (rows, rows of each).
+def micro_batch_rows(shard: Tensor, vpp: int | None) -> tuple[Tensor, int]:
+    """The shard split into a micro-batch for each pipeline stage, as far as it goes: (rows, rows of each).
 
     The last row stands in for missing ones here, too.
     """
     stages = groups.pipeline_size()
-    size = -(-share.numel() // stages)
+    size = -(-shard.numel() // stages)
     # The interleaved schedule wants as many micro-batches as stages.
-    count = stages if vpp else -(-share.numel() // size)
-    return torch.cat([share, share[-1:].expand(size * count - share.numel())]), size
+    count = stages if vpp else -(-shard.numel() // size)
+    return torch.cat([shard, shard[-1:].expand(size * count - shard.numel())]), size
 
 
 def _last_logits(

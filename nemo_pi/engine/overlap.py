@@ -29,7 +29,7 @@ def overlaps(settings: EngineSettings) -> dict[str, bool]:
             f"model.{WEIGHTS}",
             required=f"{GRADIENTS} and use_distributed_optimizer, on which Megatron builds it",
             given=f"true with {GRADIENTS}={asked[GRADIENTS]} and use_distributed_optimizer={sharded}",
-            mend="set both to true, or this one to null",
+            fix="set both to true, or this one to null",
         )
     if settings.layout.dp * settings.layout.cp == 1:
         return {GRADIENTS: False, WEIGHTS: False}

@@ -91,7 +91,7 @@ def _check_kind(folder: Path, sharded: bool) -> None:
             f"{folder}: optimizer states",
             required=f"model.use_distributed_optimizer={str(saved).lower()}, as they were saved",
             given=str(sharded).lower(),
-            mend="set it back, or start a new run (another name) from this checkpoint's weights",
+            fix="set it back, or start a new run (another name) from this checkpoint's weights",
         )
 
 

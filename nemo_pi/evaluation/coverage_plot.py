@@ -37,7 +37,7 @@ def plot_coverage(
         DataError: nothing was counted. BackendUnavailableError: no matplotlib.
     """
     if not pairs or not all(counts[1:].any() for counts in pairs.values()):
-        raise DataError("plot", required="pairs of tokens", given="none", mend="count some samples first")
+        raise DataError("plot", required="pairs of tokens", given="none", fix="count some samples first")
     lines = [as_line(i + 1, name, _means(counts)) for i, (name, counts) in enumerate(pairs.items())]
     values = [y for line in lines for _, y in line.points if y > 0]
     with new_figure(6.9 + label_width(lines), 4.2) as figure:

@@ -53,16 +53,16 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(name, required="≥ 1 token", given=getattr(self, name), mend="give e.g. 64")
+                raise ConfigError(name, required="≥ 1 token", given=getattr(self, name), fix="give e.g. 64")
         if self.stop_strings and self.decode is None:
             raise ConfigError(
                 "stop_strings",
                 required="a way to decode tokens: text is what they are looked for in",
                 given="decode=None",
-                mend="give the tokenizer's decode, or stop_ids",
+                fix="give the tokenizer's decode, or stop_ids",
             )
         if "" in self.stop_strings:
-            raise ConfigError("stop_strings", required="no empty text", given="''", mend="leave it out")
+            raise ConfigError("stop_strings", required="no empty text", given="''", fix="leave it out")
 
     def ends(self, token_ids: Sequence[int]) -> bool:
         """Say whether a text with these new tokens has ended, if it had not before the last of them."""
@@ -96,7 +96,7 @@ def generation_batches(lengths: Sequence[int], request: GenerationRequest) -> li
     for number, length in enumerate(lengths):
         if length < 1:
             raise DataError(
-                f"prompts[{number}]", required="≥ 1 token", given="none", mend="give a prompt, or add BOS"
+                f"prompts[{number}]", required="≥ 1 token", given="none", fix="give a prompt, or add BOS"
             )
         by_length[length].append(number)
     batches = []

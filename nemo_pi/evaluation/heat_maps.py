@@ -11,8 +11,8 @@ from typing import Any
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.style import QUIET, headline, new_figure, save
-from nemo_pi.evaluation.tables import thin
 from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.text_tables import thin
 
 # Inches.
 PANEL_HEIGHT, LEFT, RIGHT, BOTTOM, GAP_X, GAP_Y = 1.55, 0.75, 1.0, 0.6, 0.28, 0.8
@@ -31,7 +31,7 @@ def plot_passkey(models: Sequence[Measured[PasskeyResult]], path: str | Path) ->
     shown = [(model, model.result) for model in models if model.result is not None]
     if not shown:
         raise DataError(
-            "plot", required="a model with passkey results", given="none", mend="evaluate before plotting"
+            "plot", required="a model with passkey results", given="none", fix="evaluate before plotting"
         )
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     lines = math.ceil(len(shown) / columns)

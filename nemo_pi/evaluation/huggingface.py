@@ -50,7 +50,7 @@ class HuggingFaceScorer:
         chunk_tokens: int = 512,
     ) -> None:
         if chunk_tokens < 1:
-            raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, mend="give e.g. 512")
+            raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, fix="give e.g. 512")
         folder = Path(folder)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = _load(folder, dtype).to(self.device).eval().requires_grad_(False)
@@ -114,8 +114,8 @@ class HuggingFaceScorer:
     def _check_ids(self, *ids: Tensor) -> None:
         for name, tensor in zip(("tokens", "labels"), ids, strict=False):
             low, high = int(tensor.min()), int(tensor.max())
-            mend = "tokenize with the tokenizer of this checkpoint"
-            check_ids(name, low, high, self._vocab_size, whose=f"the vocabulary of {self.name}", mend=mend)
+            fix = "tokenize with the tokenizer of this checkpoint"
+            check_ids(name, low, high, self._vocab_size, whose=f"the vocabulary of {self.name}", fix=fix)
 
     @torch.inference_mode()
     def _probe_head(self) -> bool:
@@ -135,7 +135,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
             "checkpoint folder",
             required="a local folder with config.json and *.safetensors",
             given=folder,
-            mend="give the folder of a Hugging Face model saved with safe_serialization",
+            fix="give the folder of a Hugging Face model saved with safe_serialization",
         )
     from transformers import AutoModelForCausalLM
 
@@ -154,7 +154,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
             "checkpoint folder",
             required="a causal language model that transformers loads without running code from the folder",
             given=f"{folder} ({quoted(error)})",
-            mend="check config.json and the weights; architectures with code of their own are not loaded",
+            fix="check config.json and the weights; architectures with code of their own are not loaded",
         ) from error
     _check_loaded(folder, model, info)
     return model
@@ -184,12 +184,12 @@ def _check_loaded(folder: Path, model: Any, info: dict[str, Any]) -> None:
             "checkpoint folder",
             required="every weight of the model that config.json describes",
             given=f"{folder} without {', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}",
-            mend="copy the folder again, or correct config.json",
+            fix="copy the folder again, or correct config.json",
         )
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise CheckpointError(
             "checkpoint folder",
             required="a model whose forward takes position_ids",
             given=type(model).__name__,
-            mend="evaluate a model with rotary positions",
+            fix="evaluate a model with rotary positions",
         )

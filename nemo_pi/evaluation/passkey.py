@@ -124,7 +124,7 @@ class PasskeyPlan:
                 "passkey",
                 required="at least one length, one depth and one trial",
                 given=f"lengths {self.lengths}, depths {self.depths}, {self.num_trials} trials",
-                mend="give e.g. lengths (512, 1024), depths (0, 0.5, 1) and 10 trials",
+                fix="give e.g. lengths (512, 1024), depths (0, 0.5, 1) and 10 trials",
             )
         object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths))))
         object.__setattr__(self, "depths", tuple(sorted(set(self.depths))))

@@ -98,9 +98,7 @@ def passkey_document(
     key, random_depth = f"{int(rng.random() * 100_000):05}", rng.random()
     depth = random_depth if depth is None else depth
     if not 0 <= depth <= 1:
-        raise ConfigError(
-            "depth", required="from 0 (beginning) to 1 (end)", given=depth, mend="give e.g. 0.5"
-        )
+        raise ConfigError("depth", required="from 0 (beginning) to 1 (end)", given=depth, fix="give e.g. 0.5")
     prefix = [required_bos(tokenizer)] if bos else []
     text = _fit(key, depth, tokenizer, length - len(prefix))
     token_ids = tokenizer.encode(text)
@@ -119,7 +117,7 @@ def required_bos(tokenizer: TextTokenizer) -> int:
             "add_bos",
             required="a tokenizer with a beginning-of-text token",
             given="none",
-            mend="set it to false",
+            fix="set it to false",
         )
     return tokenizer.bos_id
 
@@ -177,7 +175,7 @@ def _most_sentences(count: Callable[[int], int], length: int) -> int:
 
 
 def _cannot_fit(length: int, required: str) -> DataError:
-    return DataError("passkey length", required=required, given=length, mend="choose another length")
+    return DataError("passkey length", required=required, given=length, fix="choose another length")
 
 
 def _common_prefix(first: list[int], second: list[int]) -> int:

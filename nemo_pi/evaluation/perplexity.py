@@ -195,19 +195,19 @@ def _exp(mean_nll: float) -> float:
 def _check(lengths: Sequence[int], stride: int, scored: str) -> None:
     if scored not in SCORED:
         raise ConfigError(
-            "scored", required=f"one of {', '.join(SCORED)}", given=scored, mend="correct the name"
+            "scored", required=f"one of {', '.join(SCORED)}", given=scored, fix="correct the name"
         )
     if not lengths or min(lengths) < 2:
         raise ConfigError(
             "lengths",
             required="window lengths of ≥ 2 tokens",
             given=list(lengths),
-            mend="give e.g. [512, 1024]",
+            fix="give e.g. [512, 1024]",
         )
     if not 1 <= stride <= min(lengths):
         raise ConfigError(
             "stride",
             required=f"from 1 to the shortest length, {min(lengths)} tokens",
             given=stride,
-            mend="lower the stride, or leave the short lengths out",
+            fix="lower the stride, or leave the short lengths out",
         )

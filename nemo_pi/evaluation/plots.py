@@ -23,8 +23,8 @@ from nemo_pi.evaluation.style import (
     new_figure,
     save,
 )
-from nemo_pi.evaluation.tables import thin
 from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.text_tables import thin
 
 LOG_FROM = 4.0
 """The perplexity axis turns logarithmic where the largest value is this many times the smallest."""
@@ -178,4 +178,4 @@ def _perplexity_subtitle(models: Sequence[Measured[PerplexityResult]]) -> str:
 
 def _require(condition: bool, required: str) -> None:
     if not condition:
-        raise DataError("plot", required=required, given="none", mend="evaluate before plotting")
+        raise DataError("plot", required=required, given="none", fix="evaluate before plotting")

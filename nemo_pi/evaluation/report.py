@@ -10,9 +10,9 @@ from typing import Any
 
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.results import ModelResults, write_results
-from nemo_pi.evaluation.tables import Table
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.tasks.registry import TaskType, task_type
+from nemo_pi.evaluation.text_tables import Table
 
 COLUMNS = 100
 RESULTS = "results.json"
@@ -159,5 +159,5 @@ def _markdown(table: Table) -> list[str]:
 def _require_some(models: Sequence[ModelResults]) -> None:
     if not models:
         raise DataError(
-            "models", required="at least one evaluated model", given="none", mend="evaluate a model"
+            "models", required="at least one evaluated model", given="none", fix="evaluate a model"
         )

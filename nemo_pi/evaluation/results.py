@@ -83,7 +83,7 @@ def read_results(path: str | Path) -> list[ModelResults]:
     if found == FORMAT_1:
         return [ModelResults.from_json(_from_row(row)) for row in content["rows"]]
     raise DataError(
-        str(path), required=f"a results file of format {FORMAT!r}", given=found, mend="run the evaluation"
+        str(path), required=f"a results file of format {FORMAT!r}", given=found, fix="run the evaluation"
     )
 
 
@@ -107,5 +107,5 @@ def _foreign(error: Exception) -> DataError:
         "evaluation results",
         required="results written by nemo_pi",
         given=f"{type(error).__name__}: {error}",
-        mend="run the evaluation again",
+        fix="run the evaluation again",
     )

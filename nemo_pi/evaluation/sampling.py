@@ -33,13 +33,13 @@ class Sampling:
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
         ):
             if not allowed:
-                raise ConfigError(field, required=required, given=getattr(self, field), mend="correct it")
+                raise ConfigError(field, required=required, given=getattr(self, field), fix="correct it")
         if self.temperature == 0 and (self.top_k, self.top_p) != (None, None):
             raise ConfigError(
                 "temperature",
                 required="above 0 where top_k or top_p is given: without drawing they mean nothing",
                 given=0,
-                mend="give a temperature such as 1.0, or leave top_k and top_p out",
+                fix="give a temperature such as 1.0, or leave top_k and top_p out",
             )
 
 

@@ -87,7 +87,7 @@ def new_figure(width: float, height: float) -> Iterator[Any]:
             "plots",
             required="matplotlib",
             given=f"none ({error})",
-            mend="pip install matplotlib, or write the report without plots",
+            fix="pip install matplotlib, or write the report without plots",
         ) from error
     with matplotlib.rc_context(_SETTINGS):
         yield Figure(figsize=(width, height), dpi=160)

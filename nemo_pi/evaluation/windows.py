@@ -59,14 +59,14 @@ def doubling_lengths(original_window: int, target_window: int) -> tuple[int, ...
     """
     if original_window < 2:
         raise ConfigError(
-            "original_window", required="≥ 2 tokens", given=original_window, mend="give the trained window"
+            "original_window", required="≥ 2 tokens", given=original_window, fix="give the trained window"
         )
     if target_window < original_window:
         raise ConfigError(
             "target_window",
             required=f"≥ the original window, {original_window} tokens",
             given=target_window,
-            mend="give the extended window (for a model that is not extended: the original one)",
+            fix="give the extended window (for a model that is not extended: the original one)",
         )
     lengths = []
     while original_window < target_window:
@@ -103,7 +103,7 @@ def plan_spans(
             "max_tokens",
             required=f"≥ {least} tokens, the least that scored={scored!r} can take of one document",
             given=max_tokens,
-            mend="raise max_tokens, or lower the longest length",
+            fix="raise max_tokens, or lower the longest length",
         )
     num_documents = min(len(document_lengths), max_tokens // least)
     spans = []
@@ -126,7 +126,7 @@ def plan_windows(span: Span, length: int, stride: int) -> Iterator[Window]:
 def _check_documents(document_lengths: Sequence[int], longest: int) -> None:
     if not document_lengths:
         raise DataError(
-            "documents", required="at least one document", given="none", mend="give held-out documents"
+            "documents", required="at least one document", given="none", fix="give held-out documents"
         )
     for i, length in enumerate(document_lengths):
         if length < longest + 1:
@@ -134,5 +134,5 @@ def _check_documents(document_lengths: Sequence[int], longest: int) -> None:
                 f"documents[{i}]",
                 required=f"≥ {longest + 1} tokens (the longest window and one label after it)",
                 given=f"{length} tokens",
-                mend="leave short documents out, or evaluate up to a shorter length",
+                fix="leave short documents out, or evaluate up to a shorter length",
             )

@@ -8,7 +8,7 @@ from typing import Any
 from nemo_pi.errors import CheckpointError
 
 CORRECT = "correct this entry of config.json, or copy the file again"
-"""How to mend an entry that no model can have."""
+"""How to fix an entry that no model can have."""
 
 
 def size(config: Mapping[str, Any], key: str) -> int:
@@ -35,7 +35,7 @@ def epsilon(config: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def unusable(key: str, required: str, given: Any, mend: str = CORRECT) -> CheckpointError:
+def unusable(key: str, required: str, given: Any, fix: str = CORRECT) -> CheckpointError:
     """The error for an entry that is not what it must be."""
     shown = repr(given) if isinstance(given, str) else given  # a number in quotes must look like one
-    return CheckpointError(f"config.json: {key}", required=required, given=shown, mend=mend)
+    return CheckpointError(f"config.json: {key}", required=required, given=shown, fix=fix)

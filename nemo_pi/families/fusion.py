@@ -47,7 +47,7 @@ def reorder_heads(
 
     Args:
         parts: one rank's slices of the parts of `rule`, whole heads each.
-        index: int64 [head_dim], from nemo_pi.rope.layout; None leaves the order alone.
+        index: int64 [head_dim], from nemo_pi.rope.channel_order; None leaves the order alone.
     """
     if index is None:
         return parts

@@ -101,8 +101,8 @@ class Llama(Family):
         """
         for key in ("attention_bias", "mlp_bias"):
             if config.get(key):
-                mend = "start from a checkpoint without these biases"
-                raise unusable(key, "false (biases are not supported)", config[key], mend)
+                fix = "start from a checkpoint without these biases"
+                raise unusable(key, "false (biases are not supported)", config[key], fix)
         if config["hidden_act"] not in ("silu", "swish"):
             raise unusable("hidden_act", "silu", config["hidden_act"], "start from a checkpoint with SwiGLU")
 
@@ -135,8 +135,8 @@ class Llama(Family):
         extension = super().read_extension(config, shape)
         if extension.rotary_percent != 1.0:
             # transformers' Llama and its kin ignore it or fail on it, according to the type of scaling.
-            mend = "start from a checkpoint that rotates whole heads"
-            raise unusable("partial_rotary_factor", "1.0 (whole heads)", extension.rotary_percent, mend)
+            fix = "start from a checkpoint that rotates whole heads"
+            raise unusable("partial_rotary_factor", "1.0 (whole heads)", extension.rotary_percent, fix)
         return extension
 
     def check_exportable(self, extension: ContextExtension) -> None:
@@ -147,7 +147,7 @@ class Llama(Family):
                 "model.rotary_percentage",
                 required=f"1.0 ({self.architecture} in transformers rotates whole heads)",
                 given=extension.rotary_percent,
-                mend="keep the model as a distributed checkpoint, or train it with rotary_percentage 1.0",
+                fix="keep the model as a distributed checkpoint, or train it with rotary_percentage 1.0",
             )
 
     def layer_rules(self, shape: ModelShape) -> tuple[WeightRule, ...]:

@@ -91,12 +91,12 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
         raise _unknown("config.json: model_type", name, config)
     family = family_named(name)
     if config.get("quantization_config"):
-        mend = "start from the checkpoint that it was quantised from"
-        raise unusable("quantization_config", "full-precision weights", "quantised ones", mend)
+        fix = "start from the checkpoint that it was quantised from"
+        raise unusable("quantization_config", "full-precision weights", "quantised ones", fix)
     architectures = config.get("architectures") or [family.architecture]
     if family.architecture not in architectures:
-        mend = "start from the language model itself"
-        raise unusable("architectures", family.architecture, architectures, mend)
+        fix = "start from the language model itself"
+        raise unusable("architectures", family.architecture, architectures, fix)
     return family
 
 
@@ -105,7 +105,7 @@ def _unknown(field: str, name: Any, config: Mapping[str, Any] | None = None) -> 
     if config is not None and any(config.get(key) for key in _EXPERTS):
         required += " (dense models; mixtures of experts are not supported)"
     shown = repr(name) if isinstance(name, str) else name
-    return CheckpointError(field, required=required, given=shown, mend=_another_model())
+    return CheckpointError(field, required=required, given=shown, fix=_another_model())
 
 
 def _another_model() -> str:

@@ -42,7 +42,7 @@ class PartAttention(Protocol):
     def part_gradients(
         self, upstream: Tensor, qkv: QKV, out: Tensor, lse: Tensor, causal: bool, scale: float | None
     ) -> QKV:
-        """This part's share of the gradients, given output and log-sum-exp of all keys."""
+        """This part's part of the gradients, given output and log-sum-exp of all keys."""
 
 
 class Sdpa:

@@ -155,7 +155,7 @@ def register(backend: Backend) -> None:
             f"backend {backend.name}: job",
             required=f"one of {', '.join(JOBS)}",
             given=backend.job,
-            mend="register it for a job that layers have",
+            fix="register it for a job that layers have",
         )
     known = [other.name for other in _JOBS[backend.job]]
     if backend.name in ("auto", *known):
@@ -163,7 +163,7 @@ def register(backend: Backend) -> None:
             f"backend {backend.name}: name",
             required=f"a new one: {backend.job} has {', '.join(known)}, and auto chooses among them",
             given=backend.name,
-            mend="register it under another name",
+            fix="register it under another name",
         )
     _JOBS[backend.job].append(backend)
 
@@ -224,7 +224,7 @@ def _plug_in(job: str, name: str) -> Backend | None:
             field,
             required=f"a backend for {job}",
             given=f"{name!r} of {PLUG_INS.provider(name)}, which is one for {found.job}",
-            mend=f"write {field_of(found.job)}={name}, and auto here",
+            fix=f"write {field_of(found.job)}={name}, and auto here",
         )
 
     def ours(function: Callable[[], Any], promise: str) -> Callable[[], Any]:

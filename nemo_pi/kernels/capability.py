@@ -24,8 +24,8 @@ class RotaryNeeds:
     """Where q and k live: cpu or cuda."""
     dtype: torch.dtype = torch.float32
     """Dtype of q and k."""
-    tempered: bool = False
-    """Whether cosines and sines carry an attention temperature (YaRN's, LongRoPE's)."""
+    has_attention_factor: bool = False
+    """Whether cosines and sines carry an attention attention factor (YaRN's, LongRoPE's)."""
     heads: int = 0
     """Query and key heads of this rank; 0 where nobody knows yet, and then nothing can be measured."""
     tokens: int = 0
@@ -50,7 +50,7 @@ def rotary_needs(extension: ContextExtension, dtype: torch.dtype) -> RotaryNeeds
         interleaved=extension.interleaved,
         device_type="cuda" if torch.cuda.is_available() else "cpu",
         dtype=dtype,
-        tempered=attention_factor(extension, extension.target_window) != 1.0,
+        has_attention_factor=attention_factor(extension, extension.target_window) != 1.0,
     )
 
 
@@ -64,7 +64,7 @@ class RotaryCapability:
     """Dtypes of q and k it takes without computing more coarsely than fp32; None means any floating one."""
     interleaved: bool
     """Whether it knows the layout of neighbouring pairs."""
-    tempered: bool
+    has_attention_factor: bool
     """Whether it takes cosines and sines as they are rather than angles."""
     max_head_dim: int | None = None
     """Channels of a head at most; None means any number."""
@@ -73,8 +73,8 @@ class RotaryCapability:
         """Why it cannot meet `needs`, or None if it can."""
         if needs.interleaved and not self.interleaved:
             return "it does not know the interleaved layout"
-        if needs.tempered and not self.tempered:
-            return "it takes angles, which leave no room for this method's attention temperature"
+        if needs.has_attention_factor and not self.has_attention_factor:
+            return "it takes angles, which leave no room for this method's attention attention factor"
         if self.max_head_dim is not None and needs.head_dim > self.max_head_dim:
             return f"it takes heads of up to {self.max_head_dim} channels, not {needs.head_dim}"
         if self.device_types is not None and needs.device_type not in self.device_types:

@@ -52,7 +52,7 @@ def library() -> ctypes.CDLL:
             "native kernels",
             required="kernels compiled for this processor",
             given=found,
-            mend="install nemo_pi with a C compiler at hand, or ask for auto",
+            fix="install nemo_pi with a C compiler at hand, or ask for auto",
         )
     return found
 

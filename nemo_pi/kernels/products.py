@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 
 # Multiplications from which on a product is worth the 10 µs that oneDNN takes to start.
 _SMALLEST = 2**20
-# Numbers of a piece of a product that is made elsewhere and copied to its place: 2 MiB.
-_PIECE = 2**19
+# Numbers of a block of a product that is made elsewhere and copied to its place: 2 MiB.
+_BLOCK = 2**19
 
 
 class TorchProducts:
@@ -84,7 +84,7 @@ class OneDnnProducts(TorchProducts):
         """As TorchProducts."""
         if not self.takes(a_MK):
             return super().times_transposed_into(out_MN, a_MK, b_NK)
-        for columns in _pieces(b_NK.size(0), a_MK.size(0)):
+        for columns in _blocks(b_NK.size(0), a_MK.size(0)):
             out_MN[:, columns] = self.times_transposed(a_MK, b_NK[columns])
         return out_MN
 
@@ -92,7 +92,7 @@ class OneDnnProducts(TorchProducts):
         """As TorchProducts."""
         if not self.takes(a_KM):
             return super().add_transposed_times(total_MN, a_KM, b_KN)
-        for rows in _pieces(a_KM.size(1), b_KN.size(1)):
+        for rows in _blocks(a_KM.size(1), b_KN.size(1)):
             total_MN[rows] += self.transposed_times(a_KM[:, rows], b_KN)
 
 
@@ -128,9 +128,9 @@ class _Linear(torch.autograd.Function):
         return grad_x, products.transposed_times(*rows) if wants_weight else None, None
 
 
-def _pieces(length: int, width: int) -> Iterator[slice]:
-    """Slices of a dimension, so that a piece of a matrix that is `width` wide stays in the cache."""
-    size = max(_PIECE // max(width, 1), 1)
+def _blocks(length: int, width: int) -> Iterator[slice]:
+    """Slices of a dimension, so that a block of a matrix that is `width` wide stays in the cache."""
+    size = max(_BLOCK // max(width, 1), 1)
     for start in range(0, length, size):
         yield slice(start, start + size)
 

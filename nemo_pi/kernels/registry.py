@@ -127,14 +127,14 @@ def select(
     if request not in reasons:
         required = "auto or one of " + ", ".join(reasons)
         raise ConfigError(
-            where, required=required, given=repr(request), mend="write auto, or one of these names"
+            where, required=required, given=repr(request), fix="write auto, or one of these names"
         )
     reason = reasons[request]
     if reason is not None:
         others = ", ".join(candidate.name for candidate in usable) or "none"
-        mend = f"write auto, or one that can do it here ({others})"
+        fix = f"write auto, or one that can do it here ({others})"
         required = f"a {request} {kind} for {needs.describe()}"
-        raise BackendUnavailableError(where, required=required, given=f"none: {reason}", mend=mend)
+        raise BackendUnavailableError(where, required=required, given=f"none: {reason}", fix=fix)
     said = f"{where}: {request}, as asked for, for {needs.describe()}"
     return Choice(next(candidate for candidate in usable if candidate.name == request), request, said)
 
@@ -158,7 +158,7 @@ def choose_from(
     if not usable:
         given = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         required = f"a {kind} for {needs.describe()}"
-        raise BackendUnavailableError(where, required=required, given=f"none: {given}", mend=otherwise)
+        raise BackendUnavailableError(where, required=required, given=f"none: {given}", fix=otherwise)
     measured = measure(usable) if measure is not None and len(usable) > 1 else {}
     chosen = _fastest(usable, measured) if measured else usable[0]
     if measured:

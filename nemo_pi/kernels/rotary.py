@@ -82,34 +82,34 @@ _FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
 KERNELS: tuple[RotaryKernel, ...] = (
     RotaryKernel(
         "triton",
-        RotaryCapability(_CUDA, _FLOATS, interleaved=True, tempered=True, max_head_dim=256),
+        RotaryCapability(_CUDA, _FLOATS, interleaved=True, has_attention_factor=True, max_head_dim=256),
         partial(rotate_query_key, _rotate_with_triton),
         package="triton",
         rotation=_rotate_with_triton,
     ),
     RotaryKernel(
         "transformer_engine",
-        RotaryCapability(_CUDA, _FLOATS, interleaved=True, tempered=False),
+        RotaryCapability(_CUDA, _FLOATS, interleaved=True, has_attention_factor=False),
         rotate_with_transformer_engine,
         package="transformer_engine_torch",
     ),
     # The compiled extension: a package called apex on public indexes is something else altogether.
     RotaryKernel(
         "apex",
-        RotaryCapability(_CUDA, _FP32, interleaved=False, tempered=True),
+        RotaryCapability(_CUDA, _FP32, interleaved=False, has_attention_factor=True),
         rotate_with_apex,
         package="fused_rotary_positional_embedding",
     ),
     RotaryKernel(
         "native",
-        RotaryCapability(frozenset({"cpu"}), _FLOATS, interleaved=True, tempered=True),
+        RotaryCapability(frozenset({"cpu"}), _FLOATS, interleaved=True, has_attention_factor=True),
         partial(rotate_query_key, native_rotary.rotate_heads),
         obstacle=native.obstacle,
         rotation=native_rotary.rotate_heads,
     ),
     RotaryKernel(
         "torch",
-        RotaryCapability(None, None, interleaved=True, tempered=True),
+        RotaryCapability(None, None, interleaved=True, has_attention_factor=True),
         partial(rotate_query_key, torch_rotary.rotate_heads),
         rotation=torch_rotary.rotate_heads,
         fused=False,

@@ -130,4 +130,4 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 
 def _require(holds: bool, field: str, required: str, given: object) -> None:
     if not holds:
-        raise ConfigError(f"SlurmJob.{field}", required=required, given=repr(given), mend=f"set {field} so")
+        raise ConfigError(f"SlurmJob.{field}", required=required, given=repr(given), fix=f"set {field} so")

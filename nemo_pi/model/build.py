@@ -95,7 +95,7 @@ def check_backends(
             "model.cp_comm_type",
             required="all_gather or null: PyTorch's attention gathers keys and values",
             given=layout.cp_comm_type,
-            mend="set it to null, or train with Transformer Engine (transformer_engine: true)",
+            fix="set it to null, or train with Transformer Engine (transformer_engine: true)",
         )
 
 
@@ -112,7 +112,7 @@ def check_documents(shape: ModelShape, layout: ParallelLayout, options: BuildOpt
             required="false where Transformer Engine gathers keys and values over context-parallel ranks"
             " (cp_comm_type: all_gather, which a sliding window needs)",
             given=True,
-            mend="transformer_engine: false, whose attention does both, or context_parallel_size: 1",
+            fix="transformer_engine: false, whose attention does both, or context_parallel_size: 1",
         )
 
 

@@ -1,4 +1,4 @@
-"""Causal attention of the last queries of a stretch to all of its keys, by the backend that is given.
+"""Causal attention of the last queries of a chunk to all of its keys, by the backend that is given.
 
 Nothing here holds a score matrix or a mask that grows with the square of the sequence.
 

@@ -1,14 +1,14 @@
 """Causal attention over rows that are split over context-parallel ranks.
 
 Keys and values of all ranks are gathered, a few heads at a time, and each rank's queries attend to as many
-as they may see. What is kept for the backward pass is each rank's own share: keys and values are gathered
+as they may see. What is kept for the backward pass is each rank's own shard: keys and values are gathered
 again there, and their gradients are added up over the ranks and scattered. So what a layer keeps falls with
 the number of ranks, and what passes through is bounded.
 
 Order is that of the tokens in their row, never that of their positions: those may skip (PoSE) or start again
 (documents).
 
-Shape legend: B rows, S tokens of a whole row, L = S/cp tokens of this rank's share, N query heads, G
+Shape legend: B rows, S tokens of a whole row, L = S/cp tokens of this rank's shard, N query heads, G
 key/value heads, D head dim.
 """
 
@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_pi.model.piece_attention import PieceAttention, Result, Share
+from nemo_pi.model.span_attention import GradientPart, Result, SpanAttention
 from nemo_pi.parallel.context import ContextSplit
 
 # Bytes of gathered keys and values at once; more heads of a short sequence, fewer of a long one.
@@ -38,8 +38,8 @@ class SplitRows:
     """Which tokens of each row every rank holds, and which keys they may see."""
     group: dist.ProcessGroup
     """The context-parallel ranks."""
-    attention: PieceAttention
-    """Attention of one piece."""
+    attention: SpanAttention
+    """Attention of one span."""
 
     def gather(self, k_LBGD: Tensor, v_LBGD: Tensor) -> list[Tensor]:
         """Keys and values of whole rows, per row [2, 1, G, S, D], in the order of the tokens."""
@@ -53,7 +53,7 @@ class SplitRows:
         ]
 
     def scatter(self, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Adds gradients of whole rows up over the ranks; returns this rank's share of k's and v's."""
+        """Adds gradients of whole rows up over the ranks; returns this rank's shard of k's and v's."""
         rows = zip(gradients, self.split.order_BS, strict=True)
         everyone = torch.stack([row.squeeze(1).permute(2, 0, 1, 3)[order] for row, order in rows], dim=2)
         mine = everyone.new_empty(everyone.size(0) // self.split.size, *everyone.shape[1:])
@@ -82,7 +82,7 @@ class _SplitAttention(torch.autograd.Function):
     def forward(ctx: Any, q_LBND: Tensor, k_LBGD: Tensor, v_LBGD: Tensor, rows: SplitRows) -> Tensor:
         out_LBND, log_sums = torch.empty_like(q_LBND), []
         for b, (k, v) in enumerate(rows.gather(k_LBGD, v_LBGD)):
-            for queries, keys in rows.split.pieces[b]:
+            for queries, keys in rows.split.spans[b]:
                 inputs = (_heads_first(q_LBND, queries, b), k[:, :, keys], v[:, :, keys])
                 part, lse = rows.attention.attend(inputs)
                 out_LBND[queries, b] = _tokens_first(part)
@@ -100,9 +100,9 @@ class _SplitAttention(torch.autograd.Function):
         log_sums: Iterator[Tensor | None] = iter(kept[1:]) if kept else repeat(None)
         dq_LBND, gradients = torch.empty_like(q_LBND), []
         for b, whole in enumerate(rows.gather(k_LBGD, v_LBGD)):
-            # fp32: several pieces and ranks add up to one gradient.
+            # fp32: several spans and ranks add up to one gradient.
             sums = torch.zeros_like(whole, dtype=torch.float32)
-            for queries, keys in rows.split.pieces[b]:
+            for queries, keys in rows.split.spans[b]:
                 k, v = whole[:, :, :, keys]
                 inputs = (_heads_first(q_LBND, queries, b), k, v)
                 result = Result(_heads_first(out_LBND, queries, b), next(log_sums))
@@ -114,10 +114,10 @@ class _SplitAttention(torch.autograd.Function):
         return dq_LBND, dk_LBGD.to(k_LBGD.dtype), dv_LBGD.to(v_LBGD.dtype), None
 
 
-def _add_up(shares: Iterable[Share], q: Tensor, sums: Tensor) -> Tensor:
-    """The gradient of a piece's queries in fp32; those of its keys and values are added to `sums`."""
+def _add_up(parts: Iterable[GradientPart], q: Tensor, sums: Tensor) -> Tensor:
+    """The gradient of a span's queries in fp32; those of its keys and values are added to `sums`."""
     total = torch.zeros_like(q, dtype=torch.float32)
-    for queries, keys, dq, dk, dv in shares:
+    for queries, keys, dq, dk, dv in parts:
         total[:, :, queries] += dq
         sums[0, :, :, keys] += dk
         sums[1, :, :, keys] += dv

@@ -4,7 +4,7 @@ Megatron's local DotProductAttention holds the whole score matrix and refuses pa
 parallelism; this one is memory-linear in the sequence, confines attention to each document of a row, and
 attends over rows that are split over context-parallel ranks.
 
-Shape legend: S sequence (on a context-parallel rank its share), B batch, N query heads, G key/value heads,
+Shape legend: S sequence (on a context-parallel rank its shard), B batch, N query heads, G key/value heads,
 D head dim.
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from nemo_pi.kernels.attention import SDPA, CausalAttention, PartAttention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
-from nemo_pi.model.piece_attention import Merged, PieceAttention, Recomputed
+from nemo_pi.model.span_attention import Merged, Recomputed, SpanAttention
 from nemo_pi.parallel.context import ContextSplit, split_rows
 
 
@@ -90,7 +90,7 @@ class SdpaCoreAttention(MegatronModule):
         """Attention output [S, B, N·D] in the dtype of the query."""
         if self._context_group is not None:
             split = self._split(query_SBND, packed_seq_params)
-            rows = SplitRows(split, self._context_group, self._piece_attention(query_SBND))
+            rows = SplitRows(split, self._context_group, self._span_attention(query_SBND))
             return attend_split_rows(query_SBND, key_SBGD, value_SBGD, rows).flatten(2)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query_SBND, key_SBGD, value_SBGD))
         if packed_seq_params is None:
@@ -100,7 +100,7 @@ class SdpaCoreAttention(MegatronModule):
             out_BNSD = torch.cat([self._attend_documents(*row) for row in each])
         return out_BNSD.permute(2, 0, 1, 3).flatten(2)
 
-    def _piece_attention(self, query: Tensor) -> PieceAttention:
+    def _span_attention(self, query: Tensor) -> SpanAttention:
         if query.device.type == "cpu" and self._lookback is None:
             return Merged(self._scale, cast(PartAttention, self.backend))
         return Recomputed(self._attend)

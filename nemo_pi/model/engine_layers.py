@@ -29,6 +29,6 @@ def resolve_transformer_engine(request: str | bool) -> bool:
             "model.transformer_engine",
             required="the transformer_engine package and a CUDA device",
             given="neither or only one of them on this machine",
-            mend="install it (pip install 'nemo_pi[te]' on a GPU machine) or set transformer_engine: auto",
+            fix="install it (pip install 'nemo_pi[te]' on a GPU machine) or set transformer_engine: auto",
         )
     return wanted

@@ -33,7 +33,7 @@ def fusions(options: BuildOptions) -> dict[str, bool]:
                 f"model.{name}",
                 required="what Megatron needs for it",
                 given=f"true, but {obstacle}",
-                mend="set it to null: then it is on where it can be",
+                fix="set it to null: then it is on where it can be",
             )
         found[name] = obstacle is None if asked is None else bool(asked)
     return found

@@ -136,14 +136,14 @@ def check_request(window: int, vocab_size: int, prompt_BS: Tensor, max_new_token
             "prompt",
             required=f"from 1 token to fewer than the model's window, {window} tokens",
             given=f"{length} tokens",
-            mend="shorten the prompt, or extend the model further" if length else "give a prompt",
+            fix="shorten the prompt, or extend the model further" if length else "give a prompt",
         )
     if max_new_tokens < 1 or length + max_new_tokens > window:
         raise ConfigError(
             "max_new_tokens",
             required=f"from 1 to {window - length}: the window of {window} tokens less a prompt of {length}",
             given=max_new_tokens,
-            mend="ask for fewer tokens, shorten the prompt, or extend the model further",
+            fix="ask for fewer tokens, shorten the prompt, or extend the model further",
         )
     check_labels(prompt_BS, vocab_size, "prompt")
 
@@ -166,5 +166,5 @@ def _check_layout(model: RotaryGPTModel) -> None:
             required="tensor parallelism alone, to generate",
             given=f"PP {config.pipeline_model_parallel_size}, CP {config.context_parallel_size}, sequence "
             f"parallel {str(config.sequence_parallel).lower()}",
-            mend="open the checkpoint with --tensor-model-parallel-size only: it opens at any layout",
+            fix="open the checkpoint with --tensor-model-parallel-size only: it opens at any layout",
         )

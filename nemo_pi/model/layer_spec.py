@@ -13,8 +13,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.backends import Backends
 from nemo_pi.model.core_attention import SdpaCoreAttention
-from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.norm import RMSNorm
+from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
 from nemo_pi.model.te_documents import with_documents
 
 

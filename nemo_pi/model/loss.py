@@ -54,5 +54,5 @@ def check_batch(tokens_BS: Tensor, labels_BS: Tensor, loss_mask_BS: Tensor, voca
             "data loss_mask",
             required="1 where a token is scored and 0 where it is not",
             given=f"values from {loss_mask_BS.min():g} to {loss_mask_BS.max():g}",
-            mend="make it of zeros and ones",
+            fix="make it of zeros and ones",
         )

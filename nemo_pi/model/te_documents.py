@@ -3,7 +3,7 @@
 Megatron's other code keeps the row-wise [S, B, heads, head_dim] layout; only within the core attention are
 the rows laid end to end and given with the places where documents begin. Not yet run on a GPU.
 
-Shape legend: S sequence (on a context-parallel rank its share), B rows, T = B·S tokens end to end.
+Shape legend: S sequence (on a context-parallel rank its shard), B rows, T = B·S tokens end to end.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def packed_parameters(documents: DocumentBoundaries, device: torch.device) -> Pa
             "documents under context parallelism with Transformer Engine",
             required=f"lengths that are multiples of 2 × context_parallel_size = {2 * size}",
             given=f"a document of {given} tokens",
-            mend="model.transformer_engine=false: PyTorch's attention splits documents of any length",
+            fix="model.transformer_engine=false: PyTorch's attention splits documents of any length",
         )
     cu_seqlens, longest = torch.tensor(ends, dtype=torch.int32, device=device), max(lengths)
     return PackedSeqParams(

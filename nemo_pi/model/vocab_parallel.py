@@ -136,8 +136,8 @@ def check_labels(labels: Tensor, vocab_size: int, name: str = "labels") -> None:
     if not labels.numel():
         return
     low, high = (int(bound) for bound in torch.aminmax(labels))
-    mend = "tokenize the data with the checkpoint's own tokenizer; exclude positions by loss_mask"
-    check_ids(f"data {name}", low, high, vocab_size, whose="the model's vocabulary", mend=mend)
+    fix = "tokenize the data with the checkpoint's own tokenizer; exclude positions by loss_mask"
+    check_ids(f"data {name}", low, high, vocab_size, whose="the model's vocabulary", fix=fix)
 
 
 def local_softmax(

@@ -195,5 +195,5 @@ def refused(path: Path | str, required: str, given: Any, member: str | None = No
         str(path) if member is None else f"{path}: {member}",
         required=required,
         given=given,
-        mend="give a file that save_to wrote, from someone you trust; nothing in this one was run",
+        fix="give a file that save_to wrote, from someone you trust; nothing in this one was run",
     )

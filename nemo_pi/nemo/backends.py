@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from nemo_pi.checkpoint.manifest import read_manifest
-from nemo_pi.checkpoint.rotation import latest_checkpoint
+from nemo_pi.checkpoint.retention import latest_checkpoint
 from nemo_pi.config.kernels import is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import NemoPiError

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nemo_pi.checkpoint.rotation import prune_checkpoints
+from nemo_pi.checkpoint.retention import prune_checkpoints
 from nemo_pi.engine.state import save_engine
 from nemo_pi.nemo import backends
 from nemo_pi.nemo.module import ContextExtensionModel

@@ -1,4 +1,4 @@
-"""Data loaders of a run: one item is this rank's share of one global batch."""
+"""Data loaders of a run: one item is this rank's shard of one global batch."""
 
 from __future__ import annotations
 

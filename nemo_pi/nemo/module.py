@@ -21,7 +21,7 @@ from nemo_pi.engine.throughput import training_flops_per_token
 from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.errors import ConfigError, TrainingError
 from nemo_pi.nemo.loaders import training_loader, validation_loader
-from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
+from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
 from nemo_pi.nemo.settings import run_of_model_config
 from nemo_pi.parallel import groups
@@ -92,7 +92,7 @@ class ContextExtensionModel(SafelyRestoredModel):
     # ---- data -----------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """This rank's share of each global batch, from the first sample not yet consumed."""
+        """This rank's shard of each global batch, from the first sample not yet consumed."""
         return training_loader(self.run, self.consumed_samples)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -170,7 +170,7 @@ class ContextExtensionModel(SafelyRestoredModel):
                 "save_to",
                 required="a model on one rank (TP 1, PP 1, CP 1)",
                 given=self.run.parallel.describe(),
-                mend="load the distributed checkpoint on one rank first: it opens at any layout",
+                fix="load the distributed checkpoint on one rank first: it opens at any layout",
             )
         super().save_to(save_path)
 
@@ -181,5 +181,5 @@ def _check_finite(step: int, what: str, value: float, consequence: str) -> None:
             f"step {step}",
             required=f"a finite {what}",
             given=f"{value}; {consequence}",
-            mend="start again from the last checkpoint with a lower model.optim.lr, or look at these samples",
+            fix="start again from the last checkpoint with a lower model.optim.lr, or look at these samples",
         )

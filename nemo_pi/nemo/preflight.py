@@ -8,7 +8,7 @@ import torch
 
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.hf.target import check_apart, check_target
-from nemo_pi.checkpoint.rotation import latest_checkpoint
+from nemo_pi.checkpoint.retention import latest_checkpoint
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.resolved import ResolvedRun
@@ -59,7 +59,7 @@ def check_megatron_options(run: ResolvedRun) -> None:
             ", ".join(keys),
             required="values that Megatron's TransformerConfig takes together with this model and layout",
             given=str(error) or type(error).__name__,
-            mend="set them to null one by one: null leaves an option to nemo_pi and Megatron",
+            fix="set them to null one by one: null leaves an option to nemo_pi and Megatron",
         ) from error
 
 
@@ -88,14 +88,14 @@ def check_accelerator(run: ResolvedRun) -> None:
             "trainer.accelerator",
             required="auto or gpu where a CUDA device is visible: Megatron's tensors go there",
             given="cpu",
-            mend="leave it at auto, or hide the device: CUDA_VISIBLE_DEVICES= (empty) in the environment",
+            fix="leave it at auto, or hide the device: CUDA_VISIBLE_DEVICES= (empty) in the environment",
         )
     if asked in ("gpu", "cuda") and not visible:
         raise BackendUnavailableError(
             "trainer.accelerator",
             required="auto or cpu: PyTorch sees no CUDA device here",
             given=asked,
-            mend="launch it where there is one (and see what nvidia-smi says there), or set auto",
+            fix="launch it where there is one (and see what nvidia-smi says there), or set auto",
         )
 
 
@@ -114,7 +114,7 @@ def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
             "exp_manager.resume_if_exists",
             required=f"true, or a folder without checkpoints (found {latest})",
             given=False,
-            mend="resume, or give the run another name, version or exp_dir",
+            fix="resume, or give the run another name, version or exp_dir",
         )
     found = read_summary(latest)
     if (found.shape, found.extension) != (run.shape, run.extension):
@@ -122,7 +122,7 @@ def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
             "name",
             required=f"a new one: {latest} belongs to a run with {_differences(run, found)}",
             given=run.name,
-            mend="give this run another name; restore_from_path starts a new run from a checkpoint's weights",
+            fix="give this run another name; restore_from_path starts a new run from a checkpoint's weights",
         )
     check_same_samples(run, latest)
     return latest

@@ -170,10 +170,10 @@ def _checked(connector: SaveRestoreConnector | None) -> CheckedConnector:
             "save_restore_connector",
             required="none, or nemo_pi.nemo.archive.CheckedConnector without a model_extracted_dir",
             given=type(connector).__name__,
-            mend="leave it out and give the .nemo file itself",
+            fix="leave it out and give the .nemo file itself",
         )
     return connector
 
 
-def _not_offered(name: str, mend: str) -> ConfigError:
-    return ConfigError(name, required="another way to start from a checkpoint", given=name, mend=mend)
+def _not_offered(name: str, fix: str) -> ConfigError:
+    return ConfigError(name, required="another way to start from a checkpoint", given=name, fix=fix)

@@ -50,7 +50,7 @@ def check_same_samples(run: ResolvedRun, folder: Path) -> None:
             ", ".join(differing),
             required=f"{_values(saved, differing)}, as {folder} was trained",
             given=_values(given, differing),
-            mend="set it back to resume, or give this run another name; restore_from_path starts a new run "
+            fix="set it back to resume, or give this run another name; restore_from_path starts a new run "
             "from a checkpoint's weights",
         )
 

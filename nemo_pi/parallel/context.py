@@ -5,7 +5,7 @@ length, and rank r holds chunks r and 2·cp − 1 − r (zig-zag): every rank th
 other. Everything that belongs to a token (label, mask, position) is dealt out with it; document boundaries
 stay those of the whole row, because attention reads the keys of the whole row.
 
-Shape legend: B rows, S tokens of a whole row, L = S/cp tokens of a rank's share.
+Shape legend: B rows, S tokens of a whole row, L = S/cp tokens of a rank's shard.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from nemo_pi.errors import DataError
 
-Stretch = tuple[int, int]
+Chunk = tuple[int, int]
 """Consecutive tokens of a whole row: first, and one past the last."""
 
 
-def zigzag_stretches(boundaries: Sequence[int], size: int, rank: int) -> tuple[Stretch, ...]:
+def zigzag_chunks(boundaries: Sequence[int], size: int, rank: int) -> tuple[Chunk, ...]:
     """The tokens that `rank` of `size` holds of one row, each document between two boundaries split zig-zag.
 
     Args:
@@ -34,14 +34,14 @@ def zigzag_stretches(boundaries: Sequence[int], size: int, rank: int) -> tuple[S
         rank: this one among them.
 
     Returns:
-        Stretches in the order in which the rank holds them; neighbouring ones are joined.
+        Chunks in the order in which the rank holds them; neighbouring ones are joined.
 
     Raises:
         DataError: a document whose length is not a multiple of 2 · size.
     """
     if size == 1:
         return ((boundaries[0], boundaries[-1]),)
-    found: list[Stretch] = []
+    found: list[Chunk] = []
     for start, stop in pairwise(boundaries):
         chunk = _chunk_length(start, stop, size)
         for number in (rank, 2 * size - 1 - rank):
@@ -52,7 +52,7 @@ def zigzag_stretches(boundaries: Sequence[int], size: int, rank: int) -> tuple[S
     return tuple(found)
 
 
-def cuts(boundaries: Sequence[int], size: int) -> tuple[int, ...]:
+def chunk_boundaries(boundaries: Sequence[int], size: int) -> tuple[int, ...]:
     """Between which tokens of a row chunks are made: its documents' ends, or only its own.
 
     A document that is split by itself costs every rank the same. That needs every document of the row to be
@@ -69,33 +69,33 @@ def _chunk_length(start: int, stop: int, size: int) -> int:
             "context-parallel split",
             required=f"a length that is a multiple of 2 × context_parallel_size = {2 * size}",
             given=f"{stop - start} tokens (from {start} to {stop} of the row)",
-            mend="pad the document, choose another sequence length, or fewer context-parallel ranks",
+            fix="pad the document, choose another sequence length, or fewer context-parallel ranks",
         )
     return (stop - start) // (2 * size)
 
 
-class Piece(NamedTuple):
-    """Queries of one document that lie together in a rank's share, and the keys that they may see."""
+class Span(NamedTuple):
+    """Queries of one document that lie together in a rank's shard, and the keys that they may see."""
 
     queries: slice
-    """In the rank's share of the row."""
+    """In the rank's shard of the row."""
     keys: slice
     """In the whole row: from the document's start up to the last query."""
 
 
-def pieces(boundaries: Sequence[int], stretches: Sequence[Stretch]) -> tuple[Piece, ...]:
+def attention_spans(boundaries: Sequence[int], chunks: Sequence[Chunk]) -> tuple[Span, ...]:
     """Cuts what a rank holds of a row where documents end.
 
     Args:
         boundaries: of the row's documents, ascending, from 0 to S.
-        stretches: what the rank holds, in its order.
+        chunks: what the rank holds, in its order.
     """
     found, held = [], 0
-    for first, stop in stretches:
+    for first, stop in chunks:
         while first < stop:
             document = bisect_right(boundaries, first) - 1
             end = min(stop, boundaries[document + 1])
-            found.append(Piece(slice(held, held + end - first), slice(boundaries[document], end)))
+            found.append(Span(slice(held, held + end - first), slice(boundaries[document], end)))
             held, first = held + end - first, end
     return tuple(found)
 
@@ -108,24 +108,24 @@ class ContextSplit:
     """Context-parallel ranks."""
     rank: int
     """This one among them."""
-    pieces: tuple[tuple[Piece, ...], ...]
+    spans: tuple[tuple[Span, ...], ...]
     """Per row, this rank's queries and the keys that they may see."""
     order_BS: Tensor
     """int64, the place in the whole row of each token, rank after rank: entry (b, r·L + l) is where token l
-    of rank r's share of row b belongs."""
+    of rank r's shard of row b belongs."""
 
     def take(self, x_BS: Tensor) -> Tensor:
-        """This rank's share [B, L] of something per token."""
+        """This rank's shard [B, L] of something per token."""
         share_BL = self.order_BS.chunk(self.size, dim=1)[self.rank]
         return x_BS.gather(1, share_BL.to(x_BS.device))
 
     def restore(self, x_BS: Tensor) -> Tensor:
-        """The inverse: whole rows [B, S] from the shares of all ranks, put one behind the other."""
+        """The inverse: whole rows [B, S] from the shards of all ranks, put one behind the other."""
         return torch.empty_like(x_BS).scatter_(1, self.order_BS.to(x_BS.device), x_BS)
 
     def to(self, device: torch.device) -> ContextSplit:
         """The same, its order on `device`."""
-        return ContextSplit(self.size, self.rank, self.pieces, self.order_BS.to(device, non_blocking=True))
+        return ContextSplit(self.size, self.rank, self.spans, self.order_BS.to(device, non_blocking=True))
 
 
 def split_rows(rows: Sequence[Sequence[int]], size: int, rank: int) -> ContextSplit:
@@ -139,16 +139,18 @@ def split_rows(rows: Sequence[Sequence[int]], size: int, rank: int) -> ContextSp
     Raises:
         DataError: a row whose length is not a multiple of 2 · size.
     """
-    shares = [[zigzag_stretches(cuts(row, size), size, holder) for holder in range(size)] for row in rows]
-    order = [
-        torch.cat([torch.arange(first, stop) for share in row for first, stop in share]) for row in shares
+    shards = [
+        [zigzag_chunks(chunk_boundaries(row, size), size, holder) for holder in range(size)] for row in rows
     ]
-    own = tuple(pieces(row, share[rank]) for row, share in zip(rows, shares, strict=True))
+    order = [
+        torch.cat([torch.arange(first, stop) for shard in row for first, stop in shard]) for row in shards
+    ]
+    own = tuple(attention_spans(row, shard[rank]) for row, shard in zip(rows, shards, strict=True))
     return ContextSplit(size, rank, own, torch.stack(order))
 
 
 def slice_batch(batch: Mapping[str, Tensor], split: ContextSplit) -> dict[str, Tensor]:
-    """This rank's share of a micro-batch.
+    """This rank's shard of a micro-batch.
 
     Args:
         batch: tensors [B, S] of what belongs to a token (tokens, labels, loss_mask, position_ids), and

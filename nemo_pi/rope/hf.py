@@ -35,7 +35,7 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     """Entries to put into config.json.
 
     The pairing of channels is not among them: Hugging Face's Llama rotates halves, so the exporter of an
-    interleaved model must reorder the rows of q and k (see nemo_pi.rope.layout).
+    interleaved model must reorder the rows of q and k (see nemo_pi.rope.channel_order).
 
     Returns:
         `rope_parameters`, `max_position_embeddings` and, where these two cannot say it all, RECORD.
@@ -69,8 +69,8 @@ def from_hf(config: Mapping[str, Any], head_dim: int) -> ContextExtension:
     except ConfigError as error:
         # An argument's entry has the argument's own name.
         entry = error.respelled({**HF_ENTRIES, "extra_args": ""})
-        field, mend = f"config.json ({entry.field})", "correct this entry of config.json"
-        raise CheckpointError(field, required=entry.required, given=entry.given, mend=mend) from error
+        field, fix = f"config.json ({entry.field})", "correct this entry of config.json"
+        raise CheckpointError(field, required=entry.required, given=entry.given, fix=fix) from error
     return _recorded(config, spec) or spec
 
 
@@ -99,8 +99,8 @@ def _rope_entries(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     inner = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(inner, Mapping) or any(isinstance(value, Mapping) for value in inner.values()):
-        mend = "use a model whose layers share their positions"
-        raise unusable("rope_parameters", "one set of entries for all layers", inner, mend)
+        fix = "use a model whose layers share their positions"
+        raise unusable("rope_parameters", "one set of entries for all layers", inner, fix)
     rope = {key: value for key, value in inner.items() if value is not None}
     for key, default in (("rope_theta", 10000.0), ("partial_rotary_factor", 1.0)):
         outer = config.get(key)
@@ -119,9 +119,9 @@ def _method(rope: Mapping[str, Any], config: Mapping[str, Any]) -> type[ScalingM
             return method
     record = config.get(RECORD)
     provider = record.get(PROVIDER) if isinstance(record, Mapping) else None
-    mend = "convert the checkpoint to one of these, or use another model"
+    fix = "convert the checkpoint to one of these, or use another model"
     required = "one of " + ", ".join(_TYPES)
-    raise unusable("rope_type", required, rope_type, PLUG_INS.how_to_get(provider) if provider else mend)
+    raise unusable("rope_type", required, rope_type, PLUG_INS.how_to_get(provider) if provider else fix)
 
 
 def _recorded(config: Mapping[str, Any], read: ContextExtension) -> ContextExtension | None:

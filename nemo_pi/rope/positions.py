@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def positions_within(boundaries: Tensor) -> Tensor:
-    """Positions that count from 0 within each stretch of text.
+    """Positions that count from 0 within each segment of text.
 
     Args:
-        boundaries: whole numbers [num_stretches + 1], rising offsets in tokens: first 0, last S.
+        boundaries: whole numbers [num_segments + 1], rising offsets in tokens: first 0, last S.
 
     Returns:
         int64 [S].
@@ -20,5 +20,5 @@ def positions_within(boundaries: Tensor) -> Tensor:
 
 
 def text_positions(length: int) -> Tensor:
-    """Positions int64 [length] of one stretch of text, in tokens from its beginning."""
+    """Positions int64 [length] of one segment of text, in tokens from its beginning."""
     return positions_within(torch.tensor([0, length]))

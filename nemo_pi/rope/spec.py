@@ -132,7 +132,7 @@ class ContextExtension:
             extra_args: what only this method takes (see nemo_pi.rope.methods).
 
         Raises:
-            ConfigError: naming the field, what is required, what was given and the mend.
+            ConfigError: naming the field, what is required, what was given and the fix.
         """
         validation.check_window("original_window", original_window)
         validation.check_window("target_window", target_window)

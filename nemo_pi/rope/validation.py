@@ -10,7 +10,7 @@ from nemo_pi.errors import ConfigError, nearest
 
 
 def did_you_mean(name: Any, valid: Iterable[str], also_called: Mapping[str, str] | None = None) -> str:
-    """A mend that puts the nearest valid name first; `also_called` has other names for some of them."""
+    """A fix that puts the nearest valid name first; `also_called` has other names for some of them."""
     names, given = list(valid), str(name).lower()
     other = (also_called or {}).get(given)
     near = other if other in names else nearest(given, names)
@@ -24,7 +24,7 @@ def as_mapping(field: str, values: Any) -> dict[str, Any]:
         return {}
     if not isinstance(values, Mapping):
         raise ConfigError(
-            field, required="a mapping of names to values", given=repr(values), mend="write key: value"
+            field, required="a mapping of names to values", given=repr(values), fix="write key: value"
         )
     return {str(key): value for key, value in values.items()}
 
@@ -47,12 +47,12 @@ def check_number(
         required += f" and at most {at_most:g}"
     wrong_type = isinstance(value, bool) or not isinstance(value, (int, float))
     if wrong_type or not math.isfinite(value):
-        mend = "write it without quotes" if isinstance(value, str) else "write a plain number such as 2.0"
-        raise ConfigError(field, required=required, given=repr(value), mend=mend)
+        fix = "write it without quotes" if isinstance(value, str) else "write a plain number such as 2.0"
+        raise ConfigError(field, required=required, given=repr(value), fix=fix)
     if (above is not None and value <= above) or (at_least is not None and value < at_least):
-        raise ConfigError(field, required=required, given=repr(value), mend="choose a larger value")
+        raise ConfigError(field, required=required, given=repr(value), fix="choose a larger value")
     if at_most is not None and value > at_most:
-        raise ConfigError(field, required=required, given=repr(value), mend="choose a smaller value")
+        raise ConfigError(field, required=required, given=repr(value), fix="choose a smaller value")
     return float(value)
 
 
@@ -60,7 +60,7 @@ def check_flag(field: str, value: Any) -> bool:
     """`value` if it is a boolean."""
     if not isinstance(value, bool):
         raise ConfigError(
-            field, required="true or false", given=repr(value), mend="write true or false, unquoted"
+            field, required="true or false", given=repr(value), fix="write true or false, unquoted"
         )
     return value
 
@@ -68,11 +68,11 @@ def check_flag(field: str, value: Any) -> bool:
 def check_window(field: str, value: Any) -> None:
     """A window is a whole number of tokens, at least one."""
     if isinstance(value, bool) or not isinstance(value, int):
-        mend = "write a whole number such as 4096, without quotes or a decimal point"
-        raise ConfigError(field, required="a whole number of tokens", given=repr(value), mend=mend)
+        fix = "write a whole number such as 4096, without quotes or a decimal point"
+        raise ConfigError(field, required="a whole number of tokens", given=repr(value), fix=fix)
     if value < 1:
-        mend = "write the window's length in tokens"
-        raise ConfigError(field, required="at least 1 token", given=value, mend=mend)
+        fix = "write the window's length in tokens"
+        raise ConfigError(field, required="at least 1 token", given=value, fix=fix)
 
 
 def check_base(base: Any) -> None:
@@ -83,19 +83,19 @@ def check_base(base: Any) -> None:
 def check_rotary_dim(head_dim: Any, rotary_percent: Any) -> None:
     """The rotated channels come in pairs."""
     if isinstance(head_dim, bool) or not isinstance(head_dim, int) or head_dim < 1:
-        mend = "give the channels of one head, for instance hidden_size / num_attention_heads"
-        raise ConfigError("head_dim", required="a positive whole number", given=repr(head_dim), mend=mend)
+        fix = "give the channels of one head, for instance hidden_size / num_attention_heads"
+        raise ConfigError("head_dim", required="a positive whole number", given=repr(head_dim), fix=fix)
     share = check_number("rotary_percent", rotary_percent, above=0.0)
     if share > 1.0:
-        mend = "write a share such as 0.5, not a percentage such as 50"
-        raise ConfigError("rotary_percent", required="at most 1", given=repr(rotary_percent), mend=mend)
+        fix = "write a share such as 0.5, not a percentage such as 50"
+        raise ConfigError("rotary_percent", required="at most 1", given=repr(rotary_percent), fix=fix)
     rotary_dim = int(head_dim * share)
     if rotary_dim < 2 or rotary_dim % 2:
         raise ConfigError(
             "rotary_percent",
             required="an even rotary dimension",
             given=_rotated(rotary_dim, head_dim, share),
-            mend="choose `.head_dim` and `.rotary_percent` whose product is an even number of at least 2",
+            fix="choose `.head_dim` and `.rotary_percent` whose product is an even number of at least 2",
         )
 
 
@@ -107,7 +107,7 @@ def check_enough_rotated(head_dim: int, rotary_percent: float, method: str, leas
             "method",
             required=f"a rotary dimension above {least - 2} for {method}",
             given=_rotated(rotary_dim, head_dim, rotary_percent),
-            mend=f"choose `.method`: linear, or rotate at least {least} channels",
+            fix=f"choose `.method`: linear, or rotate at least {least} channels",
         )
 
 
@@ -119,25 +119,25 @@ def check_factor(factor: Any) -> None:
     """A factor lengthens: a finite number of at least 1."""
     required = "a finite number of at least 1 (target window / original window), or null to derive it"
     if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not math.isfinite(factor):
-        mend = (
+        fix = (
             "write it unquoted, e.g. 16.0"
             if isinstance(factor, str)
             else "write a number such as 16.0, or null"
         )
-        raise ConfigError("factor", required=required, given=repr(factor), mend=mend)
+        raise ConfigError("factor", required=required, given=repr(factor), fix=fix)
     if factor < 1:
-        mend = "write a number such as 16.0, or null"
+        fix = "write a number such as 16.0, or null"
         if factor > 0:
-            mend = f"write {1 / factor:g} or null; {1 / factor:g}, its inverse, lengthens by as much"
-        raise ConfigError("factor", required=required, given=repr(factor), mend=mend)
+            fix = f"write {1 / factor:g} or null; {1 / factor:g}, its inverse, lengthens by as much"
+        raise ConfigError("factor", required=required, given=repr(factor), fix=fix)
 
 
 def check_not_shorter(original: int, target: int) -> None:
     """A target window never lies below the original one."""
     if target < original:
-        mend = f"raise `target_window` to at least {original}, or correct `original_window`"
+        fix = f"raise `target_window` to at least {original}, or correct `original_window`"
         raise ConfigError(
-            "target_window", required=f"at least the original window of {original}", given=target, mend=mend
+            "target_window", required=f"at least the original window of {original}", given=target, fix=fix
         )
 
 
@@ -146,9 +146,5 @@ def check_factor_is_ratio(original: int, target: int, factor: float) -> None:
     product = factor * original
     if abs(product - target) > 0.5:
         shown = f"{factor:.10g} × {original} = {product:.10g}, but `target_window` is {target}"
-        mend = (
-            f"write `factor`: null to derive {target / original:.10g}, or `target_window`: {round(product)}"
-        )
-        raise ConfigError(
-            "factor", required="factor × original window = target window", given=shown, mend=mend
-        )
+        fix = f"write `factor`: null to derive {target / original:.10g}, or `target_window`: {round(product)}"
+        raise ConfigError("factor", required="factor × original window = target window", given=shown, fix=fix)

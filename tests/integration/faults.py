@@ -23,7 +23,7 @@ def shift_positions_on_last_rank() -> None:
 
 
 def shift_positions_on_one_context_rank() -> None:
-    """All positions of one rank's share are one further; the tokens are the right ones."""
+    """All positions of one rank's shard are one further; the tokens are the right ones."""
     from nemo_pi.parallel import groups
 
     def shifted(share: Any) -> Any:
@@ -33,7 +33,7 @@ def shift_positions_on_one_context_rank() -> None:
 
 
 def measure_lengths_on_each_context_rank() -> None:
-    """Frequencies that depend on a length follow a rank's share instead of the whole sequence."""
+    """Frequencies that depend on a length follow a rank's shard instead of the whole sequence."""
 
     def local(share: Any) -> Any:
         return replace(share, seq_len=int(share.position_ids.max()) + 1)

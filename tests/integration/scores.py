@@ -30,8 +30,8 @@ def score(model: Path, layout: dict[str, Any], inputs: tuple[Tensor, ...], folde
     import torch.distributed as dist
 
     from nemo_pi.checkpoint.summary import read_summary
+    from nemo_pi.engine.megatron_scorer import MegatronScorer
     from nemo_pi.engine.opening import open_engine
-    from nemo_pi.engine.scorer import MegatronScorer
     from nemo_pi.parallel import groups
 
     engine = open_engine(read_summary(model), ParallelLayout(**layout))
@@ -56,8 +56,8 @@ def generate(model: Path, layout: dict[str, Any], folder: Path) -> None:
     import torch.distributed as dist
 
     from nemo_pi.checkpoint.summary import read_summary
+    from nemo_pi.engine.megatron_scorer import MegatronScorer
     from nemo_pi.engine.opening import open_engine
-    from nemo_pi.engine.scorer import MegatronScorer
     from nemo_pi.parallel import groups
 
     scorer = MegatronScorer(open_engine(read_summary(model), ParallelLayout(**layout)), "model")

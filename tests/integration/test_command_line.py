@@ -102,7 +102,7 @@ def test_a_mistake_is_one_message_and_leaves_nothing(
     run = world.run(f"mistake-{mistake.name}", *overrides, ranks=mistake.ranks)
     assert set(run.finished.statuses) == {USER_ERROR}, run.finished.err[-3000:]
     assert "Traceback" not in run.finished.err
-    assert "required" in run.finished.err and "To mend" in run.finished.err
+    assert "required" in run.finished.err and "To fix" in run.finished.err
     for words in mistake.says:
         assert words.format(**files) in run.finished.err
     assert list(run.folder.iterdir()) == []

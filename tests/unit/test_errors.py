@@ -10,16 +10,16 @@ NAMES = {"factor": "model.pos_scaling_factor", "extra_args": "model.pos_scaling_
 
 
 def test_fields_get_the_reader_s_names() -> None:
-    error = ConfigError("factor", required="1", given="`factor` 2", mend="write `factor`: 1, not `.factor` 2")
+    error = ConfigError("factor", required="1", given="`factor` 2", fix="write `factor`: 1, not `.factor` 2")
     there = error.respelled(NAMES)
     assert type(there) is ConfigError
     assert there.field == "model.pos_scaling_factor"
     assert there.given == "model.pos_scaling_factor 2"
-    assert there.mend == "write model.pos_scaling_factor: 1, not pos_scaling_factor 2"
+    assert there.fix == "write model.pos_scaling_factor: 1, not pos_scaling_factor 2"
 
 
 def test_what_follows_a_field_stays() -> None:
-    error = CheckpointError("extra_args.lists[3]", required="a", given=3, mend="b")
+    error = CheckpointError("extra_args.lists[3]", required="a", given=3, fix="b")
     there = error.respelled(NAMES)
     assert (there.field, there.given) == ("model.pos_scaling_extra_args.lists[3]", 3)
     assert error.respelled({"extra_args": ""}).field == "lists[3]"
@@ -27,10 +27,10 @@ def test_what_follows_a_field_stays() -> None:
 
 
 def test_other_names_stay() -> None:
-    error = ConfigError("model.factor", required="`base`", given="factor", mend="`factors`")
+    error = ConfigError("model.factor", required="`base`", given="factor", fix="`factors`")
     there = error.respelled(NAMES)
     assert (there.field, there.required) == ("model.factor", "`base`")
-    assert (there.given, there.mend) == ("factor", "`factors`")
+    assert (there.given, there.fix) == ("factor", "`factors`")
 
 
 def test_nearest() -> None:

@@ -110,7 +110,7 @@ def test_whatever_a_package_gets_wrong_names_it(
         tools.class_named("saw")
     assert caught.value.field == "tool saw" and str(caught.value.given).startswith(given)
     assert f"(acme:{target}, registered by acme 1.2)" in caught.value.required
-    assert caught.value.mend == "update or uninstall acme 1.2, or name another tool"
+    assert caught.value.fix == "update or uninstall acme 1.2, or name another tool"
     with pytest.raises(ConfigError, match=r"^model\.tool: "):
         tools.class_named("saw", "model.tool")
 

@@ -52,7 +52,7 @@ class HuggingFaceWeights:
                         str(self.folder),
                         required="each tensor in one file",
                         given=f"{name} in {self.file_of[name].name} and {file.name}",
-                        mend="remove the file that does not belong to this model",
+                        fix="remove the file that does not belong to this model",
                     )
                 part = handle.get_slice(name)
                 self.file_of[name] = file
@@ -82,7 +82,7 @@ class HuggingFaceWeights:
             str(self.folder),
             required=required,
             given=given,
-            mend="check that config.json and the safetensors come from the same model",
+            fix="check that config.json and the safetensors come from the same model",
         )
 
     def read(
@@ -113,7 +113,7 @@ class HuggingFaceWeights:
                     name,
                     required=f"dimension {dim} divisible by the tensor-parallel size {parts}",
                     given=length,
-                    mend="choose model.tensor_model_parallel_size so that it divides heads, groups, "
+                    fix="choose model.tensor_model_parallel_size so that it divides heads, groups, "
                     "feed-forward size and vocabulary",
                 )
             size = length // parts
@@ -139,7 +139,7 @@ def opened(file: Path) -> Iterator[Any]:
             str(file),
             required="a complete safetensors file",
             given=error,
-            mend="download or copy this file again: it is truncated or damaged",
+            fix="download or copy this file again: it is truncated or damaged",
         ) from error
 
 
@@ -149,7 +149,7 @@ def _dtype_name(stored: str, name: str, file: Path) -> str:
             f"{file.name}: {name}",
             required=f"one of the dtypes {', '.join(DTYPES.values())}",
             given=stored,
-            mend="dequantise the checkpoint first",
+            fix="dequantise the checkpoint first",
         )
     return DTYPES[stored]
 
@@ -168,13 +168,13 @@ def _weight_files(folder: Path) -> list[Path]:
             str(folder),
             required=f"{SINGLE} or {INDEX}",
             given=f"only pickled weights ({pickles[0].name}), which can run code when loaded",
-            mend="convert them to safetensors once, in a sandbox: model.save_pretrained(folder)",
+            fix="convert them to safetensors once, in a sandbox: model.save_pretrained(folder)",
         )
     raise CheckpointError(
         str(folder),
         required=f"{SINGLE} or {INDEX}",
         given="no safetensors file",
-        mend="give the folder that holds config.json and the safetensors",
+        fix="give the folder that holds config.json and the safetensors",
     )
 
 
@@ -188,7 +188,7 @@ def _indexed_files(folder: Path) -> list[Path]:
                 f"{folder / INDEX}: weight_map",
                 required="files that lie in this folder",
                 given=repr(name) if names else "no weight_map",
-                mend="download or copy the missing shard",
+                fix="download or copy the missing shard",
             )
     return [folder / name for name in names]
 
@@ -200,6 +200,6 @@ def _unindexed_files(folder: Path, shards: list[Path]) -> list[Path]:
             str(folder),
             required=f"{total} shards, as {shards[0].name} says",
             given=f"{len(shards)}",
-            mend="download or copy the missing shards",
+            fix="download or copy the missing shards",
         )
     return shards

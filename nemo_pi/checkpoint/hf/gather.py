@@ -84,7 +84,7 @@ def gathered_tensors(
                 rule.megatron.format(n=layer),
                 required="a pipeline stage that holds it",
                 given="none",
-                mend="build the model with every layer of its shape",
+                fix="build the model with every layer of its shape",
             )
         tensors = None
         if owners[0] == groups.pipeline_rank:

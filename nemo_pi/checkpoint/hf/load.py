@@ -15,7 +15,7 @@ from nemo_pi.families.fusion import fuse, reorder_heads
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import WeightRule, split_name
-from nemo_pi.rope.layout import interleaved_from_halves
+from nemo_pi.rope.channel_order import interleaved_from_halves
 from nemo_pi.rope.spec import ContextExtension
 
 # Rows of two vocabulary matrices that are compared at a time, so that neither is read whole.
@@ -57,7 +57,7 @@ def load_huggingface(
             "model.tensor_model_parallel_size",
             required=f"a divisor of the {shape.num_query_groups} key/value heads",
             given=tp_size,
-            mend="choose a smaller one",
+            fix="choose a smaller one",
         )
     order = None
     if extension is not None and extension.interleaved:
@@ -71,7 +71,7 @@ def load_huggingface(
                     rule.megatron.format(n=layer),
                     required=f"shape {list(target.shape)} (this rank's part of the model)",
                     given=f"shape {list(value.shape)}",
-                    mend="build the model from the checkpoint's own sizes",
+                    fix="build the model from the checkpoint's own sizes",
                 )
             _check_finite(value, rule.names(layer), weights.folder)
             target.copy_(value)
@@ -94,7 +94,7 @@ def _check_finite(value: Tensor, names: Sequence[str], folder: Path) -> None:
             f"{folder}: {', '.join(names)}",
             required="finite weights",
             given=f"{int((~torch.isfinite(value)).sum())} that are infinite or no numbers",
-            mend="download or copy the checkpoint again, or take an earlier one: this one cannot be trained",
+            fix="download or copy the checkpoint again, or take an earlier one: this one cannot be trained",
         )
 
 
@@ -124,7 +124,7 @@ def _check_tied(weights: HuggingFaceWeights, head: str, embedding: str) -> None:
         head,
         required=f"absent, or equal to {embedding} (config.json: tie_word_embeddings is true)",
         given="another matrix",
-        mend=f"set tie_word_embeddings to false in config.json, or remove {head}",
+        fix=f"set tie_word_embeddings to false in config.json, or remove {head}",
     )
 
 
@@ -144,7 +144,7 @@ def located_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> 
                     name,
                     required=f"a parameter of a {shape.family} model",
                     given="one that has no Hugging Face counterpart",
-                    mend="build the model from its shape, without biases and heads that the shape has not",
+                    fix="build the model from its shape, without biases and heads that the shape has not",
                 )
             yield parameter.data, rules[table_name], None if local is None else numbers[local]
 

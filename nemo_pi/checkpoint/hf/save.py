@@ -20,7 +20,7 @@ from nemo_pi.checkpoint.hf.tokenizer import tokenizer_folder
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.layout import halves_from_interleaved
+from nemo_pi.rope.channel_order import halves_from_interleaved
 from nemo_pi.rope.spec import ContextExtension
 
 DEFAULT_SHARD_BYTES = 5 * 1024**3
@@ -103,7 +103,7 @@ def _check_one_writer(writes: bool, world: Group) -> None:
             "replica_rank",
             required="one replica 0, counted over data and context parallel ranks together",
             given=f"{writers} of them",
-            mend="pass this rank's place in the data-parallel group with context parallel ranks in it",
+            fix="pass this rank's place in the data-parallel group with context parallel ranks in it",
         )
 
 
@@ -115,7 +115,7 @@ def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Call
     name = dtype.removeprefix("torch.")
     if name not in DTYPES.values():
         raise CheckpointError(
-            "dtype", required="one of " + ", ".join(DTYPES.values()), given=dtype, mend="choose one of them"
+            "dtype", required="one of " + ", ".join(DTYPES.values()), given=dtype, fix="choose one of them"
         )
     return lambda _: getattr(torch, name)
 

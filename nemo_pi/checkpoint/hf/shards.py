@@ -84,7 +84,7 @@ class ShardWriter:
                 name,
                 required=f"values within the range of {dtype}",
                 given=f"up to {tensor.abs().max().item():.3g}",
-                mend="export as bfloat16 or float32",
+                fix="export as bfloat16 or float32",
             )
         return converted
 
@@ -111,7 +111,7 @@ class ShardWriter:
                 str(self.folder),
                 required="a complete export",
                 given=f"{type(self.error).__name__}: {self.error}",
-                mend="check free space and permissions",
+                fix="check free space and permissions",
             ) from self.error
         missing = [name for name in self.bytes_of if name not in self.file_of]
         assert not missing, f"never arrived: {missing}"

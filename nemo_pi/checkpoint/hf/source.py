@@ -52,7 +52,7 @@ class HuggingFaceSource:
                 "source_config",
                 required="what read_source_config returned",
                 given=error,
-                mend="pass it on unchanged",
+                fix="pass it on unchanged",
             ) from error
         return source
 

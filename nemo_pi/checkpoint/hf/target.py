@@ -40,7 +40,7 @@ def check_apart(target: Path, source: Path) -> None:
             str(target),
             required="another folder than the checkpoint's own, and none above it",
             given=f"{target}, where the checkpoint {source} lies",
-            mend="choose another folder: this one would be replaced, and the checkpoint with it",
+            fix="choose another folder: this one would be replaced, and the checkpoint with it",
         )
 
 
@@ -59,7 +59,7 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
             str(folder),
             required="a new folder, or one that an earlier export wrote",
             given=foreign,
-            mend="choose another export folder, or allow it to be overwritten",
+            fix="choose another export folder, or allow it to be overwritten",
         )
 
 

@@ -45,7 +45,7 @@ def tokenizer_folder(path: str | Path) -> Path:
             "tokenizer_path",
             required="a folder with one of " + ", ".join(_VOCABULARIES),
             given=path,
-            mend="give the folder that the tokenizer was saved to",
+            fix="give the folder that the tokenizer was saved to",
         )
     return folder
 

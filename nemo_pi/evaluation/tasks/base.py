@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.passkey_text import TextTokenizer
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tables import Table
+from nemo_pi.evaluation.text_tables import Table
 from nemo_pi.evaluation.windows import doubling_lengths
 
 Progress = Callable[[str, int, int], None]
@@ -59,7 +59,7 @@ class TaskContext:
     def __post_init__(self) -> None:
         doubling_lengths(self.original_window, self.target_window)  # raises on impossible windows
         if self.batch_tokens < 1:
-            raise ConfigError("batch_tokens", required="≥ 1", given=self.batch_tokens, mend="give at least 1")
+            raise ConfigError("batch_tokens", required="≥ 1", given=self.batch_tokens, fix="give at least 1")
 
     def check_lengths(self, field: str, lengths: Iterable[int]) -> None:
         """Refuse lengths below 2 tokens or beyond the target window.
@@ -73,7 +73,7 @@ class TaskContext:
                     field,
                     required=f"from 2 tokens to the target window, {self.target_window}",
                     given=length,
-                    mend="leave it out or raise target_window",
+                    fix="leave it out or raise target_window",
                 )
 
 

@@ -11,8 +11,8 @@ from nemo_pi.evaluation.heat_maps import plot_passkey
 from nemo_pi.evaluation.passkey import PasskeyPlan, PasskeyResult, passkey_retrieval
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tables import MISSING, Table, thin
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
 
     def __post_init__(self) -> None:
         if self.num_lengths < 1:
-            raise ConfigError("num_lengths", required="≥ 1", given=self.num_lengths, mend="give at least 1")
+            raise ConfigError("num_lengths", required="≥ 1", given=self.num_lengths, fix="give at least 1")
 
     def plan(self, context: TaskContext) -> Plan[PasskeyPlan]:
         """Choose lengths, and build the shortest document at each depth to see that all can be built.

@@ -11,8 +11,8 @@ from nemo_pi.evaluation.passkey_text import required_bos
 from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
 from nemo_pi.evaluation.plots import plot_perplexity
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tables import MISSING, Table, thin
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.evaluation.windows import WHOLE_DOCUMENT, doubling_lengths
 
 

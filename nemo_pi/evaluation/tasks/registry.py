@@ -41,7 +41,7 @@ def register(task: _T) -> _T:
             f"task {task.name}",
             required="a name that no other task has",
             given=f"{task.__qualname__} beside {other.__qualname__}",
-            mend="give one of them another name",
+            fix="give one of them another name",
         )
     return task
 
@@ -65,5 +65,5 @@ def task_type(name: str, field: str = "tasks") -> TaskType:
     if found is not None:
         return found
     names = task_names()
-    mend = f"{did_you_mean(name, names)}; or {PLUG_INS.how_to_get()}"  # results may come from elsewhere
-    raise ConfigError(field, required=f"a task: {', '.join(names)}", given=name, mend=mend)
+    fix = f"{did_you_mean(name, names)}; or {PLUG_INS.how_to_get()}"  # results may come from elsewhere
+    raise ConfigError(field, required=f"a task: {', '.join(names)}", given=name, fix=fix)

@@ -43,7 +43,7 @@ class Abf(ScalingMethod):
                 "extra_args.base",
                 required="the base to compute with (a number above 1)",
                 given="nothing",
-                mend=f"add base: {max(least_base(rope.target_window), rope.base):.3g} or more",
+                fix=f"add base: {max(least_base(rope.target_window), rope.base):.3g} or more",
             )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

@@ -45,5 +45,5 @@ def _positive_each(name: str, value: Any, num_frequencies: int) -> tuple[float, 
     if not is_list or len(value) != num_frequencies:
         required = f"a list of {num_frequencies} numbers (half the rotary dimension)"
         given = f"{len(value)} of them" if is_list else repr(value)
-        raise ConfigError(name, required=required, given=given, mend="give one factor per frequency")
+        raise ConfigError(name, required=required, given=given, fix="give one factor per frequency")
     return tuple(check_number(f"{name}[{i}]", entry, above=0.0) for i, entry in enumerate(value))

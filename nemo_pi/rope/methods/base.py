@@ -163,7 +163,7 @@ class ScalingMethod:
                 "method",
                 required="a method that transformers can compute, for an export to Hugging Face's format",
                 given=self.name,
-                mend="keep the model as a distributed checkpoint and leave the export folder out",
+                fix="keep the model as a distributed checkpoint and leave the export folder out",
             )
         entries: dict[str, Any] = {"rope_type": self.hf_types[0], "rope_theta": rope.base}
         entries["factor"] = rope.factor
@@ -200,9 +200,9 @@ def _finite_number(field: str, value: Any, num_frequencies: int) -> float:
 def _refuse_unknown(method: type[ScalingMethod], name: str) -> None:
     names = method.argument_names()
     field = ELSEWHERE.get(name)
-    mend = did_you_mean(name, names)
+    fix = did_you_mean(name, names)
     if field is not None:
-        mend = f"write {field if field in names else f'`{field}`'} instead"
+        fix = f"write {field if field in names else f'`{field}`'} instead"
     raise ConfigError(
-        f"extra_args.{name}", required=f"a name that {method.name} knows", given=repr(name), mend=mend
+        f"extra_args.{name}", required=f"a name that {method.name} knows", given=repr(name), fix=fix
     )

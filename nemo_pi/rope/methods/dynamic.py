@@ -21,8 +21,8 @@ from nemo_pi.rope.methods.hf_rope import HfRope
 def scaled_base(rotary_dim: int, base: float, factor: float, original_window: int, seq_len: int) -> float:
     """b · (s·l/L - (s-1))^(D/(D-2)) at length l above L; b itself up to L."""
     length = max(seq_len, original_window)
-    stretch = factor * length / original_window - (factor - 1)
-    return base * stretch ** (rotary_dim / (rotary_dim - 2))
+    growth = factor * length / original_window - (factor - 1)
+    return base * growth ** (rotary_dim / (rotary_dim - 2))
 
 
 def inverse_frequencies(

@@ -10,9 +10,9 @@ from typing import Any
 from nemo_pi.errors import CheckpointError
 
 
-def unusable(entry: str, required: str, given: Any, mend: str) -> CheckpointError:
+def unusable(entry: str, required: str, given: Any, fix: str) -> CheckpointError:
     """The error for an entry of config.json."""
-    return CheckpointError(f"config.json ({entry})", required=required, given=repr(given), mend=mend)
+    return CheckpointError(f"config.json ({entry})", required=required, given=repr(given), fix=fix)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Llama3(ScalingMethod):
                 "extra_args.high_freq_factor",
                 required="high_freq_factor above low_freq_factor (defaults 4 and 1)",
                 given=f"{high:g} and {low:g}",
-                mend="swap the two",
+                fix="swap the two",
             )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

@@ -68,7 +68,7 @@ class LongRope(ScalingMethod):
                     f"extra_args.{name}",
                     required=f"a list of {rope.num_frequencies} numbers (half the rotary dimension)",
                     given="nothing",
-                    mend=f"add {name}: [...] with the factors found for this model",
+                    fix=f"add {name}: [...] with the factors found for this model",
                 )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

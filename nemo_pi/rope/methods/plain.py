@@ -51,7 +51,7 @@ class Plain(ScalingMethod):
                 "factor",
                 required=f"1 or null with `method` {self.name}",
                 given=f"{rope.factor:.10g}",
-                mend="write `factor`: null for direct fine-tuning, or choose `method`: linear",
+                fix="write `factor`: null for direct fine-tuning, or choose `method`: linear",
             )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

@@ -56,14 +56,14 @@ class Proportional(ScalingMethod):
                 "rotary_percent",
                 required=f"1 with `method` {self.name}: its own share says which pairs turn",
                 given=rope.rotary_percent,
-                mend="choose `method`: linear for a model that rotates a part of each head",
+                fix="choose `method`: linear for a model that rotates a part of each head",
             )
         if num_turning(rope.head_dim, self.partial_rotary_factor) < 1:
             raise ConfigError(
                 "extra_args.partial_rotary_factor",
                 required=f"a share of {rope.num_frequencies} pairs that holds at least one",
                 given=self.partial_rotary_factor,
-                mend=f"choose {1 / rope.num_frequencies:g} or more",
+                fix=f"choose {1 / rope.num_frequencies:g} or more",
             )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

@@ -55,7 +55,7 @@ def method_named(name: Any, package: str | None = None) -> type[ScalingMethod]:
         "method",
         required="one of " + ", ".join(names),
         given=repr(name),
-        mend=PLUG_INS.how_to_get(package) if package else did_you_mean(name, names, _also_called()),
+        fix=PLUG_INS.how_to_get(package) if package else did_you_mean(name, names, _also_called()),
     )
 
 

@@ -113,7 +113,7 @@ class Yarn(ScalingMethod):
                 "extra_args.beta_fast",
                 required="beta_fast of at least beta_slow (defaults 32 and 1)",
                 given=f"{fast:g} and {slow:g}",
-                mend="swap the two",
+                fix="swap the two",
             )
         pair = [name for name in ("mscale", "mscale_all_dim") if getattr(self, name) is not None]
         if len(pair) == 1:
@@ -122,7 +122,7 @@ class Yarn(ScalingMethod):
                 f"extra_args.{pair[0]}",
                 required="both mscale and mscale_all_dim, or neither",
                 given=f"only {pair[0]}",
-                mend="give both, or attention_factor for the number itself",
+                fix="give both, or attention_factor for the number itself",
             )
 
     def _betas(self) -> tuple[float, float]:

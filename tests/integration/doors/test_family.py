@@ -110,7 +110,7 @@ def test_a_broken_package_is_named(
     assert "acme" in registry.names()
     with pytest.raises(CheckpointError, match=message) as caught:
         registry.family_of_config({"model_type": "acme"})
-    assert "uninstall acme" in caught.value.mend
+    assert "uninstall acme" in caught.value.fix
 
 
 def test_without_the_package_the_name_is_unknown() -> None:

@@ -28,7 +28,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.style import headline, new_figure, save
-from nemo_pi.evaluation.tables import Table
+from nemo_pi.evaluation.text_tables import Table
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
 
 
@@ -59,7 +59,7 @@ class CopyWord(Task[list[list[int]], Copied]):
 
     def plan(self, context: TaskContext) -> Plan[list[list[int]]]:
         if self.tokens < 1:
-            raise ConfigError("tokens", required="≥ 1", given=self.tokens, mend="give e.g. 6")
+            raise ConfigError("tokens", required="≥ 1", given=self.tokens, fix="give e.g. 6")
         told = "The pass key is {0}. Remember it. {0} is the pass key.\\nWhat is the pass key? "
         prompts = [context.tokenizer.encode(told.format(word) + "The pass key is") for word in self.words]
         cost = Cost(1, sum(map(len, prompts)), self.tokens * len(prompts))

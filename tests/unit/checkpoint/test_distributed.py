@@ -19,7 +19,7 @@ from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTenso
 from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
 from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.integrity import verify
-from nemo_pi.checkpoint.rotation import latest_checkpoint
+from nemo_pi.checkpoint.retention import latest_checkpoint
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
 from nemo_pi.errors import CheckpointError
 from tests.unit.checkpoint.models import (

@@ -73,8 +73,8 @@ def test_a_method_that_nobody_has_registered(llama: Path, tmp_path: Path, single
     folder = save_distributed(tmp_path / "step_3", model_state(chunks), meta)
     with pytest.raises(CheckpointError, match=r"nemo_pi\.json: method: .*given 'softened'") as caught:
         read_summary(folder)
-    assert caught.value.mend.startswith("install the package that registers it")
-    assert "'acme_rope 1.2'" in caught.value.mend
+    assert caught.value.fix.startswith("install the package that registers it")
+    assert "'acme_rope 1.2'" in caught.value.fix
 
 
 def test_gpt2_has_no_rotary_positions(tmp_path: Path) -> None:

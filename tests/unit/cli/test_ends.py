@@ -11,13 +11,13 @@ from nemo_pi.errors import ConfigError, NemoPiError
 def test_a_users_mistake_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
     @reports_errors
     def main() -> None:
-        raise ConfigError("model.x", required="1", given=2, mend="write 1")
+        raise ConfigError("model.x", required="1", given=2, fix="write 1")
 
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == USER_ERROR == 2
     output = capsys.readouterr()
-    assert output.err == "ConfigError: model.x: required 1; given 2. To mend: write 1\n"
+    assert output.err == "ConfigError: model.x: required 1; given 2. To fix: write 1\n"
     assert output.out == ""
 
 

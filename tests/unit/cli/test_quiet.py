@@ -41,7 +41,7 @@ SEEN_WARNINGS = [
 KEPT_RECORDS = [
     ("nemo_logger", logging.WARNING, "the run folder is not empty"),
     ("nemo_pi.nemo.checkpointing", logging.INFO, "Told to stop: saving step 7 first."),
-    ("nemo_pi.checkpoint.rotation", logging.WARNING, "Skipping a checkpoint: Load the _IndexReader from"),
+    ("nemo_pi.checkpoint.retention", logging.WARNING, "Skipping a checkpoint: Load the _IndexReader from"),
     ("lightning.pytorch.utilities.rank_zero", logging.WARNING, "a callback was disabled"),
     ("megatron.core.optimizer", logging.WARNING, "the loss scale fell to 1"),
 ]

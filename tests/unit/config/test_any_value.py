@@ -53,7 +53,7 @@ def test_a_plan_or_an_error(changes: dict[tuple[str, ...], Any], world_size: int
     try:
         run = resolve(values_of(model), world_size=world_size, summary=summary)
     except NemoPiError as error:
-        assert error.field and error.required and error.mend
+        assert error.field and error.required and error.fix
         return
     layout = run.parallel
     assert layout.world_size == world_size

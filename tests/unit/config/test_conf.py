@@ -17,7 +17,7 @@ from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.pose import SAMPLERS
+from nemo_pi.rope.pose_spec import SAMPLERS
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import summary_of
 
@@ -132,7 +132,7 @@ def test_a_run_that_would_extend_nothing_says_what_to_write() -> None:
     """Each of the two lines that the message offers is then taken."""
     with pytest.raises(ConfigError, match="nothing would be extended") as caught:
         resolve(composed(*AUTO), world_size=1, summary=published("demo"))
-    offered = re.findall(r"model\.\w+=\w+", caught.value.mend)
+    offered = re.findall(r"model\.\w+=\w+", caught.value.fix)
     assert len(offered) == 2
     for line, target in zip(offered, (4096, 512), strict=True):
         run = resolve(composed(*AUTO, line), world_size=1, summary=published("demo"))

@@ -62,4 +62,4 @@ def test_exp_manager_refuses(exp_manager: dict[str, Any], key: str, suggestion: 
     with pytest.raises(ConfigError) as caught:
         check_exp_manager(exp_manager)
     assert caught.value.field == f"exp_manager.{key}"
-    assert suggestion in caught.value.mend
+    assert suggestion in caught.value.fix

@@ -30,7 +30,7 @@ def test_unknown_keys_of_all_sections_are_named_at_once() -> None:
     sections += ["exp_manager.exp_dri", "exp_manager.checkpoint_callback_params.save_topk"]
     assert error.field == ", ".join(sections)
     for name in ("model", "model.global_batch_size", "trainer.max_steps", "exp_manager.exp_dir"):
-        assert f"did you mean {name}?" in error.mend
+        assert f"did you mean {name}?" in error.fix
 
 
 def test_everything_a_trainer_needs() -> None:

@@ -78,5 +78,5 @@ def test_the_yaml_s_values_reach_megatron_s_configuration() -> None:
 
 @pytest.mark.parametrize("value", [True, False])
 def test_an_option_wins_over_what_is_chosen_for_it(value: bool) -> None:
-    build = BuildOptions(megatron={"bias_dropout_fusion": value})
-    assert transformer_config(SHAPE, ParallelLayout(), build).bias_dropout_fusion is value
+    build = BuildOptions(megatron={"batch_p2p_comm": value})
+    assert transformer_config(SHAPE, ParallelLayout(), build).batch_p2p_comm is value

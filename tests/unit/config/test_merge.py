@@ -47,7 +47,7 @@ def test_unknown_keys_are_refused_with_the_nearest(values: dict[str, Any], key: 
     with pytest.raises(ConfigError) as caught:
         from_mapping(Outer, values)
     assert caught.value.field == key
-    assert caught.value.mend == suggestion
+    assert caught.value.fix == suggestion
 
 
 def test_all_unknown_keys_are_named_at_once() -> None:
@@ -55,7 +55,7 @@ def test_all_unknown_keys_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         from_mapping(Outer, values)
     assert caught.value.field == "cuont, inner.raet, inner.zzzzzz, optional.wrods"
-    assert caught.value.mend == (
+    assert caught.value.fix == (
         "cuont: did you mean count?; inner.raet: did you mean inner.rate?; inner.zzzzzz: remove 'zzzzzz'; "
         "optional.wrods: did you mean optional.words?"
     )

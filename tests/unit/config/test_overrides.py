@@ -58,7 +58,7 @@ def test_the_home_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "field", "mend"),
+    ("word", "field", "fix"),
     [
         ("model.max_position_embedings=9", "model.max_position_embedings", "model.max_position_embeddings?"),
         ("dryrun=true", "dryrun", "dry_run"),
@@ -72,11 +72,11 @@ def test_the_home_folder() -> None:
         ("exp_manager=null", "exp_manager", "default"),
     ],
 )
-def test_mistakes_are_named(word: str, field: str, mend: str) -> None:
+def test_mistakes_are_named(word: str, field: str, fix: str) -> None:
     with pytest.raises(ConfigError) as caught:
         merged(word, "restore_from_path=/x")
     assert caught.value.field == field
-    assert mend in caught.value.mend
+    assert fix in caught.value.fix
 
 
 def test_several_values_are_for_several_runs() -> None:

@@ -9,7 +9,7 @@ import pytest
 from nemo_pi.config.pose import check_pose
 from nemo_pi.config.sections import PoseConfig
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.pose import SAMPLERS, PoseSpec
+from nemo_pi.rope.pose_spec import SAMPLERS, PoseSpec
 from tests.unit.config.builders import run_of, summary_of
 
 

@@ -57,7 +57,7 @@ def test_other_precisions_are_refused(given: Any, suggestion: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_precision(given)
     assert caught.value.field == "trainer.precision"
-    assert suggestion in caught.value.mend
+    assert suggestion in caught.value.fix
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -34,7 +34,7 @@ def test_a_key_that_disagrees_with_the_checkpoint_is_refused(key: str) -> None:
     assert caught.value.field == f"model.{key}"
     assert str(held) in caught.value.required
     assert caught.value.given == (tuple(other) if isinstance(other, list) else other)
-    assert "null" in caught.value.mend
+    assert "null" in caught.value.fix
 
 
 def test_from_scratch_derives_head_dim_and_groups() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from nemo_pi.data.coverage import Coverage, coverage
 from nemo_pi.data.order import EpochOrder, generator
-from nemo_pi.data.pose import draw_chunks
-from nemo_pi.rope.pose import SAMPLERS, PoseSpec
+from nemo_pi.data.pose_sampler import draw_chunks
+from nemo_pi.rope.pose_spec import SAMPLERS, PoseSpec
 
 # No limits on time: a busy machine is no failure.
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)

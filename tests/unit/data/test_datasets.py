@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from nemo_pi.data.datasets import build_datasets
 from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 
 Numbered = Callable[[Sequence[int]], str]
 

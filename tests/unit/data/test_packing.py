@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from nemo_pi.data.indexed import open_indexed
 from nemo_pi.data.order import generator
-from nemo_pi.data.packing import PackedDataset, best_fit_decreasing, cut
-from nemo_pi.data.pose import draw_chunks
-from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.packing import PackedDataset, best_fit_decreasing, chunked
+from nemo_pi.data.pose_sampler import draw_chunks
+from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import SampleRules
 from nemo_pi.errors import DataError
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 
 # No limits on time: a busy machine is no failure.
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -76,9 +76,9 @@ def test_cut_against_a_loop(lengths: list[int], seq_length: int) -> None:
         for document, length in enumerate(lengths)
         for skipped in range(0, length - 1, seq_length)
     ]
-    pieces = cut(np.array(lengths), seq_length)
-    ours = zip(pieces.documents_P, pieces.skipped_P, pieces.lengths_P, strict=True)
-    assert [tuple(map(int, piece)) for piece in ours] == naive
+    chunks = chunked(np.array(lengths), seq_length)
+    ours = zip(chunks.documents_P, chunks.skipped_P, chunks.lengths_P, strict=True)
+    assert [tuple(map(int, chunk)) for chunk in ours] == naive
 
 
 @settings(SLOW_MACHINE, max_examples=50)

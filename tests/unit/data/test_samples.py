@@ -16,11 +16,11 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatase
 
 from nemo_pi.data.indexed import open_indexed
 from nemo_pi.data.order import generator, permutation
-from nemo_pi.data.pose import draw_chunks
-from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.pose_sampler import draw_chunks
+from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import Sample, SampleDataset, SampleRules, make_sample
 from nemo_pi.errors import DataError
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 
 # No limits on time: a busy machine is no failure.
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

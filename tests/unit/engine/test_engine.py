@@ -13,13 +13,13 @@ import torch
 from nemo_pi.data.collate import collate
 from nemo_pi.data.indexed import open_indexed
 from nemo_pi.data.packing import PackedDataset
-from nemo_pi.data.positions import PlainPositions, PosePositions
+from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import SampleDataset, SampleRules
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.optimizer import AdamSettings
 from nemo_pi.errors import DataError
 from nemo_pi.model.build import BuildOptions
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.engine.loops import SMOOTH, PlainLoop, engine_of, random_batch, weights_of
 from tests.unit.model.models import SHAPE, ours_from, transformers_model
@@ -191,10 +191,10 @@ def test_frequencies_of_a_given_length(folder: Path) -> None:
     )
     batch = random_batch()
     batch["position_ids"][:, 9:] += 120
-    stretch = (target / window * target / window - (target / window - 1)) ** (
+    growth = (target / window * target / window - (target / window - 1)) ** (
         SHAPE.head_dim / (SHAPE.head_dim - 2)
     )
-    rope = {"rope_type": "default", "rope_theta": 10000.0 * stretch}
+    rope = {"rope_type": "default", "rope_theta": 10000.0 * growth}
     with torch.no_grad():
         expected = PlainLoop(transformers_model(rope_parameters=rope)).loss(batch).item()
     given = engine_of(folder, train=False, extension=extension, rotary_length=target).evaluate(batch)

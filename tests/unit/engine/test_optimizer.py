@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from nemo_pi.engine.optimizer import AdamSettings
 from nemo_pi.families.registry import family_of
 from nemo_pi.model.build import BuildOptions
-from nemo_pi.nemo.optimizer import LightningOptimizerAdapter
+from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from tests.unit.engine.loops import engine_of, random_batch
 from tests.unit.model.models import SHAPE

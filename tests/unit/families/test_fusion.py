@@ -17,7 +17,7 @@ from nemo_pi.families.fusion import fuse, reorder_heads, unfuse
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import split_name
-from nemo_pi.rope.layout import halves_from_interleaved, interleaved_from_halves
+from nemo_pi.rope.channel_order import halves_from_interleaved, interleaved_from_halves
 
 SHAPE = ModelShape(3, 64, 80, 8, 4, 16, 96)
 LAYER_RULES = family_of(SHAPE).layer_rules(SHAPE)

@@ -28,7 +28,7 @@ def test_an_unknown_family_lists_the_known_ones() -> None:
     with pytest.raises(CheckpointError) as caught:
         family_of(replace(SHAPE, family="somebody's"))
     assert all(name in caught.value.required for name in names())
-    assert all(family.architecture in caught.value.mend for family in families())
+    assert all(family.architecture in caught.value.fix for family in families())
 
 
 def test_mixtures_of_experts_are_named_as_such() -> None:

@@ -11,7 +11,7 @@ import torch
 from nemo_pi.kernels.attention import NATIVE, SDPA
 from nemo_pi.kernels.native import obstacle
 from nemo_pi.model.causal import attend_causally
-from nemo_pi.model.piece_attention import Merged
+from nemo_pi.model.span_attention import Merged
 from tests.unit.kernels.causal_inputs import N, check_against_one_call, draw
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"native: {obstacle()}")

@@ -174,7 +174,7 @@ def test_another_package_s_backend_is_imported_where_it_is_asked_for(
         ("norm", "gone", "GONE", r"required a Backend whose name is 'gone' \(acme:GONE.*AttributeError"),
         ("norm", "other", "QUICK", "a Backend with the name 'quick'"),
         ("norm", "odd", "ODD", "a job of attention, norm, .*given 'sorting'"),
-        ("softmax", "quick", "QUICK", r"one for norm. To mend: write model\.norm_backend=quick, and auto"),
+        ("softmax", "quick", "QUICK", r"one for norm. To fix: write model\.norm_backend=quick, and auto"),
         ("norm", "torch", "QUICK", r"'torch' from acme 1\.2, which nemo_pi has already"),
     ],
 )

@@ -18,8 +18,9 @@ def test_needs_follow_the_extension() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "tempered"), [("linear", False), ("llama3", False), ("yarn", True), ("longrope", True)]
+    ("method", "has_attention_factor"),
+    [("linear", False), ("llama3", False), ("yarn", True), ("longrope", True)],
 )
-def test_temperature_is_seen(method: str, tempered: bool) -> None:
+def test_the_attention_factor_is_seen(method: str, has_attention_factor: bool) -> None:
     spec = make_spec(method, original_window=64, target_window=256, head_dim=16)
-    assert rotary_needs(spec, torch.float32).tempered is tempered
+    assert rotary_needs(spec, torch.float32).has_attention_factor is has_attention_factor

@@ -50,7 +50,7 @@ def exactly(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tupl
         (1, 1, 1, 193, 193, 16, True, None),  # one query in a band of its own
         (1, 1, 1, 400, 400, 128, True, None),  # one head for several threads
         (3, 6, 2, 100, 100, 48, True, 0.05),
-        (1, 2, 1, 33, 150, 256, True, None),  # the last queries of a longer stretch
+        (1, 2, 1, 33, 150, 256, True, None),  # the last queries of a longer chunk
         (1, 2, 2, 5, 300, 80, True, None),
         (1, 4, 2, 70, 30, 64, False, None),  # all keys, fewer than queries
         (2, 2, 2, 16, 97, 96, False, 0.2),

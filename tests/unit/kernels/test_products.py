@@ -19,9 +19,9 @@ needs_onednn = pytest.mark.skipif(
 
 @pytest.fixture(params=[pytest.param(True, marks=needs_onednn), False], ids=["onednn", "torch"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TorchProducts:
-    """Both libraries, down to the smallest product and in several pieces."""
+    """Both libraries, down to the smallest product and in several blocks."""
     monkeypatch.setattr(products, "_SMALLEST", 1)
-    monkeypatch.setattr(products, "_PIECE", 64)
+    monkeypatch.setattr(products, "_BLOCK", 64)
     return ONEDNN if request.param else TORCH
 
 

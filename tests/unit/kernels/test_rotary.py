@@ -21,7 +21,9 @@ from nemo_pi.kernels.rotary import (
 )
 
 NEEDS = RotaryNeeds(head_dim=64)
-ABLE = RotaryCapability(frozenset({"cpu"}), frozenset({torch.float32}), interleaved=True, tempered=True)
+ABLE = RotaryCapability(
+    frozenset({"cpu"}), frozenset({torch.float32}), interleaved=True, has_attention_factor=True
+)
 ON_GPU = RotaryNeeds(head_dim=64, device_type="cuda", dtype=torch.bfloat16)
 
 
@@ -45,8 +47,8 @@ def test_torch_does_everything() -> None:
         ("triton", replace(ON_GPU, head_dim=320), "up to 256 channels, not 320"),
         (
             "transformer_engine",
-            replace(ON_GPU, tempered=True),
-            "no room for this method's attention temperature",
+            replace(ON_GPU, has_attention_factor=True),
+            "no room for this method's attention attention factor",
         ),
         (
             "apex",
@@ -83,8 +85,8 @@ def test_unknown_name() -> None:
     ("change", "needs", "reason"),
     [
         ({"interleaved": False}, {"interleaved": True}, "interleaved"),
-        ({"tempered": False}, {"tempered": True}, "temperature"),
-        ({"tempered": False}, {}, None),
+        ({"has_attention_factor": False}, {"has_attention_factor": True}, "attention factor"),
+        ({"has_attention_factor": False}, {}, None),
         ({"max_head_dim": 63}, {}, "up to 63 channels, not 64"),
         ({"max_head_dim": 64}, {}, None),
         ({}, {"rotary_dim": 32}, None),

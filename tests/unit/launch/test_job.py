@@ -65,7 +65,7 @@ def test_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ConfigError) as raised:
         SlurmJob(**{field: value})
     assert raised.value.field == f"SlurmJob.{field}"
-    assert raised.value.required and raised.value.mend
+    assert raised.value.required and raised.value.fix
 
 
 @pytest.mark.parametrize(

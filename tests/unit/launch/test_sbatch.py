@@ -36,8 +36,8 @@ JOBS = {
 
 
 def test_reference_file_is_what_the_defaults_render() -> None:
-    mend = "python examples/slurm/render.py > examples/slurm/extend_context.sbatch"
-    assert REFERENCE.read_text() == render_sbatch(SlurmJob()), f"to mend: {mend}"
+    fix = "python examples/slurm/render.py > examples/slurm/extend_context.sbatch"
+    assert REFERENCE.read_text() == render_sbatch(SlurmJob()), f"to fix: {fix}"
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=list(JOBS))

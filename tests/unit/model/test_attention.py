@@ -13,7 +13,7 @@ from nemo_pi.kernels.rotary import KERNELS
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.options import BackendRequests, BuildOptions
 from nemo_pi.parallel.cpu_shim import cpu_shim
-from nemo_pi.rope.layout import interleaved_from_halves
+from nemo_pi.rope.channel_order import interleaved_from_halves
 from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
 
 pytestmark = pytest.mark.usefixtures("one_rank")

@@ -1,4 +1,4 @@
-"""The last queries of a stretch against attention written out in float64.
+"""The last queries of a chunk against attention written out in float64.
 
 Shape legend: B batch, N query heads, G key/value heads, Q queries, K keys, D head dim.
 """

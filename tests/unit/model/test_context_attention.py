@@ -13,10 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemo_pi.kernels.attention import NATIVE
-from nemo_pi.model import context_attention, piece_attention
+from nemo_pi.model import context_attention
+from nemo_pi.model import span_attention as span_attention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
-from nemo_pi.model.piece_attention import Merged, PieceAttention, Recomputed
+from nemo_pi.model.span_attention import Merged, Recomputed, SpanAttention
 from nemo_pi.parallel.context import split_rows
 from tests.unit.checkpoint.models import run_ranks
 from tests.unit.model.naive import naive_attention
@@ -45,15 +46,13 @@ def draw(heads: int, seed: int) -> Tensor:
     return (2 * torch.randn(S, B, heads, D, generator=generator)).requires_grad_()
 
 
-def ways(window: int | None) -> list[PieceAttention]:
+def ways(window: int | None) -> list[SpanAttention]:
     again = Recomputed(partial(attend_causally, lookback=None if window is None else window - 1))
     return [again] if window else [again, Merged(), Merged(backend=NATIVE)]
 
 
-def compare(
-    group: dist.ProcessGroup, boundaries: Rows, window: int | None, attention: PieceAttention
-) -> None:
-    """Output and gradients of this rank's share against the same places of the whole row's."""
+def compare(group: dist.ProcessGroup, boundaries: Rows, window: int | None, attention: SpanAttention) -> None:
+    """Output and gradients of this rank's shard against the same places of the whole row's."""
     split = split_rows(boundaries, dist.get_world_size(group), dist.get_rank(group))
 
     def share(x_SB: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def on_four_ranks() -> None:
         assert group is not None
         for boundaries, window, bytes_at_once in CASES:
             context_attention._GATHERED_BYTES = bytes_at_once
-            piece_attention._BLOCK_QUERIES = 3
+            span_attention._BLOCK_QUERIES = 3
             for attention in ways(window):
                 compare(group, boundaries, window, attention)
 
@@ -95,7 +94,7 @@ def test_a_rank_keeps_only_its_share(one_rank: None) -> None:
     assert kept_by(Merged()) == sorted([q, k, k, q, *[log_sum_exp] * B])
 
 
-def kept_by(attention: PieceAttention) -> list[int]:
+def kept_by(attention: SpanAttention) -> list[int]:
     """Sizes of the tensors that a forward pass leaves."""
     kept: list[int] = []
 

@@ -13,9 +13,9 @@ from nemo_pi.model import engine_layers
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.engine_layers import resolve_transformer_engine
-from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.norm import RMSNorm
 from nemo_pi.model.options import BackendRequests, BuildOptions
+from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
 from tests.unit.model.models import SHAPE, build
 
 WITHOUT_ENGINE = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from nemo_pi.checkpoint.manifest import read_manifest
-from nemo_pi.checkpoint.rotation import complete_checkpoints, latest_checkpoint
+from nemo_pi.checkpoint.retention import complete_checkpoints, latest_checkpoint
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.kernels.backends import JOBS

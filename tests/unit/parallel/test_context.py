@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_pi.errors import DataError
-from nemo_pi.parallel.context import slice_batch, split_rows, zigzag_stretches
+from nemo_pi.parallel.context import slice_batch, split_rows, zigzag_chunks
 
 
 def test_boundaries_0_4_8_over_two_ranks() -> None:
@@ -20,12 +20,12 @@ def test_boundaries_0_4_8_over_two_ranks() -> None:
         "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]),
         "cu_seqlens": torch.tensor([[0, 4, 8]]),
     }
-    shares = [slice_batch(batch, split_rows([(0, 4, 8)], 2, rank)) for rank in range(2)]
-    assert shares[0]["position_ids"].tolist() == [[0, 3, 0, 3]]
-    assert shares[0]["tokens"].tolist() == [[0, 3, 4, 7]]
-    assert shares[1]["position_ids"].tolist() == [[1, 2, 1, 2]]
-    assert shares[1]["tokens"].tolist() == [[1, 2, 5, 6]]
-    assert all(share["cu_seqlens"].tolist() == [[0, 4, 8]] for share in shares)
+    shards = [slice_batch(batch, split_rows([(0, 4, 8)], 2, rank)) for rank in range(2)]
+    assert shards[0]["position_ids"].tolist() == [[0, 3, 0, 3]]
+    assert shards[0]["tokens"].tolist() == [[0, 3, 4, 7]]
+    assert shards[1]["position_ids"].tolist() == [[1, 2, 1, 2]]
+    assert shards[1]["tokens"].tolist() == [[1, 2, 5, 6]]
+    assert all(shard["cu_seqlens"].tolist() == [[0, 4, 8]] for shard in shards)
 
 
 def test_a_row_over_two_and_four_ranks() -> None:
@@ -36,11 +36,11 @@ def test_a_row_over_two_and_four_ranks() -> None:
     assert four == [[0, 1, 14, 15], [2, 3, 12, 13], [4, 5, 10, 11], [6, 7, 8, 9]]
 
 
-def test_stretches_join_where_they_touch() -> None:
-    assert zigzag_stretches((0, 16), 4, 0) == ((0, 2), (14, 16))
-    assert zigzag_stretches((0, 16), 4, 3) == ((6, 10),)
-    assert zigzag_stretches((0, 4, 8), 2, 0) == ((0, 1), (3, 5), (7, 8))
-    assert zigzag_stretches((0, 3, 7), 1, 0) == ((0, 7),)
+def test_chunks_join_where_they_touch() -> None:
+    assert zigzag_chunks((0, 16), 4, 0) == ((0, 2), (14, 16))
+    assert zigzag_chunks((0, 16), 4, 3) == ((6, 10),)
+    assert zigzag_chunks((0, 4, 8), 2, 0) == ((0, 1), (3, 5), (7, 8))
+    assert zigzag_chunks((0, 3, 7), 1, 0) == ((0, 7),)
 
 
 def test_documents_of_other_lengths_are_split_with_their_row() -> None:
@@ -67,9 +67,9 @@ def test_every_token_is_held_once_and_work_is_equal(
         boundaries.append((0, *ends, *([length] if ends[-1] < length else [])))
     whole_BS = torch.randn(len(rows), length)
     splits = [split_rows(boundaries, size, rank) for rank in range(size)]
-    shares = [split.take(whole_BS) for split in splits]
-    assert {share.shape for share in shares} == {(len(rows), length // size)}
-    assert torch.equal(splits[0].restore(torch.cat(shares, dim=1)), whole_BS)
+    shards = [split.take(whole_BS) for split in splits]
+    assert {shard.shape for shard in shards} == {(len(rows), length // size)}
+    assert torch.equal(splits[0].restore(torch.cat(shards, dim=1)), whole_BS)
     if per_document:
         # Keys that a query of its document sees: itself and those before it.
         work_BS = torch.stack(
@@ -82,4 +82,4 @@ def test_lengths_that_do_not_divide_are_refused_with_both_numbers() -> None:
     with pytest.raises(DataError, match=r"multiple of 2 × context_parallel_size = 4.*given 6 tokens"):
         split_rows([(0, 6)], 2, 0)
     with pytest.raises(DataError, match=r"given 3 tokens \(from 5 to 8"):
-        zigzag_stretches((0, 4, 5, 8)[2:], 2, 0)
+        zigzag_chunks((0, 4, 5, 8)[2:], 2, 0)

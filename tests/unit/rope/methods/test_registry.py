@@ -99,7 +99,7 @@ def test_a_broken_package_is_named(installed: Installer, source: str, target: st
     assert caught.value.field == "method"
     assert words in str(caught.value)
     assert "acme_rope 1.2" in caught.value.required
-    assert "uninstall acme_rope 1.2" in caught.value.mend
+    assert "uninstall acme_rope 1.2" in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 arXiv 2309.10400, section 3.2. Chunk i of l_i tokens begins at token st_i = l_0 + … + l_{i−1} of the sample
 and takes the positions u_i + st_i, u_i + st_i + 1, … (equation 4) and the text x[v_i + st_i], … (equation 5).
-`nemo_pi.rope.pose.SAMPLERS` names the ways to draw l, u and v:
+`nemo_pi.rope.pose_spec.SAMPLERS` names the ways to draw l, u and v:
 
 * paper: lengths as in the paper's own listing (figure 6), the first uniform in 1 … L_c − (N − 1), each next
   one uniform in what leaves a token for the others; u_0 = 0 and u_i uniform in u_{i−1} … L_t − L_c.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.rope.pose_spec import PoseSpec
 
 Ints = NDArray[np.int64]
 Random = np.random.RandomState

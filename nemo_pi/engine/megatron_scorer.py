@@ -38,7 +38,7 @@ class MegatronScorer:
     """Rates labels with an engine's model, at whatever layout its ranks have.
 
     Every rank calls `score` with the same windows and gets the scores of all of them. Windows are dealt over
-    the data-parallel replicas; each replica runs Megatron's forward-only schedule over its share.
+    the data-parallel replicas; each replica runs Megatron's forward-only schedule over its shard.
 
     Args:
         engine: with weights loaded; it needs no optimizer.
@@ -48,7 +48,7 @@ class MegatronScorer:
 
     def __init__(self, engine: MegatronEngine, name: str, *, chunk_tokens: int = 512) -> None:
         if chunk_tokens < 1:
-            raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, mend="give e.g. 512")
+            raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, fix="give e.g. 512")
         self.engine = engine
         self.chunk_tokens = chunk_tokens
         self._name = name
@@ -75,12 +75,12 @@ class MegatronScorer:
             "position_ids": position_ids_BS,
         }
         batch = padded(batch, layout.sequence_multiple)
-        share = _share(tokens_BS.size(0))
-        rows, size = micro_batch_rows(share, layout.vpp)
+        shard = _shard(tokens_BS.size(0))
+        rows, size = micro_batch_rows(shard, layout.vpp)
         outputs = self.engine.collect(
             {key: value[rows] for key, value in batch.items()}, self._forward_step, size
         )
-        scores_2BS = _whole_rows(outputs, rows.numel(), batch["tokens"].size(1))[:, : share.numel()]
+        scores_2BS = _whole_rows(outputs, rows.numel(), batch["tokens"].size(1))[:, : shard.numel()]
         scores_2BS = groups.gather_over_data(scores_2BS, dim=1)
         logprob_BS, greedy_BS = scores_2BS[:, : tokens_BS.size(0), : tokens_BS.size(1)].cpu()
         return TokenScores(logprob_BS.float(), greedy_BS.bool())
@@ -102,8 +102,8 @@ class MegatronScorer:
         for chunk in self.engine.chunks:
             chunk.eval()
         # A batch is shared by all replicas, in score as here.
-        share = replace(request, batch_tokens=max(1, request.batch_tokens // groups.data_size()))
-        batches = generation_batches([len(prompt) for prompt in prompts], share)
+        shard = replace(request, batch_tokens=max(1, request.batch_tokens // groups.data_size()))
+        batches = generation_batches([len(prompt) for prompt in prompts], shard)
         new_PS = torch.full((len(prompts), request.max_new_tokens), -1)
         for numbers in batches[groups.data_rank() :: groups.data_size()]:
             next_logits = self._next_logits(len(numbers), len(prompts[numbers[0]]) + request.max_new_tokens)
@@ -146,7 +146,7 @@ class MegatronScorer:
         return torch.stack([part_N.double().view(labels_BL.t().shape).t() for part_N in scores])
 
 
-def _share(num_rows: int) -> Tensor:
+def _shard(num_rows: int) -> Tensor:
     """Indices of this replica's rows. All replicas get equally many; the last row stands in for missing
     ones."""
     size = -(-num_rows // groups.data_size())

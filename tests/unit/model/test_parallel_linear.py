@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nemo_pi.kernels import products
-from nemo_pi.model.linear import ColumnLinear, RowLinear
 from nemo_pi.model.options import BackendRequests, BuildOptions
+from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
 from tests.unit.model.models import SHAPE, build, plain
 
 pytestmark = pytest.mark.usefixtures("one_rank")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nemo_pi.config.loss import chunk_size, resolve_loss
+from nemo_pi.config.loss_choice import chunk_size, resolve_loss
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
 from tests.unit.config.builders import SHAPE

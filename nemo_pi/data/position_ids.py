@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from nemo_pi.data.order import Key, generator
-from nemo_pi.data.pose import draw_chunks
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.data.pose_sampler import draw_chunks
+from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.rope.positions import positions_within
 
 
@@ -43,8 +43,8 @@ class PlainPositions:
 
     def __call__(self, boundaries: NDArray[np.int64], key: Key) -> NDArray[np.int64]:
         """Positions [S]; `key` plays no part."""
-        stretches = boundaries if self.reset else boundaries[[0, -1]]
-        return positions_within(torch.from_numpy(stretches)).numpy()
+        segments = boundaries if self.reset else boundaries[[0, -1]]
+        return positions_within(torch.from_numpy(segments)).numpy()
 
 
 class PosePositions:

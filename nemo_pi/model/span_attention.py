@@ -1,6 +1,6 @@
-"""Attention of a stretch of queries to the keys before and within it, with its backward pass written out.
+"""Attention of a chunk of queries to the keys before and within it, with its backward pass written out.
 
-A rank that holds a part of a row attends in such pieces. What keys and values its backward pass needs is
+A rank that holds a part of a row attends in such spans. What keys and values its backward pass needs is
 gathered again, so autograd cannot keep them; each way here says what it keeps instead.
 
 Shape legend: N query heads, G key/value heads, Q queries, K keys (Q ≤ K), D head dim.
@@ -34,8 +34,8 @@ class Result(NamedTuple):
     again instead."""
 
 
-class Share(NamedTuple):
-    """A part of a piece's gradients; those of one query or key may come in several."""
+class GradientPart(NamedTuple):
+    """A part of a span's gradients; those of one query or key may come in several."""
 
     queries: slice
     keys: slice
@@ -44,14 +44,14 @@ class Share(NamedTuple):
     dv: Tensor
 
 
-class PieceAttention(Protocol):
+class SpanAttention(Protocol):
     """One way to attend."""
 
     def attend(self, qkv: QKV) -> Result:
         """The last Q of K tokens attend causally."""
 
-    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[Share]:
-        """All shares of the gradients of q, k and v, given that of the output."""
+    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[GradientPart]:
+        """All parts of the gradients of q, k and v, given that of the output."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,18 @@ class Recomputed:
     function: Attend
 
     def attend(self, qkv: QKV) -> Result:
-        """As PieceAttention."""
+        """As SpanAttention."""
         return Result(self.function(*qkv), None)
 
-    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[Share]:
-        """As PieceAttention."""
+    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[GradientPart]:
+        """As SpanAttention."""
         for queries, keys in _blocks(qkv[0].size(2), qkv[1].size(2)):
             with torch.enable_grad():
-                leaves = tuple(x.detach().requires_grad_() for x in _cut(qkv, queries, keys))
+                leaves = tuple(x.detach().requires_grad_() for x in _sliced(qkv, queries, keys))
                 out = self.function(*leaves)
-                yield Share(queries, keys, *torch.autograd.grad(out, leaves, upstream_1NQD[:, :, queries]))
+                yield GradientPart(
+                    queries, keys, *torch.autograd.grad(out, leaves, upstream_1NQD[:, :, queries])
+                )
 
 
 @dataclass(frozen=True)
@@ -88,28 +90,28 @@ class Merged:
     """What attends to a part."""
 
     def attend(self, qkv: QKV) -> Result:
-        """As PieceAttention."""
+        """As SpanAttention."""
         own, *before = (
-            Result(*self.backend.part(_cut(qkv, queries, keys), causal, self.scale))
+            Result(*self.backend.part(_sliced(qkv, queries, keys), causal, self.scale))
             for queries, keys, causal in _parts(qkv)
         )
         return merge(own, before[0]) if before else own
 
-    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[Share]:
-        """As PieceAttention."""
+    def gradients(self, upstream_1NQD: Tensor, qkv: QKV, result: Result) -> Iterator[GradientPart]:
+        """As SpanAttention."""
         for queries, keys, causal in _parts(qkv):
-            part = _cut(qkv, queries, keys)
+            part = _sliced(qkv, queries, keys)
             assert result.lse is not None
             whole = (result.out, result.lse)
             own = self.backend.part_gradients(upstream_1NQD, part, *whole, causal, self.scale)
-            yield Share(queries, keys, *own)
+            yield GradientPart(queries, keys, *own)
 
 
 def merge(one: Result, other: Result) -> Result:
     """The result of both's keys together; computed in the precision of the log-sum-exp."""
     assert one.lse is not None and other.lse is not None
-    share_1NQ1 = torch.sigmoid(other.lse - one.lse).unsqueeze(-1)
-    out = torch.lerp(one.out.to(share_1NQ1.dtype), other.out.to(share_1NQ1.dtype), share_1NQ1)
+    weight_1NQ1 = torch.sigmoid(other.lse - one.lse).unsqueeze(-1)
+    out = torch.lerp(one.out.to(weight_1NQ1.dtype), other.out.to(weight_1NQ1.dtype), weight_1NQ1)
     return Result(out.to(one.out.dtype), torch.logaddexp(one.lse, other.lse))
 
 
@@ -131,6 +133,6 @@ def _blocks(queries: int, keys: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, stop), slice(0, keys - queries + stop)
 
 
-def _cut(qkv: QKV, queries: slice, keys: slice) -> QKV:
+def _sliced(qkv: QKV, queries: slice, keys: slice) -> QKV:
     q, k, v = qkv
     return q[:, :, queries], k[:, :, keys], v[:, :, keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nemo_pi.kernels.reference import apply_rotary
-from nemo_pi.rope.layout import halves_from_interleaved, interleaved_from_halves
+from nemo_pi.rope.channel_order import halves_from_interleaved, interleaved_from_halves
 
 
 def test_literal_order() -> None:

@@ -1,4 +1,4 @@
-"""What positional skip-wise training (PoSE) is to do; how it is drawn stands in `nemo_pi.data.pose`."""
+"""What positional skip-wise training (PoSE) is to do; `nemo_pi.data.pose_sampler` draws it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nemo_pi.evaluation.tables import thin
+from nemo_pi.evaluation.text_tables import thin
 
 
 @pytest.mark.parametrize(

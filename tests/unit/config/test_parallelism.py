@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nemo_pi.config.layout import check_sequence, resolve_batches, resolve_layout
+from nemo_pi.config.parallelism import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
 from nemo_pi.parallel.layout import ParallelLayout
@@ -81,7 +81,7 @@ def test_sizes_that_do_not_divide_are_refused(
 def test_vocabulary_and_mlp_must_divide_too(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}=") as caught:
         resolve_layout(config(tp=4), replace(WIDE, **{name: 2 * 1001}), 4)
-    assert "tensor_model_parallel_size=2" in caught.value.mend
+    assert "tensor_model_parallel_size=2" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_batches_that_do_not_divide_are_refused(
     with pytest.raises(ConfigError) as caught:
         resolve_batches(config(**sizes), layout)
     assert caught.value.field == f"model.{field}"
-    assert words in caught.value.mend + caught.value.required
+    assert words in caught.value.fix + caught.value.required
 
 
 def test_plain_pipeline_takes_any_number_of_micro_batches() -> None:
@@ -151,4 +151,4 @@ def test_sequences_that_do_not(length: int, layout: ParallelLayout, unit: int) -
     with pytest.raises(ConfigError, match=f"a multiple of {unit} ") as caught:
         check_sequence(length, layout)
     assert caught.value.field == "model.encoder_seq_length"
-    assert f"={length // unit * unit}," in caught.value.mend
+    assert f"={length // unit * unit}," in caught.value.fix

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
 
 from nemo_pi.data.order import generator
-from nemo_pi.data.pose import draw_chunks
-from nemo_pi.data.positions import PlainPositions, PosePositions
-from nemo_pi.rope.pose import PoseSpec
+from nemo_pi.data.pose_sampler import draw_chunks
+from nemo_pi.data.position_ids import PlainPositions, PosePositions
+from nemo_pi.rope.pose_spec import PoseSpec
 
 # No limits on time: a busy machine is no failure.
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.checkpoint.manifest import build_manifest, file_entries
-from nemo_pi.checkpoint.rotation import complete_checkpoints, latest_checkpoint, prune_checkpoints
+from nemo_pi.checkpoint.retention import complete_checkpoints, latest_checkpoint, prune_checkpoints
 from nemo_pi.errors import CheckpointError
 
 

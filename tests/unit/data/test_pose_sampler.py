@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemo_pi.data.order import generator
-from nemo_pi.data.pose import Chunks, draw_chunks
-from nemo_pi.rope.pose import SAMPLERS, PoseSpec
+from nemo_pi.data.pose_sampler import Chunks, draw_chunks
+from nemo_pi.rope.pose_spec import SAMPLERS, PoseSpec
 
 # No limits on time: a busy machine is no failure.
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

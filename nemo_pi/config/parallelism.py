@@ -23,7 +23,7 @@ def resolve_layout(model: ModelConfig, shape: ModelShape, world_size: int) -> Pa
     cp, vpp = model.context_parallel_size, model.virtual_pipeline_model_parallel_size
     for key, size in ((_TP, tp), (_PP, pp), (_CP, cp), (_VPP, 1 if vpp is None else vpp)):
         if size < 1:
-            raise ConfigError(key, required="at least 1", given=size, mend=f"{key}=1 splits nothing")
+            raise ConfigError(key, required="at least 1", given=size, fix=f"{key}=1 splits nothing")
     _check_tensor_parallel(tp, shape)
     _check_pipeline(pp, vpp or 1, shape.num_layers)
     if model.sequence_parallel and tp == 1:
@@ -31,7 +31,7 @@ def resolve_layout(model: ModelConfig, shape: ModelShape, world_size: int) -> Pa
             "model.sequence_parallel",
             required=f"{_TP} of 2 or more: it splits the sequence over those ranks",
             given=f"true with {_TP}=1",
-            mend="model.sequence_parallel=false, or raise the tensor-parallel size",
+            fix="model.sequence_parallel=false, or raise the tensor-parallel size",
         )
     _check_exchange(model, shape)
     dp = _data_parallel(tp, pp, cp, world_size)
@@ -51,14 +51,14 @@ def resolve_batches(model: ModelConfig, layout: ParallelLayout) -> int:
     micro, total = model.micro_batch_size, model.global_batch_size
     for key, size in (("model.micro_batch_size", micro), ("model.global_batch_size", total)):
         if size < 1:
-            raise ConfigError(key, required="at least 1 sample", given=size, mend=f"{key}=1")
+            raise ConfigError(key, required="at least 1 sample", given=size, fix=f"{key}=1")
     unit = micro * layout.dp
     if total % unit:
         raise ConfigError(
             "model.global_batch_size",
             required=f"a multiple of micro_batch_size × data-parallel size = {micro} × {layout.dp} = {unit}",
             given=total,
-            mend=f"model.global_batch_size={max(1, round(total / unit)) * unit}, or another micro_batch_size",
+            fix=f"model.global_batch_size={max(1, round(total / unit)) * unit}, or another micro_batch_size",
         )
     number = total // unit
     if layout.vpp and number % layout.pp:
@@ -70,7 +70,7 @@ def resolve_batches(model: ModelConfig, layout: ParallelLayout) -> int:
                 f"divisible by {_PP}={layout.pp}"
             ),
             given=f"{total} ({number} micro-batches)",
-            mend=f"model.global_batch_size={better}, or {_VPP}=null",
+            fix=f"model.global_batch_size={better}, or {_VPP}=null",
         )
     return number
 
@@ -87,7 +87,7 @@ def check_sequence(length: int, layout: ParallelLayout) -> None:
             "model.encoder_seq_length",
             required=f"a multiple of {unit} ({' and '.join(reasons)})",
             given=length,
-            mend=f"model.encoder_seq_length={max(unit, length // unit * unit)}, or another layout",
+            fix=f"model.encoder_seq_length={max(unit, length // unit * unit)}, or another layout",
         )
 
 
@@ -105,7 +105,7 @@ def _check_tensor_parallel(tp: int, shape: ModelShape) -> None:
                 _TP,
                 required=f"a divisor of {name}={size}",
                 given=tp,
-                mend=f"{_TP}={sizes[-1]} (all that fit below {tp}: {', '.join(sizes)})",
+                fix=f"{_TP}={sizes[-1]} (all that fit below {tp}: {', '.join(sizes)})",
             )
 
 
@@ -115,7 +115,7 @@ def _check_pipeline(pp: int, vpp: int, num_layers: int) -> None:
             _VPP,
             required=f"null while {_PP}=1: it interleaves pipeline stages",
             given=vpp,
-            mend=f"{_VPP}=null, or raise the pipeline size",
+            fix=f"{_VPP}=null, or raise the pipeline size",
         )
     if num_layers % (pp * vpp):
         key, size = (_VPP, f"{pp} × {vpp}") if num_layers % pp == 0 else (_PP, str(pp))
@@ -123,7 +123,7 @@ def _check_pipeline(pp: int, vpp: int, num_layers: int) -> None:
             key,
             required=f"stages that divide num_layers={num_layers} evenly",
             given=f"{size} stages",
-            mend=f"choose a size whose number of stages is one of {_divisors(num_layers)}",
+            fix=f"choose a size whose number of stages is one of {_divisors(num_layers)}",
         )
 
 
@@ -137,7 +137,7 @@ def _check_exchange(model: ModelConfig, shape: ModelShape) -> None:
             _EXCHANGE,
             required=f"null while {_CP}=1: it says how the context-parallel ranks exchange keys and values",
             given=kind,
-            mend=f"{_EXCHANGE}=null, or raise the context-parallel size",
+            fix=f"{_EXCHANGE}=null, or raise the context-parallel size",
         )
     heads = shape.num_query_groups // tp
     if kind == "a2a" and heads % cp:
@@ -145,7 +145,7 @@ def _check_exchange(model: ModelConfig, shape: ModelShape) -> None:
             _EXCHANGE,
             required=f"another than a2a, which deals a rank's key/value heads over {_CP}={cp} ranks",
             given=f"a2a with {heads} key/value heads a rank",
-            mend=f"{_EXCHANGE}=p2p, or a context-parallel size that divides {heads}",
+            fix=f"{_EXCHANGE}=p2p, or a context-parallel size that divides {heads}",
         )
 
 
@@ -157,7 +157,7 @@ def _data_parallel(tp: int, pp: int, cp: int, world_size: int) -> int:
             f"{_TP} × pipeline × context",
             required=f"a divisor of the world size {world_size}; what remains is the data-parallel size",
             given=f"{tp} × {pp} × {cp} = {ranks}",
-            mend=f"launch {more} ranks (trainer.devices × trainer.num_nodes), or smaller sizes",
+            fix=f"launch {more} ranks (trainer.devices × trainer.num_nodes), or smaller sizes",
         )
     return world_size // ranks
 

@@ -62,7 +62,7 @@ def prune_checkpoints(root: str | Path, keep: int) -> list[Path]:
         CheckpointError: keep is below 1.
     """
     if keep < 1:
-        raise CheckpointError("keep", required="at least 1", given=keep, mend="keep the newest checkpoint")
+        raise CheckpointError("keep", required="at least 1", given=keep, fix="keep the newest checkpoint")
     removed = complete_checkpoints(root)[:-keep]
     for folder in removed:
         if folder.is_symlink():

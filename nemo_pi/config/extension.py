@@ -79,7 +79,7 @@ def resolve_training_length(model: ModelConfig, extension: ContextExtension) -> 
             "model.encoder_seq_length",
             required=f"1 to {target}, the target window (max_position_embeddings)",
             given=length,
-            mend="null trains at the full target window (with PoSE, at the original one); "
+            fix="null trains at the full target window (with PoSE, at the original one); "
             "or raise max_position_embeddings",
         )
     return length
@@ -99,7 +99,7 @@ def check_extends(model: ModelConfig, extension: ContextExtension, summary: Chec
         "model.max_position_embeddings",
         required="a target window in tokens: without one nothing would be extended",
         given=f"null, beside a checkpoint of {window} tokens",
-        mend=f"model.max_position_embeddings={8 * window} reads eight times as far; to train on as it is, "
+        fix=f"model.max_position_embeddings={8 * window} reads eight times as far; to train on as it is, "
         "model.pos_scaling_type=none",
     )
 
@@ -119,14 +119,14 @@ def _method_and_factor(model: ModelConfig) -> tuple[str | None, float | None]:
             "model.seq_len_interpolation_factor",
             required="null where pos_scaling_factor is given: both spell the same factor",
             given=f"{old}, beside pos_scaling_factor={factor}",
-            mend="keep pos_scaling_factor and set seq_len_interpolation_factor=null",
+            fix="keep pos_scaling_factor and set seq_len_interpolation_factor=null",
         )
     if method not in (None, INTERPOLATION):
         raise ConfigError(
             "model.seq_len_interpolation_factor",
             required=f"pos_scaling_type {INTERPOLATION} or null: the key means linear interpolation",
             given=f"{old}, beside pos_scaling_type={method}",
-            mend=f"write pos_scaling_factor={old} instead",
+            fix=f"write pos_scaling_factor={old} instead",
         )
     return INTERPOLATION, old
 
@@ -144,7 +144,7 @@ def _original_window(
             "model.max_position_embeddings",
             required="a number of tokens, as there is no checkpoint to take a window from",
             given="null",
-            mend="give model.max_position_embeddings",
+            fix="give model.max_position_embeddings",
         )
     if factor is not None:
         return max(1, round(target / factor)), "model.max_position_embeddings ÷ model.pos_scaling_factor"
@@ -166,7 +166,7 @@ def _window_of_checkpoint(given: int | None, summary: CheckpointSummary) -> tupl
         "model.original_max_position_embeddings",
         required=f"{found}, as the checkpoint says ({summary.window_source})",
         given=given,
-        mend="model.original_max_position_embeddings=null takes the checkpoint's",
+        fix="model.original_max_position_embeddings=null takes the checkpoint's",
     )
 
 
@@ -198,6 +198,6 @@ def _rotary(model: ModelConfig, summary: CheckpointSummary | None) -> dict[str, 
                 key,
                 required=f"{settings[field]}, as in the {summary.kind} checkpoint {summary.path}",
                 given=given,
-                mend=f"{key}=null takes the checkpoint's" + (_MEND_BASE % given if field == "base" else ""),
+                fix=f"{key}=null takes the checkpoint's" + (_MEND_BASE % given if field == "base" else ""),
             )
     return settings

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.engine.megatron_scorer import MegatronScorer
 from nemo_pi.engine.opening import open_engine
-from nemo_pi.engine.scorer import MegatronScorer
 from nemo_pi.engine.state import save_engine
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.generation import GenerationRequest

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.extension import resolve_extension, resolve_training_length
 from nemo_pi.config.schema import ModelConfig
-from nemo_pi.config.windows import resolve_extension, resolve_training_length
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.hf import from_hf
 from nemo_pi.rope.spec import ContextExtension
@@ -150,8 +150,8 @@ class TestScaledCheckpoint:
         error = refusal(self.summary, **model)
         assert error.field == f"model.{field}"
         assert "already scaled" in error.required
-        assert "allow_rescaling=true" in error.mend
-        assert "max_position_embeddings=4096" in error.mend
+        assert "allow_rescaling=true" in error.fix
+        assert "max_position_embeddings=4096" in error.fix
 
     def test_rescaling_counts_from_the_original_window(self) -> None:
         extension = extension_of(self.summary, max_position_embeddings=8192, allow_rescaling=True)
@@ -236,8 +236,8 @@ def test_a_base_of_one_s_own_is_abf_s_and_the_mend_works() -> None:
     plain = summary_of(extension=ContextExtension.unscaled(512, 64, base=5e5))
     error = refusal(plain, max_position_embeddings=4096, rotary_base=8e6)
     assert error.field == "model.rotary_base"
-    written = re.search(r"pos_scaling_type=(\w+) and pos_scaling_extra_args=(\{.*?\})", error.mend)
-    assert written is not None and "model.rotary_base=null" in error.mend
+    written = re.search(r"pos_scaling_type=(\w+) and pos_scaling_extra_args=(\{.*?\})", error.fix)
+    assert written is not None and "model.rotary_base=null" in error.fix
     method, arguments = written[1], yaml.safe_load(written[2])
     extension = extension_of(
         plain, max_position_embeddings=4096, pos_scaling_type=method, pos_scaling_extra_args=arguments
