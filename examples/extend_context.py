@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from nemo_pi import collector
 from nemo_pi.cli.runner import hydra_runner
 
 
@@ -29,4 +30,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":  # checkpointing and loaders may start processes that import this file
+    collector.pause()  # until training begins
     main()

@@ -15,6 +15,7 @@ from nemo_pi.cli.quiet import hide_harmless_messages
 
 hide_harmless_messages()  # before the imports that utter them
 
+from nemo_pi import collector  # noqa: E402
 from nemo_pi.cli.ends import reports_errors  # noqa: E402
 
 
@@ -27,4 +28,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    collector.pause()  # until the model is loaded
     main()

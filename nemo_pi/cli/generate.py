@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
@@ -58,6 +59,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     from nemo_pi.model.generation import check_request
     from nemo_pi.parallel import groups
 
+    collector.resume()
     prompt_1S = torch.tensor([prompt_ids(args, tokenizer)], dtype=torch.int64)
     check_request(summary.extension.target_window, summary.shape.vocab_size, prompt_1S, args.max_new_tokens)
     layout = one_replica(layout_of(args, summary.shape))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.load import checkpoint_path, resolve
 from nemo_pi.config.plan import render_plan
@@ -63,5 +64,6 @@ def run(cfg: DictConfig) -> RunResult | None:
     # Imported here: NeMo, Lightning and Megatron take seconds, which a plan or a mistake need not wait for.
     from nemo_pi.nemo.training import train
 
+    collector.resume()
     exported, global_step = train(resolved, folders)
     return RunResult(folders, exported, global_step, resolved.max_steps)
