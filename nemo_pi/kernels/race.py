@@ -30,7 +30,10 @@ SWITCH = "NEMO_PI_RACE"
 _log = logging.getLogger(__name__)
 # Rounds at most, and seconds after which no further one begins. Two are made even so, if the first calls
 # took no longer than that many seconds together: they do unless others keep the processor busy.
-_MOST, _PATIENCE, _QUICK = 20, 0.1, 0.5
+_MOST, _PATIENCE, _QUICK = 10, 0.05, 0.25
+# Who takes this many times as long as the best after a round is out. A first call puts nobody out: it brings
+# a beginning of its own (what is compiled, memory that is new).
+_BEHIND = 3
 # Part of the largest value by which results may differ: rounding of fp32 sums, and far below any mistake.
 _TOLERANCE = 1e-2
 _PLAIN = ("sdpa", "torch")
@@ -57,14 +60,18 @@ def _measured(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -
 
 @torch.enable_grad()
 def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dict[str, float]:
-    """Seconds of each candidate's best round; those that failed are left out."""
+    """Seconds of each candidate's best call; those that failed are left out."""
     started = time.perf_counter()
     trials: dict[str, Trial] = {}
     results: dict[str, Tensor] = {}
+    best: dict[str, float] = {}
     for candidate in candidates:
         try:
             trial = trial_of(job, candidate, needs)
-            results[candidate.name] = trial().detach().clone()  # the first call, which does not count
+            before = time.perf_counter()
+            result = trial().detach()
+            best[candidate.name] = time.perf_counter() - before
+            results[candidate.name] = result.clone()
             trials[candidate.name] = trial
         except Exception as error:  # whatever it is: the others can do the job
             _pass_over(job, candidate.name, f"{type(error).__name__}: {error}")
@@ -72,16 +79,16 @@ def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dic
     for name, result in results.items():
         if plain is not None and not _agree(result, plain):
             _pass_over(job, name, f"its result is not {' or '.join(_PLAIN)}'s")
-            del trials[name]
-    best = dict.fromkeys(trials, float("inf"))
+            del trials[name], best[name]
     ready = time.perf_counter()
     fewest = 2 if ready - started < _QUICK else 1
-    for number in range(_MOST if len(trials) > 1 else 1):
-        if number >= fewest and time.perf_counter() - ready > _PATIENCE:
+    for number in range(_MOST):
+        racers = [name for name in trials if number == 0 or best[name] <= _BEHIND * min(best.values())]
+        if len(racers) < 2 or (number >= fewest and time.perf_counter() - ready > _PATIENCE):
             break
-        for name, trial in trials.items():
+        for name in racers:
             before = time.perf_counter()
-            trial()
+            trials[name]()
             best[name] = min(best[name], time.perf_counter() - before)
     return best
 

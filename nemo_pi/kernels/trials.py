@@ -1,7 +1,8 @@
 """One small piece of each job, at a run's own shapes, for candidates to race on (kernels/race.py).
 
 A trial is forward and backward where autograd is part of the job. Its size is bounded, so that all races of a
-run together take about a second: rows are shortened, tokens and some outputs of large layers left out.
+run together take a fraction of a second: rows are shortened, tokens and some outputs of large layers left
+out.
 
 Shape legend: S tokens of a row, D head dim, T tokens, H channels, O outputs of a linear layer, P rotary
 pairs.
@@ -26,8 +27,10 @@ from nemo_pi.kernels.softmax import TorchSoftmax
 
 Trial = Callable[[], Tensor]
 """Does the work once; returns something of the result, for candidates to agree on."""
-# Numbers of one tensor (4 MiB in fp32): more than the caches near a core hold, as in training.
-_NUMBERS = 2**20
+# Numbers of one tensor (2 MiB in fp32): more than the caches near a core hold, as in training.
+_NUMBERS = 2**19
+# Numbers that are drawn at random; a prime, so that no two rows are the same.
+_FEW = 65521
 # Floating-point operations of one trial for each thread: some 30 ms of attention, 10 ms of products.
 _ATTENTION, _PRODUCTS = 2e9, 6e8
 
@@ -109,7 +112,7 @@ def _softmax(kernel: TorchSoftmax, needs: Needs) -> Trial:
 
 def _products(products: TorchProducts, needs: ProductNeeds) -> Trial:
     # Of layers with billions of weights a part of the outputs will do.
-    outputs = [min(width, max(64, 4 * _NUMBERS // needs.width)) for width in needs.outputs]
+    outputs = [min(width, max(64, 8 * _NUMBERS // needs.width)) for width in needs.outputs]
     each = 3 * 2 * needs.width * sum(outputs)  # forward, and the gradients of both factors
     tokens = max(64, min(needs.tokens, int(_PRODUCTS * torch.get_num_threads() / each)))
     tokens = min(tokens, needs.tokens)
@@ -147,4 +150,7 @@ def _tokens(tokens: int, width: int) -> int:
 
 
 def _draw(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+    """Random numbers, the same few over and over: drawing millions takes longer than a race."""
+    few = torch.randn(_FEW, generator=torch.Generator().manual_seed(len(shape)))
+    numbers = math.prod(shape)
+    return few.repeat(-(-numbers // _FEW))[:numbers].view(shape)

@@ -92,6 +92,18 @@ def test_broken_backends_are_passed_over(
     assert "auto passes over odd" in caplog.text and reason in caplog.text
 
 
+def test_who_is_far_behind_runs_no_second_round() -> None:
+    calls = []
+
+    def dawdles(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        calls.append(eps)
+        time.sleep(0.1)
+        return rms_norm_torch(x, weight, eps)
+
+    seconds = race("norm", NEEDS["norm"], [norm("dawdler", dawdles), norm("torch", rms_norm_torch)])
+    assert len(calls) == 2 and seconds["torch"] < 0.1 <= seconds["dawdler"]
+
+
 def test_a_race_leaves_the_random_numbers_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
