@@ -28,6 +28,7 @@ MODEL = ROOT / "demo" / "model"
 TOKENS = 1024
 """Length of the one sample of a step."""
 IMPORTS, DRY_RUN, OURS = "import torch, transformers", "dry run", "run to its first step"
+COLD = "the same, backends not raced before"
 TRAINER, OLDER = "transformers Trainer to its first step", "older checkout's run to its first step"
 _FIRST_STEP = re.compile(rb"\b1/1000\b|first step done")
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     args = parse(arguments)
     rounds = args.rounds or (1 if args.quick else 5)
     machine = hardware()
-    print(f"startup: about {1 if args.quick else 4} min.", flush=True)
+    print(f"startup: about {1 if args.quick else 5} min.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         commands = contestants(prepare(Path(folder)), Path(folder), args.beside)
         absent = warm_up(commands, Path(folder))
@@ -114,6 +115,7 @@ def contestants(prefix: Path, folder: Path, beside: Path | None) -> dict[str, li
         IMPORTS: [python, "-c", IMPORTS],
         DRY_RUN: [*ours, "dry_run=true"],
         OURS: ours,
+        COLD: ["env", "NEMO_PI_CACHE=0", *ours],
         TRAINER: [python, "-m", "benchmarks.training.first_step", str(MODEL), str(TOKENS)],
     }
     if beside is not None:
@@ -127,9 +129,8 @@ def start(command: Sequence[str], folder: Path) -> Start:
     Raises:
         RuntimeError: it failed; with the end of what it said.
     """
-    checkout = ROOT
-    if command[1].endswith("extend_context.py"):
-        checkout = Path(command[1]).parents[1]
+    ours = [Path(word).parents[1] for word in command if word.endswith("extend_context.py")]
+    checkout = ours[0] if ours else ROOT
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -208,6 +209,7 @@ def verdict(taken: dict[str, list[Start]]) -> str:
         words.append(f"a first step {ratio(cpu[OURS], cpu[TRAINER]).text()} times the Trainer's")
     if OLDER in cpu:
         words.append(f"a first step {ratio(cpu[OURS], cpu[OLDER]).text()} times the older checkout's")
+        words.append(f"{ratio(cpu[COLD], cpu[OLDER]).text()} where backends race first")
     return ", ".join(words) + "."
 
 
