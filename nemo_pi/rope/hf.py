@@ -125,15 +125,38 @@ def _method(rope: Mapping[str, Any], config: Mapping[str, Any]) -> type[ScalingM
 
 
 def _recorded(config: Mapping[str, Any], read: ContextExtension) -> ContextExtension | None:
-    """The spec under RECORD, unless someone has edited config.json since."""
+    """The spec under RECORD, unless someone has edited config.json since.
+
+    Raises:
+        CheckpointError: it belongs to these entries, and what it says cannot be understood here: read
+            without it, a method that Hugging Face has no words for would pass for plain RoPE, and an
+            extension would scale it a second time.
+    """
     record = config.get(RECORD)
-    if not isinstance(record, Mapping):
+    if not isinstance(record, Mapping) or not _belongs(record, read):
         return None
     try:
         spec = ContextExtension.from_dict(record)
         written, given = to_hf(spec), to_hf(read)
-    except ConfigError:
-        return None
+    except ConfigError as error:
+        raise _not_understood(error, record) from error
     same = all(written[key] == given[key] for key in ("rope_parameters", "max_position_embeddings"))
     # Whatever the trained layout was, the weights beside a config.json rotate halves.
-    return replace(spec, interleaved=False) if same and spec.head_dim == read.head_dim else None
+    return replace(spec, interleaved=False) if same else None
+
+
+def _belongs(record: Mapping[str, Any], read: ContextExtension) -> bool:
+    """Whether a record agrees with what Hugging Face reads as far as can be said without its method."""
+    # Which of its windows a method writes, and which base, is its own to say (hf_window, to_hf).
+    windows = (record.get("target_window"), record.get("original_window"))
+    return record.get("head_dim") == read.head_dim and read.scaling.hf_window(read.numbers) in windows
+
+
+def _not_understood(error: ConfigError, record: Mapping[str, Any]) -> CheckpointError:
+    entry = error.respelled({name: f"{RECORD}.{name}" for name in (*record, "method")})
+    return CheckpointError(
+        f"config.json ({entry.field})",
+        required=entry.required,
+        given=entry.given,
+        fix=f"{entry.fix}; or delete {RECORD} from config.json, to take its positions as Hugging Face does",
+    )

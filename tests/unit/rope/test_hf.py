@@ -12,6 +12,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from nemo_pi.errors import CheckpointError
 from nemo_pi.rope.hf import RECORD, from_hf, to_hf
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import inverse_frequencies, rotary_cos_sin
@@ -128,6 +129,35 @@ def test_record_that_was_overtaken_is_ignored(edit: dict[str, Any]) -> None:
 
 def test_record_of_another_head_is_ignored() -> None:
     assert from_hf(to_hf(make_spec("linear")), 128).head_dim == 128
+
+
+@pytest.mark.parametrize(
+    ("edit", "field", "words"),
+    [
+        # An exporter of another package can write any entries: here, plain RoPE of another base.
+        ({"method": "softened", "method_package": "acme-rope 1.0"}, "method", "'acme-rope 1.0' did"),
+        ({"method": "softened"}, "method", "one of: none"),
+        ({"method": None}, "method", "delete nemo_pi_extension"),
+        ({"factor": "eight"}, "factor", "write it unquoted"),
+        ({"factor": 3.0}, "factor", "write nemo_pi_extension.factor: null"),
+        ({"extra_args": {"of_a_later_version": 1}}, "extra_args.of_a_later_version", "delete"),
+        ({"extra_args": [1]}, "extra_args", "write key: value"),
+    ],
+    ids=str,
+)
+def test_a_record_that_cannot_be_understood_is_never_passed_over(
+    edit: dict[str, Any], field: str, words: str
+) -> None:
+    """Without it, these entries are a plain model of the whole window, to be scaled once more."""
+    entries = through_json(to_hf(make_spec("ntk")))
+    entries[RECORD] |= edit
+    with pytest.raises(CheckpointError) as caught:
+        from_hf(entries, 64)
+    assert caught.value.field == f"config.json ({RECORD}.{field})"
+    assert words in caught.value.fix
+    edited = {**entries, "max_position_embeddings": 8192}
+    del entries[RECORD]
+    assert (from_hf(entries, 64).method, from_hf(edited, 64).target_window) == ("none", 8192)
 
 
 def test_interleaving_is_not_the_config_s_to_say() -> None:
