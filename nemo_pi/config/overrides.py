@@ -127,9 +127,20 @@ def _missing_file(name: str, options: list[str]) -> ConfigError:
     group, _, word = name.rpartition("/")
     found = nearest(word, options)
     listed = ", ".join(options)
+    if group == "rope" and (fix := _of_a_package(word)):
+        return ConfigError(group, required=f"a YAML file of conf/rope: {listed}", given=repr(word), fix=fix)
     return ConfigError(
         group or "--config-name",
         required=f"one of {listed}" if options else "the name of a YAML file in conf/",
         given=repr(word),
         fix=f"did you mean {found}?" if found else "name one that exists",
     )
+
+
+def _of_a_package(word: str) -> str | None:
+    """How to ask for another package's scaling method, which has no YAML in conf/rope; None: it is none."""
+    # Imported here: it imports torch, and only a mistake needs it before anything is composed.
+    from nemo_pi.rope.methods.registry import PLUG_INS
+
+    found = nearest(word, PLUG_INS.names())
+    return f"model.pos_scaling_type={found} selects it" if found else None

@@ -12,6 +12,8 @@ from nemo_pi.config.load import merge
 from nemo_pi.config.overrides import as_hydra, refusal
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.errors import ConfigError
+from nemo_pi.rope.methods.registry import PLUG_INS
+from tests.plug_ins import install
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -77,6 +79,13 @@ def test_mistakes_are_named(word: str, field: str, fix: str) -> None:
         merged(word, "restore_from_path=/x")
     assert caught.value.field == field
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("word", ["rope=bump", "rope=bmp"])
+def test_a_package_s_method_has_no_yaml(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "acme", "raise RuntimeError('imported')", PLUG_INS, {"bump": "Bump"})
+    with pytest.raises(ConfigError, match=r"To fix: model\.pos_scaling_type=bump selects it"):
+        merged(word, "restore_from_path=/x")
 
 
 def test_several_values_are_for_several_runs() -> None:
