@@ -7,8 +7,8 @@ import torch
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import check_choice
-from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.kernels.backends import JOBS, check_available, field_of, names
+from nemo_pi.errors import BackendUnavailableError, ConfigError, nearest
+from nemo_pi.kernels.backends import JOBS, PLUG_INS, check_available, field_of, names, runnable
 from nemo_pi.kernels.registry import AUTO
 from nemo_pi.kernels.rotary import FUSED, KERNELS
 from nemo_pi.model.backends import Backends, choose_backends
@@ -27,11 +27,27 @@ def resolve_kernels(model: ModelConfig) -> tuple[bool | None, BackendRequests]:
     asked = {job: getattr(model, f"{job}_backend") for job in JOBS}
     for job, name in asked.items():
         if name != AUTO:
-            check_choice(field_of(job), name, (AUTO, *names(job)))
+            _check_known(job, name)
             check_available(job, name)
     asked["activation"] = _activation(model)
     wanted = {"auto": None, "true": True, "false": False}[engine]
     return wanted, BackendRequests(rotary=_rotary(model), **asked)
+
+
+def _check_known(job: str, name: str) -> None:
+    """Refuse a name that nobody has registered, with what can run here or who would register it."""
+    known = names(job)
+    if name in known:
+        return
+    here = (AUTO, *runnable(job, "cuda" if torch.cuda.is_available() else "cpu"), *PLUG_INS.names())
+    found = nearest(name, here)
+    close = f"did you mean {found}? " if found else ""
+    raise ConfigError(
+        field_of(job),
+        required=f"auto or one of {', '.join(known)}",
+        given=repr(name),
+        fix=f"{close}write one that can run here ({', '.join(here)}), or {PLUG_INS.how_to_get()}",
+    )
 
 
 def _activation(model: ModelConfig) -> str:

@@ -127,6 +127,20 @@ def names(job: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(backend.name for backend in _JOBS[job]), *PLUG_INS.names()]))
 
 
+def runnable(job: str, device_type: str) -> tuple[str, ...]:
+    """Names of ours that run on such a device in this process, whatever a model asks besides.
+
+    Args:
+        job: one of JOBS.
+        device_type: cpu or cuda.
+    """
+    return tuple(
+        one.name
+        for one in _JOBS[job]
+        if device_type in (one.capability.device_types or (device_type,)) and one.obstacle_here() is None
+    )
+
+
 def candidates(job: str, request: str = AUTO) -> tuple[Backend, ...]:
     """The backends that a request may get, in the order in which `auto` prefers them unless it measures.
 

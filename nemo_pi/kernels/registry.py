@@ -63,12 +63,13 @@ class Backend:
 
     def unusable(self, needs: Needs) -> str | None:
         """Why it cannot be used here for `needs`, or None if it can."""
-        lacking = self.capability.lacks(needs)
-        if lacking is None and self.package is not None and not is_installed(self.package):
+        return self.capability.lacks(needs) or self.obstacle_here()
+
+    def obstacle_here(self) -> str | None:
+        """Why it cannot run in this process whatever is asked of it, or None if it can."""
+        if self.package is not None and not is_installed(self.package):
             return f"the module {self.package} is not installed"
-        if lacking is None and self.obstacle is not None:
-            return self.obstacle()
-        return lacking
+        return None if self.obstacle is None else self.obstacle()
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Choice(Generic[C]):
     asked: str
     """The request: auto, or a name."""
     said: str
-    """What was asked for, what it got, for what and why: one sentence for the log."""
+    """What was asked for, what it got, for what and why: one sentence."""
     how: str = ""
     """In short how it was chosen, with the figures of a race; nothing where it was asked for by name."""
 
@@ -126,15 +127,14 @@ def select(
         return choose_from(where, AUTO, needs, usable, reasons, measure=measure, kind=kind)
     if request not in reasons:
         required = "auto or one of " + ", ".join(reasons)
-        raise ConfigError(
-            where, required=required, given=repr(request), fix="write auto, or one of these names"
-        )
+        fix = "write auto" + _or_one_of(usable)
+        raise ConfigError(where, required=required, given=repr(request), fix=fix)
     reason = reasons[request]
     if reason is not None:
-        others = ", ".join(candidate.name for candidate in usable) or "none"
-        fix = f"write auto, or one that can do it here ({others})"
-        required = f"a {request} {kind} for {needs.describe()}"
-        raise BackendUnavailableError(where, required=required, given=f"none: {reason}", fix=fix)
+        fix = "write auto" + _or_one_of(usable) if usable else "no other can run here: change what it refuses"
+        required = f"a {kind} that can run here, for {needs.describe()}"
+        given = f"{request}, which cannot: {reason}"
+        raise BackendUnavailableError(where, required=required, given=given, fix=fix)
     said = f"{where}: {request}, as asked for, for {needs.describe()}"
     return Choice(next(candidate for candidate in usable if candidate.name == request), request, said)
 
@@ -156,9 +156,9 @@ def choose_from(
         BackendUnavailableError: none is usable; `otherwise` says what helps.
     """
     if not usable:
-        given = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        required = f"a {kind} for {needs.describe()}"
-        raise BackendUnavailableError(where, required=required, given=f"none: {given}", fix=otherwise)
+        given = "none can: " + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        required = f"a {kind} that can run here, for {needs.describe()}"
+        raise BackendUnavailableError(where, required=required, given=given, fix=otherwise)
     measured = measure(usable) if measure is not None and len(usable) > 1 else {}
     chosen = _fastest(usable, measured) if measured else usable[0]
     if measured:
@@ -174,6 +174,10 @@ def choose_from(
         because = "; ".join(f"{name}: {reasons[name]}" for name in passed_over) or "the fastest one known"
     said = f"{where}: {asked} chose {chosen.name} for {needs.describe()} ({because})"
     return Choice(chosen, asked, said, _figures(chosen.name, measured))
+
+
+def _or_one_of(usable: Sequence[Candidate]) -> str:
+    return f", or one that can run here ({', '.join(one.name for one in usable)})" if usable else ""
 
 
 def _figures(chosen: str, measured: Measured) -> str:
@@ -199,9 +203,9 @@ def _fastest(usable: Sequence[C], measured: Measured) -> C:
 
 
 @cache
-def log_once(message: str) -> None:
+def log_once(message: str, level: int = logging.INFO) -> None:
     """A model is planned, checked and built; one line is enough."""
-    _log.info(message)
+    _log.log(level, message)
 
 
 def _duration(seconds: float) -> str:

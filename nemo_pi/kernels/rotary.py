@@ -55,12 +55,13 @@ class RotaryKernel:
 
     def unusable(self, needs: RotaryNeeds) -> str | None:
         """Why it cannot be used here for `needs`, or None if it can."""
-        lacking = self.capability.lacks(needs)
-        if lacking is None and self.package is not None and not is_installed(self.package):
+        return self.capability.lacks(needs) or self.obstacle_here()
+
+    def obstacle_here(self) -> str | None:
+        """Why it cannot run in this process whatever is asked of it, or None if it can."""
+        if self.package is not None and not is_installed(self.package):
             return f"the module {self.package} is not installed"
-        if lacking is None and self.obstacle is not None:
-            return self.obstacle()
-        return lacking
+        return None if self.obstacle is None else self.obstacle()
 
     def __call__(
         self, q: Tensor, k: Tensor, cos_F: Tensor, sin_F: Tensor, interleaved: bool = False

@@ -5,6 +5,7 @@ Nothing here imports Megatron: the plan of a run is made without it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import gcd
@@ -172,11 +173,27 @@ def choose_backends(
     said = {ROTARY: rotary.said, **{job: choice.said for job, choice in others.items()}}
     news = [sentence for job, sentence in said.items() if job not in requests.settled]
     if news:
-        log_once("; ".join(news))
+        log_once("; ".join(news), logging.DEBUG)
+    chosen = {job: choice for job, choice in {ROTARY: rotary, **others}.items() if choice.asked == AUTO}
+    if chosen:
+        log_once(_short(chosen, needs, rotary_needs))
     return Backends(
         replace(rotary, how=requests.settled.get(ROTARY, rotary.how)),
         {job: replace(choice, how=requests.settled.get(job, choice.how)) for job, choice in others.items()},
     )
+
+
+def _short(chosen: Mapping[str, Choice[Any]], needs: Mapping[str, Needs], rotary_needs: RotaryNeeds) -> str:
+    """What `auto` chose for which jobs, and what would suit them but is not to be had here."""
+    absent: dict[str, str] = {}
+    for job in chosen:
+        for one in KERNELS if job == ROTARY else candidates(job):
+            asked: Any = rotary_needs if job == ROTARY else needs[job]
+            if one.capability.lacks(asked) is None and (reason := one.obstacle_here()) is not None:
+                absent[one.name] = reason
+    names = ", ".join(f"{job} {choice.name}" for job, choice in chosen.items())
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+    return f"auto chose {names}" + (f" ({reasons})" if reasons else "")
 
 
 def known_names(job: str) -> tuple[str, ...]:

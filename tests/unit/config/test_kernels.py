@@ -103,6 +103,14 @@ def test_the_fused_activation_is_an_error_where_it_cannot_be(monkeypatch: pytest
             resolve_kernels(replace(ModelConfig(), bias_activation_fusion=fused, activation_backend=name))
 
 
+def test_an_unknown_name_offers_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        resolve_kernels(replace(ModelConfig(), activation_backend="halves"))
+    assert "torch" in caught.value.fix and "megatron" not in caught.value.fix, "which needs CUDA"
+    assert "entry point group nemo_pi.backends" in caught.value.fix
+
+
 def test_a_plan_imports_no_package_that_no_key_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "acme", "raise RuntimeError('imported')", PLUG_INS, {"quick": "QUICK"})
     render_plan(run_of({"norm_backend": "torch"}))

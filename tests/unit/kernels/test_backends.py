@@ -114,6 +114,16 @@ def test_a_registered_backend_is_chosen_by_name_and_last_by_auto(toy: Backend) -
         choose("norm", "toy", Needs(width=7))
 
 
+def test_a_refusal_reads_as_a_sentence(toy: Backend) -> None:
+    with pytest.raises(BackendUnavailableError) as caught:
+        choose("norm", "toy", Needs(width=7))
+    assert str(caught.value).startswith(
+        "model.norm_backend: required a backend that can run here, for 7 channels, torch.float32 on cpu; "
+        "given toy, which cannot: it takes multiples of 2 channels, not 7. "
+        "To fix: write auto, or one that can run here (torch"
+    )
+
+
 def test_names_are_taken_once(toy: Backend) -> None:
     with pytest.raises(ConfigError, match="backend toy: name"):
         register(toy)

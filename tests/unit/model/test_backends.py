@@ -81,14 +81,20 @@ def test_all_of_them_compute_the_same() -> None:
             assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 
-def test_one_line_of_the_log_says_it_all(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_short_line_of_the_log_and_one_that_says_it_all(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_load", lambda: "there is no compiler")
     work = Workload(replace(SHAPE, vocab_size=1234), plain(), ParallelLayout())
-    with caplog.at_level(logging.INFO, logger="nemo_pi.kernels.registry"):
+    with caplog.at_level(logging.DEBUG, logger="nemo_pi.kernels.registry"):
         for _ in range(3):
             choose_backends(work, BackendRequests(norm="torch"))
-    (record,) = caplog.records
-    assert "model.attention_backend: auto chose" in record.message
-    assert "model.norm_backend: torch, as asked for" in record.message
+    everything, short = caplog.records
+    assert (everything.levelno, short.levelno) == (logging.DEBUG, logging.INFO)
+    assert "model.attention_backend: auto chose" in everything.message
+    assert "model.norm_backend: torch, as asked for" in everything.message
+    assert short.message.startswith("auto chose rotary torch, attention ") and "norm" not in short.message
+    assert short.message.count("there is no compiler") == 1 and len(short.message) < 200
 
 
 def test_a_check_looks_at_names_alone() -> None:
