@@ -174,8 +174,8 @@ def choose_backends(
     news = [sentence for job, sentence in said.items() if job not in requests.settled]
     if news:
         log_once("; ".join(news), logging.DEBUG)
-    chosen = {job: choice for job, choice in {ROTARY: rotary, **others}.items() if choice.asked == AUTO}
-    if chosen:
+    every: dict[str, Choice[Any]] = {ROTARY: rotary, **others}
+    if chosen := {job: choice for job, choice in every.items() if choice.asked == AUTO}:
         log_once(_short(chosen, needs, rotary_needs))
     return Backends(
         replace(rotary, how=requests.settled.get(ROTARY, rotary.how)),
