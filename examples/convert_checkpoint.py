@@ -17,6 +17,7 @@ from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.cli.ends import reports_errors
 from nemo_pi.families.registry import family_of
+from nemo_pi.units import plural
 
 
 def parse() -> argparse.Namespace:
@@ -49,9 +50,9 @@ def describe(found: CheckpointSummary) -> str:
         [
             f"Found {found.path} ({found.kind})",
             f"  model      {shape.family}, {parameters:,} parameters in {found.dtype}, "
-            f"{shape.num_layers} layers × {shape.hidden_size}",
+            f"{plural(shape.num_layers, 'layer')} × {shape.hidden_size}",
             f"  window     {positions} ({found.window_source})",
-            f"  trained    {found.global_step} steps, {found.consumed_samples} samples",
+            f"  trained    {plural(found.global_step, 'step')}, {plural(found.consumed_samples, 'sample')}",
             f"  tokenizer  {found.tokenizer_path or 'none'}",
         ]
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 FLOORS = {
     "errors": 0,
     "collector": 0,
+    "units": 0,
     "plug_ins": 1,
     "rope": 2,
     "parallel": 2,

@@ -18,6 +18,7 @@ from nemo_pi.evaluation.evaluate import PlannedTask
 from nemo_pi.evaluation.tasks.base import Task, TaskContext
 from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.units import plural
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
             ) from error
     long_enough = [document for document in documents if len(document) > longer_than]
     if not long_enough:
+        longest = max(map(len, documents), default=0)
         raise DataError(
             str(path),
-            required=f"a document of more than {longer_than} tokens",
-            given=f"{len(documents)} documents, the longest of {max(map(len, documents), default=0)} tokens",
+            required=f"a document of more than {plural(longer_than, 'token')}",
+            given=f"{plural(len(documents), 'document')}, the longest of {plural(longest, 'token')}",
             fix="give longer documents, or a smaller target_window",
         )
     return long_enough
@@ -84,7 +86,7 @@ def choose_backend(model: Path, request: str, world_size: int) -> str:
         raise ConfigError(
             "--backend",
             required="megatron for a distributed checkpoint, or on more than one rank",
-            given=f"transformers for {model} on {world_size} rank{'s' if world_size > 1 else ''}",
+            given=f"transformers for {model} on {plural(world_size, 'rank')}",
             fix="--backend auto",
         )
     return request

@@ -20,6 +20,7 @@ from nemo_pi.evaluation.sampling import Sampling
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.units import plural
 
 if TYPE_CHECKING:
     from nemo_pi.model.gpt import RotaryGPTModel
@@ -72,7 +73,8 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         seconds = time.perf_counter() - started
         print(tokenizer.decode(new_1S[0].tolist()))
         print(
-            f"{prompt_1S.numel()} prompt tokens, {new_1S.numel()} new tokens in {seconds:.1f} s; "
+            f"{plural(prompt_1S.numel(), 'prompt token')}, {plural(new_1S.numel(), 'new token')} "
+            f"in {seconds:.1f} s; "
             f"{args.model.name}, {summary.kind}, window {summary.extension.target_window:,}, "
             f"{summary.extension.method}, {layout.describe()}",
             file=sys.stderr,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from nemo_pi.data.preprocess import PreprocessConfig, preprocess
 from nemo_pi.data.tokenizer import LIBRARIES
 from nemo_pi.errors import NemoPiError
+from nemo_pi.units import plural
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NemoPiError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{result.num_documents} documents, {result.num_tokens} tokens, {result.num_empty} empty left out")
+    documents, tokens = plural(result.num_documents, "document"), plural(result.num_tokens, "token")
+    print(f"{documents}, {tokens}, {result.num_empty} empty left out")
     for prefix in result.prefixes:
         print(prefix)
     return 0

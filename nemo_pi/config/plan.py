@@ -9,8 +9,8 @@ import torch
 from nemo_pi.config.memory import MemoryEstimate, estimate_memory
 from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.config.units import grouped, plural, short, size_of
 from nemo_pi.rope.pose_spec import PoseSpec
+from nemo_pi.units import grouped, plural, short, size_of
 
 _LABEL_WIDTH = 18
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.config.units import grouped, short
 from nemo_pi.families.registry import family_of
 from nemo_pi.model.backends import ROTARY
+from nemo_pi.units import grouped, short
 
 Rows = list[tuple[str, str]]
 """Labels and values of one section of the plan."""

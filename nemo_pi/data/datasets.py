@@ -15,6 +15,7 @@ from nemo_pi.data.samples import SampleDataset, SampleRules, SampleStream
 from nemo_pi.data.splits import SPLITS, Blend, parse_data_prefix, parse_splits, split_documents
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.rope.pose_spec import PoseSpec
+from nemo_pi.units import plural
 
 Datasets = tuple[BlendedDataset | None, BlendedDataset | None, BlendedDataset | None]
 """Train, validation and test; None where no sample is asked for, or where the YAML gives validation or test
@@ -161,7 +162,7 @@ def _stream(
         raise DataError(
             "data.splits_string",
             required=f"at least one document of {indexed.path_prefix} for {split}",
-            given=f"none of its {len(indexed.document_indices) - 1} documents",
+            given=f"none of its {plural(len(indexed.document_indices) - 1, 'document')}",
             fix="change data.splits_string, or name each split's files in data.data_prefix",
         )
     kind = PackedDataset if packed else SampleDataset

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pi.errors import DataError
+from nemo_pi.units import plural
 
 T = TypeVar("T")
 Key = tuple[int, ...]
@@ -113,7 +114,7 @@ class EpochOrder(PerEpoch[Epoch]):
             raise DataError(
                 name,
                 required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in each split",
-                given=f"{total} tokens in {len(self.lengths)} documents",
+                given=f"{plural(total, 'token')} in {plural(len(self.lengths), 'document')}",
                 fix="add text, change data.splits_string, or shorten model.encoder_seq_length",
             )
 

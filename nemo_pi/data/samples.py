@@ -22,6 +22,7 @@ from nemo_pi.data.pose_sampler import draw_chunks
 from nemo_pi.data.position_ids import PlainPositions, PositionMaker
 from nemo_pi.errors import DataError
 from nemo_pi.rope.pose_spec import PoseSpec
+from nemo_pi.units import plural
 
 Sample = dict[str, Tensor]
 """tokens, labels, position_ids int64[S]; loss_mask float32[S]; cu_seqlens int32[S+1], padded with S."""
@@ -167,7 +168,7 @@ def _check_source(name: str, total: int, spec: PoseSpec) -> None:
             name,
             required=f"more than {spec.target_window} tokens (the target window) in each split, for "
             "model.data.pose.content_offset: aligned",
-            given=f"{total} tokens",
+            given=plural(total, "token"),
             fix="add text, or set model.data.pose.content_offset: uniform",
         )
 

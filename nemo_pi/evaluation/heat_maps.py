@@ -13,6 +13,7 @@ from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.style import QUIET, headline, new_figure, save
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.text_tables import thin
+from nemo_pi.units import plural
 
 # Inches.
 PANEL_HEIGHT, LEFT, RIGHT, BOTTOM, GAP_X, GAP_Y = 1.55, 0.75, 1.0, 0.6, 0.28, 0.8
@@ -105,8 +106,9 @@ def _colour_bar(figure: Any, image: Any, lines: int, top: float) -> None:
 
 
 def _subtitle(grid: PasskeyGrid) -> str:
+    trials = plural(grid.num_trials, "trial")
     return (
-        f"Five digits under greedy decoding, {grid.num_trials} trials in each cell; depth 0% is the "
+        f"Five digits under greedy decoding, {trials} in each cell; depth 0% is the "
         "beginning. Dashed: end of the original window. k_max: up to this length passkeys are retrieved "
         "from the shallowest depth."
     )

@@ -29,6 +29,7 @@ from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, pass
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Progress, TaskResult, batched
 from nemo_pi.rope.positions import text_positions
+from nemo_pi.units import plural
 
 MOST_ANSWER_TOKENS = 7
 """Of an answer: a mark where the word begins, the space and five digits, each a token of its own."""
@@ -159,9 +160,10 @@ class PasskeyPlan:
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no rate stands without it."""
         start = "after BOS" if self.bos else "no BOS"
+        trials = plural(self.num_trials, "trial")
         protocol = {
             "name": "passkey",
-            "summary": f"five random digits, exact match under greedy decoding, {self.num_trials} trials at "
+            "summary": f"five random digits, exact match under greedy decoding, {trials} at "
             f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length "
             f"such that up to it ≥ 20% of the trials at depth {self.depths[0]:g} succeed at every length",
             "lengths": list(self.lengths),

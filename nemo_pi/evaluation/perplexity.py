@@ -18,6 +18,7 @@ from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Progress, TaskResult, batched
 from nemo_pi.evaluation.windows import SCORED, WHOLE_DOCUMENT, Span, Window, plan_spans, plan_windows
 from nemo_pi.rope.positions import text_positions
+from nemo_pi.units import plural
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,11 @@ class PerplexityPlan:
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no perplexity stands without it."""
         start = "no BOS" if self.bos_id is None else "BOS before every window"
+        scored, documents = plural(self.num_scored, "token"), plural(len(self.spans), "document")
         return {
             "name": "sliding window",
-            "summary": f"sliding window within each document, stride {self.stride} tokens, token-weighted, "
-            f"each token scored once: {self.num_scored:,} tokens of {len(self.spans)} documents "
+            "summary": f"sliding window within each document, stride {plural(self.stride, 'token')}, "
+            f"token-weighted, each token scored once: {scored} of {documents} "
             f"({self.scored}), the same at every length; positions from 0, {start}",
             "stride_tokens": self.stride,
             "scored": self.scored,

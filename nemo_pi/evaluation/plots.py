@@ -25,6 +25,7 @@ from nemo_pi.evaluation.style import (
 )
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.text_tables import thin
+from nemo_pi.units import plural
 
 LOG_FROM = 4.0
 """The perplexity axis turns logarithmic where the largest value is this many times the smallest."""
@@ -169,11 +170,11 @@ def _finite(result: PerplexityResult | None) -> list[tuple[int, float]]:
 def _perplexity_subtitle(models: Sequence[Measured[PerplexityResult]]) -> str:
     protocols = [model.result.protocol for model in models if model.result]
     facts = {(protocol.get("stride_tokens"), protocol.get("num_scored_tokens")) for protocol in protocols}
-    if len(facts) == 1 and None not in (fact := facts.pop()):
-        return (
-            f"sliding window, stride {fact[0]:,} tokens; the same {fact[1]:,} held-out tokens at every length"
-        )
-    return "sliding window"
+    stride, scored = facts.pop()
+    if facts or stride is None or scored is None:  # several protocols, or one of version 0.1
+        return "sliding window"
+    tokens = plural(scored, "held-out token")
+    return f"sliding window, stride {plural(stride, 'token')}; the same {tokens} at every length"
 
 
 def _require(condition: bool, required: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.units import plural
 
 WHOLE_DOCUMENT = "whole_document"
 FULL_CONTEXT = "full_context"
@@ -133,6 +134,6 @@ def _check_documents(document_lengths: Sequence[int], longest: int) -> None:
             raise DataError(
                 f"documents[{i}]",
                 required=f"≥ {longest + 1} tokens (the longest window and one label after it)",
-                given=f"{length} tokens",
+                given=plural(length, "token"),
                 fix="leave short documents out, or evaluate up to a shorter length",
             )

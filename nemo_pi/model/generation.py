@@ -28,6 +28,7 @@ from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.rope.positions import text_positions
 from nemo_pi.rope.tables import same_frequencies
+from nemo_pi.units import plural
 
 
 @torch.no_grad()
@@ -135,7 +136,7 @@ def check_request(window: int, vocab_size: int, prompt_BS: Tensor, max_new_token
         raise DataError(
             "prompt",
             required=f"from 1 token to fewer than the model's window, {window} tokens",
-            given=f"{length} tokens",
+            given=plural(length, "token"),
             fix="shorten the prompt, or extend the model further" if length else "give a prompt",
         )
     if max_new_tokens < 1 or length + max_new_tokens > window:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import DataError
+from nemo_pi.units import plural
 
 Chunk = tuple[int, int]
 """Consecutive tokens of a whole row: first, and one past the last."""
@@ -68,7 +69,7 @@ def _chunk_length(start: int, stop: int, size: int) -> int:
         raise DataError(
             "context-parallel split",
             required=f"a length that is a multiple of 2 × context_parallel_size = {2 * size}",
-            given=f"{stop - start} tokens (from {start} to {stop} of the row)",
+            given=f"{plural(stop - start, 'token')} (from {start} to {stop} of the row)",
             fix="pad the document, choose another sequence length, or fewer context-parallel ranks",
         )
     return (stop - start) // (2 * size)

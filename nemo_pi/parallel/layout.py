@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nemo_pi.units import plural
+
 
 @dataclass(frozen=True)
 class ParallelLayout:
@@ -56,5 +58,4 @@ class ParallelLayout:
             parts[2] += f" ({self.cp_comm_type})"
         if self.sequence_parallel:
             parts.append("sequence parallel")
-        ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"
-        return f"{' · '.join(parts)} ({ranks})"
+        return f"{' · '.join(parts)} ({plural(self.world_size, 'rank')})"

@@ -19,6 +19,7 @@ from nemo_pi.evaluation.passkey_text import TextTokenizer
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.text_tables import Table
 from nemo_pi.evaluation.windows import doubling_lengths
+from nemo_pi.units import plural
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being measured, tokens done so far, and tokens to do in all (read and generated)."""
@@ -96,7 +97,7 @@ class Cost:
     def describe(self) -> str:
         """Say it in words."""
         written = f", up to {self.tokens_generated:,} generated" if self.tokens_generated else ""
-        return f"{self.tokens_read:,} tokens read{written}, {self.batches:,} batches"
+        return f"{plural(self.tokens_read, 'token')} read{written}, {plural(self.batches, 'batch')}"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_a_task_of_ones_own_is_evaluated_and_reported(
     words = 'tasks.copy_word.words=["31337","02468","90210"]'
     run(arguments=[str(BUNDLED), "tasks=[copy_word]", words, f"results={results}"])
     said = capsys.readouterr()
-    assert "model: copy_word: " in said.err and "up to 18 generated, 1 batches" in said.err
+    assert "model: copy_word: " in said.err and "up to 18 generated, 1 batch\n" in said.err
     assert "Copied words: greedy, 6 tokens" in said.err
     assert said.err.index("copy_word: ") < said.err.index("computed by transformers")
     (model,) = read_results(results / "results.json")

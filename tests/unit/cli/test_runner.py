@@ -163,5 +163,5 @@ def test_preprocessing_needs_neither_torch_nor_megatron(tmp_path: Path) -> None:
         f"--output-prefix={tmp_path / 'out'}",
         names=("torch", *HEAVY),
     )
-    assert "1 documents, 3 tokens" in out
+    assert "1 document, 3 tokens" in out
     assert found == "[]"

@@ -90,7 +90,7 @@ def test_share_too_small_for_a_document_is_refused(numbered: Numbered) -> None:
 
 
 def test_too_few_tokens_are_refused(numbered: Numbered) -> None:
-    with pytest.raises(DataError, match=r"at least 9 tokens.*8 tokens in 1 documents"):
+    with pytest.raises(DataError, match=r"at least 9 tokens.*8 tokens in 1 document\."):
         build({"data_prefix": numbered([8])})
     build({"data_prefix": numbered([9])})
 

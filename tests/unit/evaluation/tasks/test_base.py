@@ -24,6 +24,7 @@ def test_a_result_of_plain_types_needs_no_json_of_its_own() -> None:
 
 def test_costs_are_said_in_words() -> None:
     assert Cost(3, 12_000).describe() == "12,000 tokens read, 3 batches"
+    assert Cost(1, 1).describe() == "1 token read, 1 batch"
     assert Cost(3, 12_000, 64).describe() == "12,000 tokens read, up to 64 generated, 3 batches"
     assert Cost(3, 12_000, 64).tokens == 12_064
 

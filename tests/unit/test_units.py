@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nemo_pi.config.units import grouped, plural, short, size_of
+from nemo_pi.units import grouped, plural, short, size_of
 
 
 def test_grouped() -> None:
