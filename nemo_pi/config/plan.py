@@ -127,8 +127,14 @@ def _training_rows(run: ResolvedRun) -> Rows:
         ("gradient clipping", clip),
         ("loss", _loss(run)),
         ("recomputation", _recomputation(run)),
+        *_megatron_options(run),
         ("seed", str(run.seed)),
     ]
+
+
+def _megatron_options(run: ResolvedRun) -> Rows:
+    given = [f"{key.removeprefix('model.')} {value}" for key, value in run.megatron_options().items()]
+    return [("Megatron options", ", ".join(given))] if given else []
 
 
 def _memory_rows(run: ResolvedRun) -> Rows:

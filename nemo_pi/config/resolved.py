@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, TokenizerConfig
 from nemo_pi.engine.schedule import LearningRateSchedule
@@ -114,6 +115,19 @@ class ResolvedRun:
     def warmup_start_lr(self) -> float:
         """Learning rate of the first warm-up step."""
         return self.schedule.lr * self.schedule.warmup_start_fraction
+
+    def megatron_options(self) -> dict[str, Any]:
+        """{key of the YAML: value} of the options that Megatron takes as they stand and that are not null."""
+        options = {
+            "transformer": self.engine.build.megatron,
+            "ddp": self.engine.ddp,
+            "optimizer": self.engine.optim.megatron,
+        }
+        return {
+            keys_of(self.config.model, place).get(option, option): value
+            for place, given in options.items()
+            for option, value in given.items()
+        }
 
     def data_mapping(self) -> dict[str, Any]:
         """The data section as a plain mapping."""

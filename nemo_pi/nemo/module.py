@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nemo_pi.engine.state import load_engine
 from nemo_pi.engine.throughput import training_flops_per_token
 from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.errors import ConfigError, TrainingError
+from nemo_pi.nemo.first_step import options_named
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
@@ -57,6 +59,7 @@ class ContextExtensionModel(SafelyRestoredModel):
         checkpoint = self.run.checkpoint
         self.source_config = None if checkpoint is None else read_source_config(checkpoint.path)
         self._grad_norm = 0.0
+        self._has_computed = False
         if restored:
             groups.ensure_process_group()
             groups.initialize(self.run.parallel, self.run.seed)
@@ -123,7 +126,9 @@ class ContextExtensionModel(SafelyRestoredModel):
         lr = self.run.schedule.at(step - 1)
         engine.set_lr(lr)
         started = time.perf_counter()
-        loss = engine.forward_backward(batch)
+        with nullcontext() if self._has_computed else options_named(self.run):
+            loss = engine.forward_backward(batch)
+        self._has_computed = True
         _check_finite(step, "loss", loss, "weights were not changed by it")
         self.optimizers().step()
         _check_finite(step, "gradient norm", self._grad_norm, "no checkpoint was written after it")

@@ -177,3 +177,13 @@ def test_memory_adds_up() -> None:
     assert all(plan[name].endswith(("MiB", "GiB", "KiB")) for name in names)
     shown = sum(float(plan[name].split()[0]) for name in names)
     assert float(plan["total"].split()[0]) == pytest.approx(shown, abs=0.3)
+
+
+def test_options_that_go_to_megatron_as_they_stand() -> None:
+    assert "Megatron options" not in plan_of()
+    plan = plan_of(
+        {"overlap_grad_reduce": False, "overlap_param_gather": False, "bias_dropout_fusion": False}
+    )
+    assert plan["Megatron options"] == (
+        "bias_dropout_fusion False, overlap_grad_reduce False, overlap_param_gather False"
+    )
