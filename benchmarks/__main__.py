@@ -32,7 +32,9 @@ MINUTES = {
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The command line; what is not known here is handed on to every benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(MINUTES)}; default: all")
     given, passed_on = parser.parse_known_args(arguments)
     unknown = [name for name in given.names if name not in MINUTES]

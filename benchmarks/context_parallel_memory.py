@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.harness import hardware, write_results
 from benchmarks.training.memory import forget_highest, from_status, return_freed_tensors
+from nemo_pi.cli.parser import Parser
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model import core_attention
 from nemo_pi.model.build import BuildOptions, build_model_chunks
@@ -49,9 +50,7 @@ RANKS = (1, 2, 4)
 
 def main() -> None:
     """Measures, prints and writes the result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16384, help="length of the sequence")
     tokens = parser.parse_args().tokens
     torch.set_num_threads(1)

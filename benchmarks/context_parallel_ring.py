@@ -23,6 +23,7 @@ import torch.multiprocessing as mp
 from benchmarks.context_parallel.measuring import AGAIN, OURS, RING, Job, Measured, measure_on_rank
 from benchmarks.context_parallel.report import combine, raw, table, verdict
 from benchmarks.harness import RESULTS, hardware, write_results
+from nemo_pi.cli.parser import Parser
 
 HEADS = (8, 2, 32)
 """Query heads, key/value heads, head dim."""
@@ -30,7 +31,7 @@ HEADS = (8, 2, 32)
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="256 tokens and two rounds")
     parser.add_argument("--tokens", nargs="+", type=int, help="lengths of a row (default 2048 4096 8192)")
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4], help="context-parallel ranks")

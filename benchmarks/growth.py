@@ -25,6 +25,7 @@ from benchmarks.training.job import Job
 from benchmarks.training.material import make_material
 from benchmarks.training.race import Outcome, race
 from benchmarks.training.sizes import SIZES
+from nemo_pi.cli.parser import Parser
 
 K = 1024
 SHORT = 4 * K
@@ -52,7 +53,7 @@ ON_GPU = Plan("llama-7b", tuple(K * 2**n for n in range(1, 7)), tuple(K * 4**n f
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a toy model and two rounds")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     chosen = parser.add_mutually_exclusive_group()

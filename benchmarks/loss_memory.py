@@ -25,6 +25,7 @@ from benchmarks.harness import RESULTS, Row, alternate, hardware, ratio, spread,
 from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds
 from benchmarks.training.figures import Bars, draw_bars
 from benchmarks.training.session import ROOT
+from nemo_pi.cli.parser import Parser
 from nemo_pi.model.chunked_loss import weighted_loss_sum
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
@@ -262,7 +263,7 @@ def _difference(result: tuple[float, Tensor, Tensor], reference: tuple[float, Te
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="512 tokens x 1,024 entries x 64 channels")
     parser.add_argument("--tokens", type=int, default=32768)
     parser.add_argument("--vocab", type=int, default=32768)

@@ -33,6 +33,7 @@ from benchmarks.training.estimate import announce, gemm_flops_per_second, loadin
 from benchmarks.training.figures import Bars, draw_bars
 from benchmarks.training.memory import MIB, peak_mib, reset_peak, resident_mib
 from benchmarks.training.sizes import SIZES
+from nemo_pi.cli.parser import Parser
 from nemo_pi.config.load import resolve
 from nemo_pi.config.memory import estimate_memory
 from nemo_pi.config.resolved import ResolvedRun
@@ -232,7 +233,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a toy model")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write")

@@ -26,6 +26,7 @@ from benchmarks.training.material import make_material
 from benchmarks.training.profiling import GEMM, KINDS
 from benchmarks.training.session import ContestantError, Session
 from benchmarks.training.sizes import SIZES
+from nemo_pi.cli.parser import Parser
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 
@@ -38,7 +39,7 @@ Found = Mapping[tuple[str, int], Mapping[str, Mapping[str, Any]]]
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a toy model")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sizes", nargs="+", choices=SIZES)

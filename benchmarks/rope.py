@@ -34,6 +34,7 @@ from benchmarks.rotary.contestants import CONTESTANTS, OURS, NotHere
 from benchmarks.rotary.report import Measured, draw, table, verdict
 from benchmarks.rotary.tasks import SHAPES, Inputs, Rotate, Task, in_projection, separate
 from benchmarks.training.estimate import announce
+from nemo_pi.cli.parser import Parser
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
 COPY = "copy"
@@ -50,7 +51,7 @@ class Field:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="256 tokens, two rounds")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))

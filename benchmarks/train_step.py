@@ -28,6 +28,7 @@ from benchmarks.training.race import Outcome, missing_package, race
 from benchmarks.training.sizes import SIZES
 from benchmarks.training.step_report import OURS, Results, draw, facts, table, verdict
 from benchmarks.training.worker import MODULES
+from nemo_pi.cli.parser import Parser
 from nemo_pi.engine.throughput import training_flops_per_token
 
 DEFAULT = ("transformers", OURS, "trainer", "litgpt")
@@ -47,7 +48,7 @@ class Cell:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a toy model and two rounds")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: what fits into eight minutes")

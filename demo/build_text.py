@@ -8,7 +8,6 @@ Not part of the demo itself, which ships with the result. Unpack the packages fi
 
 from __future__ import annotations
 
-import argparse
 import re
 import struct
 import unicodedata
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from demo.corpus import TEXT, Document, write_documents
+from nemo_pi.cli.parser import Parser
 
 # Whole works that no training ever sees. Bible books are chosen with little text in common with
 # others (no parallel Gospels, no Kings against Chronicles); addresses span the eras.
@@ -142,7 +142,7 @@ def split_of(document: Document) -> str:
 
 def main() -> None:
     """Build the three archives and print their sizes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     for name, reader in (("bible", bible), ("sotu", sotu), ("moby-dick", moby_dick), ("austen", austen)):
         parser.add_argument(f"--{name}", type=Path, required=True, help=reader.__doc__)
     parser.add_argument("--output", type=Path, default=TEXT)

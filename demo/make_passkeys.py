@@ -9,7 +9,6 @@ learns to find the number rather than the one sentence that is not filler. Every
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from demo.corpus import MODEL, read_documents
+from nemo_pi.cli.parser import Parser
 from nemo_pi.evaluation.passkey_text import INSTRUCTION, NEEDLE, QUESTION, SENTENCES
 
 
@@ -128,7 +128,7 @@ def main() -> None:
     """Write JSON lines with a ``text`` key."""
     from transformers import AutoTokenizer
 
-    parser = argparse.ArgumentParser(description="make passkey documents for training mixes")
+    parser = Parser(description="make passkey documents for training mixes")
     parser.add_argument("--tokenizer", default=str(MODEL))
     parser.add_argument("--tokens", type=int, default=2_000_000, help="tokens in all")
     parser.add_argument("--min-length", type=int, default=64, help="tokens of the shortest document")

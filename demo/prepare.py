@@ -9,7 +9,6 @@ whose key lies in the window before teaches nothing but guessing. Run as a scrip
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
@@ -26,6 +25,7 @@ from tokenizers import Tokenizer
 
 from demo.corpus import MODEL, read_documents
 from demo.make_passkeys import PasskeyMaker, text_sentences
+from nemo_pi.cli.parser import Parser
 
 EOD = 0  # <|endoftext|>
 Tokens = NDArray[np.uint16]
@@ -223,7 +223,7 @@ def prepare(
 
 def main() -> None:
     """Prepare a folder and print the number of tokens in each part."""
-    parser = argparse.ArgumentParser(description="prepare the demo's data from the bundled text")
+    parser = Parser(description="prepare the demo's data from the bundled text")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--window", type=int, default=4096, help="training window in tokens")
     parser.add_argument("--passkey-blocks", type=int, default=256, help="windows with a passkey document")

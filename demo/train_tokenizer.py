@@ -6,7 +6,6 @@ the result, a folder that transformers' AutoTokenizer reads, ships in demo/model
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from demo.corpus import MODEL, read_documents
 from demo.make_passkeys import template_text
+from nemo_pi.cli.parser import Parser
 
 VOCAB_SIZE = 2048
 END_OF_TEXT = "<|endoftext|>"  # token 0: ends every document
@@ -69,7 +69,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description="train the demo model's tokenizer")
+    parser = Parser(description="train the demo model's tokenizer")
     parser.add_argument("--output", type=Path, default=MODEL)
     args = parser.parse_args()
     tokenizer = train()

@@ -16,13 +16,14 @@ from pathlib import Path
 from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.cli.ends import reports_errors
+from nemo_pi.cli.parser import Parser
 from nemo_pi.families.registry import family_of
 from nemo_pi.units import plural
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("source", type=Path, help="distributed checkpoint or Hugging Face folder")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument(

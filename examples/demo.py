@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from nemo_pi.cli.parser import Parser
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the demo's own package, which is not installed
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -22,7 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--compare", action="store_true", help="add the other methods (at most 30 minutes)")
     other.add_argument(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nemo_pi.cli.ends import reports_errors
+from nemo_pi.cli.parser import Parser
 from nemo_pi.config.pose import check_pose
 from nemo_pi.config.sections import PoseConfig
 from nemo_pi.data.coverage import Coverage, coverage
@@ -23,7 +24,7 @@ from nemo_pi.evaluation.coverage_plot import plot_coverage
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--original-window", type=int, required=True, help="tokens of the pretrained window")
     parser.add_argument("--target-window", type=int, required=True, help="max_position_embeddings")
     parser.add_argument("--training-length", type=int, help="encoder_seq_length (default: original window)")

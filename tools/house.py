@@ -136,7 +136,7 @@ def _percent(share: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--since", help="a commit to measure as well")
     parser.add_argument("--write", action="store_true", help="into docs/design.md")

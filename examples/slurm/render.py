@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from nemo_pi.cli.parser import Parser
 from nemo_pi.launch import SlurmJob, render_sbatch
 
 # Options that may be given several times, and the field that collects them.
@@ -19,7 +20,7 @@ REPEATED = {"--container-mount": "container_mounts", "--argument": "arguments"}
 
 def parse(arguments: Sequence[str] | None = None) -> SlurmJob:
     """A SlurmJob from the command line: one option for every field, with its default."""
-    parser = argparse.ArgumentParser(description="Print an sbatch script that trains in a container.")
+    parser = Parser(description="Print an sbatch script that trains in a container.")
     for option, name in REPEATED.items():
         parser.add_argument(option, dest=name, action="append", help="may be given several times")
     for field in dataclasses.fields(SlurmJob):

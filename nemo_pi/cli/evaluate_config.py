@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.cli.flags import LAYOUT_FLAGS
+from nemo_pi.cli.parser import Parser
 from nemo_pi.config.merge import convert, from_mapping
 from nemo_pi.config.overrides import refusal
 from nemo_pi.errors import ConfigError, NemoPiError
@@ -218,7 +219,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Names the tasks of all installed packages, which are imported only where somebody asks for help."""
 
     def format_help(self) -> str:

@@ -14,6 +14,7 @@ import torch
 from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
+from nemo_pi.cli.parser import Parser
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.sampling import Sampling
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
 def parse(description: str | None = None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; `arguments` of the process by default."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", type=Path, required=True, help="Hugging Face folder or distributed checkpoint")
     prompt = parser.add_mutually_exclusive_group(required=True)

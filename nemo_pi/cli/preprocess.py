@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from nemo_pi.cli.parser import Parser
 from nemo_pi.data.preprocess import PreprocessConfig, preprocess
 from nemo_pi.data.tokenizer import LIBRARIES
 from nemo_pi.errors import NemoPiError
@@ -15,7 +16,7 @@ from nemo_pi.units import plural
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    parse = argparse.ArgumentParser(
+    parse = Parser(
         prog="preprocess_data.py", description="Write PREFIX_KEY_document.bin and .idx from JSONL."
     )
     group = parse.add_argument_group("input")
