@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from nemo_pi.config.memory import MemoryEstimate, estimate_memory
+from nemo_pi.config.plan_data import data_rows
 from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.rope.pose_spec import PoseSpec
@@ -98,8 +99,7 @@ def _batch_rows(run: ResolvedRun) -> Rows:
             "tokens",
             f"{grouped(per_step)} a step, {short(per_step * run.max_steps)} in all",
         ),
-        ("data", _data(run)),
-        ("documents", _documents(run)),
+        *data_rows(run),
     ]
 
 
@@ -166,29 +166,6 @@ def _folder_rows(run: ResolvedRun, logs: Path | None, checkpoints: Path | None) 
             f"{run.export.hf_path} (Hugging Face, {run.export.dtype})" if run.export.hf_path else "none",
         ),
     ]
-
-
-def _data(run: ResolvedRun) -> str:
-    prefix = run.data.data_prefix
-    if not prefix:
-        return "none given"
-    if isinstance(prefix, dict):
-        return "; ".join(f"{split}: {_listed(part)}" for split, part in prefix.items())
-    return f"{_listed(prefix)}, split {run.data.splits_string}"
-
-
-def _documents(run: ResolvedRun) -> str:
-    data = run.data
-    if data.pack_documents:
-        return "packed whole, each seeing only itself; padding is not scored"
-    attention = "each seeing only itself" if data.reset_attention_mask else "seen across"
-    moving = "running" if run.pose is None else "skipping"
-    positions = "positions starting again with each" if data.reset_position_ids else f"positions {moving} on"
-    return f"laid end to end, {attention}, {positions}"
-
-
-def _listed(prefix: object) -> str:
-    return " ".join(map(str, prefix)) if isinstance(prefix, list) else str(prefix)
 
 
 def _loss(run: ResolvedRun) -> str:

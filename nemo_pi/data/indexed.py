@@ -73,6 +73,16 @@ def read_header(idx_path: Path) -> IndexHeader:
     return IndexHeader(DTYPES[code], num_sequences, num_marks)
 
 
+def num_tokens(prefix: str | Path) -> int:
+    """Tokens of a pair of files, by the size of its ``.bin`` and the header of its ``.idx`` alone.
+
+    Raises:
+        DataError: a missing or foreign file.
+    """
+    idx_path, bin_path = _paths(prefix)
+    return bin_path.stat().st_size // np.dtype(read_header(idx_path).dtype).itemsize
+
+
 def write_index(idx_path: Path, dtype: type[np.integer], lengths: Sequence[int]) -> None:
     """Write the ``.idx`` of documents of one sequence each, as megatron-core's builder does.
 

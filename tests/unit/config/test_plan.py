@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nemo_pi.config.load import resolve
 from nemo_pi.config.plan import render_plan
+from nemo_pi.data.indexed import write_index
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
@@ -187,3 +189,17 @@ def test_options_that_go_to_megatron_as_they_stand() -> None:
     assert plan["Megatron options"] == (
         "bias_dropout_fusion False, overlap_grad_reduce False, overlap_param_gather False"
     )
+
+
+def test_how_often_the_corpus_is_read(tmp_path: Path) -> None:
+    """2,000 tokens with a share of a half, and two corpora of which one is read four times as often."""
+    for name, documents in (("a", 20), ("b", 5)):
+        ids = np.zeros(documents * 100, dtype=np.uint16)
+        ids.tofile(tmp_path / f"{name}.bin")
+        write_index(tmp_path / f"{name}.idx", np.uint16, [100] * documents)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert "training text" not in plan_of()
+    plan = plan_of({"data": {"data_prefix": [a], "splits_string": "1,1"}})
+    assert plan["training text"] == "about 1,000 tokens, read 410 times"  # in 100 steps of 4,096
+    plan = plan_of({"data": {"data_prefix": {"train": [a, b]}}})
+    assert plan["training text"] == "about 2,500 tokens, read 102 to 410 times, by corpus"
