@@ -229,7 +229,7 @@ class RunConfig:
     restore_from_path: str | None = None
     """Checkpoint to start from: distributed or Hugging Face folder. null: model.restore_from_path."""
     dry_run: bool = False
-    """Stop after the printed plan."""
+    """Check what is given, and stop after the printed plan."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """lightning.Trainer's own arguments (devices, num_nodes, precision, max_steps, ...)."""
     exp_manager: dict[str, Any] = field(default_factory=dict)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from megatron.core.datasets.indexed_dataset import IndexedDataset
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from nemo_pi.data.blend import BlendedDataset
-from nemo_pi.data.indexed import open_indexed
+from nemo_pi.data.indexed import CorpusIndex, open_indexed, read_index
 from nemo_pi.data.packing import PackedDataset
 from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import SampleDataset, SampleRules, SampleStream
@@ -16,6 +14,9 @@ from nemo_pi.data.splits import SPLITS, Blend, parse_data_prefix, parse_splits, 
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.units import plural
+
+if TYPE_CHECKING:  # Megatron imports slowly, and check_datasets does without it
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 Datasets = tuple[BlendedDataset | None, BlendedDataset | None, BlendedDataset | None]
 """Train, validation and test; None where no sample is asked for, or where the YAML gives validation or test
@@ -50,14 +51,54 @@ def build_datasets(
         ConfigError: a key of the wrong form, or training asked for and nothing to train on.
         DataError: missing, damaged or foreign files, ids outside the vocabulary, too few tokens.
     """
+    layout = _lay_out(data_cfg, seq_length, vocab_size, seed, num_samples, eod_id, pose, open_indexed)
+    train, validation, test = (
+        None if part is None else BlendedDataset(part[1], part[0].weights, wanted)
+        for part, wanted in zip(layout, num_samples, strict=True)
+    )
+    return train, validation, test
+
+
+def check_datasets(
+    data_cfg: Mapping[str, Any],
+    *,
+    seq_length: int,
+    vocab_size: int | None,
+    seed: int,
+    num_samples: tuple[int, int, int],
+    eod_id: int | None = None,
+    pose: PoseSpec | None = None,
+) -> None:
+    """Raises what build_datasets would, without Megatron and without laying out a blend.
+
+    Args:
+        data_cfg, seq_length, vocab_size, seed, num_samples, eod_id, pose: as for build_datasets.
+    """
+    _lay_out(data_cfg, seq_length, vocab_size, seed, num_samples, eod_id, pose, read_index)
+
+
+_Open = Callable[[str, int | None], Any]
+
+
+def _lay_out(
+    data_cfg: Mapping[str, Any],
+    seq_length: int,
+    vocab_size: int | None,
+    seed: int,
+    num_samples: tuple[int, int, int],
+    eod_id: int | None,
+    pose: PoseSpec | None,
+    open_corpus: _Open,
+) -> list[tuple[Blend, list[SampleStream]] | None]:
+    """Blend and streams of each split; None for one that is not asked for."""
     _check_end(eod_id, vocab_size)
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
     packed = bool(data_cfg.get("pack_documents", False))
     rules = _rules(data_cfg, eod_id, pose, packed)
     chosen_seed = _seed(data_cfg, seed)
-    opener = _Opener(None if data_cfg.get("check_token_ids") is False else vocab_size)
+    opener = _Opener(None if data_cfg.get("check_token_ids") is False else vocab_size, open_corpus)
     shares = parse_splits(data_cfg.get("splits_string"))
-    built: list[BlendedDataset | None] = []
+    built: list[tuple[Blend, list[SampleStream]] | None] = []
     for split, wanted in enumerate(num_samples):
         blend = prefixes.get(SPLITS[split]) if isinstance(prefixes, dict) else prefixes
         share = 1.0 if isinstance(prefixes, dict) else shares[split]
@@ -71,8 +112,8 @@ def build_datasets(
             ranges = _ranges(indexed, prefixes, shares)
             key = (chosen_seed, split, corpus)
             parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules, packed))
-        built.append(BlendedDataset(parts, blend.weights, wanted))
-    return built[0], built[1], built[2]
+        built.append((blend, parts))
+    return built
 
 
 def _check_end(eod_id: int | None, vocab_size: int | None) -> None:
@@ -89,23 +130,23 @@ def _check_end(eod_id: int | None, vocab_size: int | None) -> None:
 def _refuse_no_training(split: int, wanted: int) -> None:
     if SPLITS[split] == "train" and wanted > 0:
         raise ConfigError(
-            "data.data_prefix, data.splits_string",
+            "model.data.data_prefix, model.data.splits_string",
             required="something to train on",
             given="no corpus, or a share of 0, for train",
-            fix="name a corpus under data.data_prefix.train, or give train a share above 0",
+            fix="name a corpus under model.data.data_prefix.train, or give train a share above 0",
         )
 
 
 class _Opener:
     """Opens and checks each corpus once, however many splits read it."""
 
-    def __init__(self, vocab_size: int | None) -> None:
-        self.vocab_size = vocab_size
-        self._open: dict[str, IndexedDataset] = {}
+    def __init__(self, vocab_size: int | None, open_corpus: _Open) -> None:
+        self.vocab_size, self.open_corpus = vocab_size, open_corpus
+        self._open: dict[str, Any] = {}
 
-    def open(self, prefix: str) -> IndexedDataset:
+    def open(self, prefix: str) -> Any:
         if prefix not in self._open:
-            self._open[prefix] = open_indexed(prefix, self.vocab_size)
+            self._open[prefix] = self.open_corpus(prefix, self.vocab_size)
         return self._open[prefix]
 
 
@@ -114,7 +155,10 @@ def _seed(data_cfg: Mapping[str, Any], seed: int) -> int:
     chosen = seed if own is None else own
     if isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 0:
         raise ConfigError(
-            "data.seed", required="a whole number, 0 or more", given=repr(chosen), fix="set data.seed: 1234"
+            "model.data.seed",
+            required="a whole number, 0 or more",
+            given=repr(chosen),
+            fix="model.data.seed=1234",
         )
     return chosen
 
@@ -125,10 +169,10 @@ def _rules(
     eod_mask_loss = bool(data_cfg.get("eod_mask_loss", False))
     if eod_mask_loss and eod_id is None:
         raise ConfigError(
-            "data.eod_mask_loss",
+            "model.data.eod_mask_loss",
             required="a tokenizer with an end-of-document id",
             given="a tokenizer without one",
-            fix="set data.eod_mask_loss: false, or use a tokenizer with an end-of-sequence token",
+            fix="model.data.eod_mask_loss=false, or use a tokenizer with an end-of-sequence token",
         )
     reset = packed or bool(data_cfg.get("reset_position_ids", False))
     return SampleRules(
@@ -141,7 +185,9 @@ def _rules(
 
 
 def _ranges(
-    indexed: IndexedDataset, prefixes: dict[str, Blend] | Blend, shares: tuple[float, float, float]
+    indexed: IndexedDataset | CorpusIndex,
+    prefixes: dict[str, Blend] | Blend,
+    shares: tuple[float, float, float],
 ) -> list[tuple[int, int]]:
     num_documents = len(indexed.document_indices) - 1
     if isinstance(prefixes, dict):
@@ -150,7 +196,7 @@ def _ranges(
 
 
 def _stream(
-    indexed: IndexedDataset,
+    indexed: IndexedDataset | CorpusIndex,
     documents: tuple[int, int],
     split: str,
     seq_length: int,
@@ -160,10 +206,10 @@ def _stream(
 ) -> SampleStream:
     if documents[0] == documents[1]:
         raise DataError(
-            "data.splits_string",
+            "model.data.splits_string",
             required=f"at least one document of {indexed.path_prefix} for {split}",
             given=f"none of its {plural(len(indexed.document_indices) - 1, 'document')}",
-            fix="change data.splits_string, or name each split's files in data.data_prefix",
+            fix="change model.data.splits_string, or name each split's files in model.data.data_prefix",
         )
     kind = PackedDataset if packed else SampleDataset
     return kind(indexed, documents, seq_length=seq_length, key=key, rules=rules)

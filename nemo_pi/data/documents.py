@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from megatron.core.datasets.indexed_dataset import IndexedDataset
 from numpy.typing import NDArray
+
+from nemo_pi.data.indexed import CorpusIndex
+
+if TYPE_CHECKING:  # Megatron imports slowly, and data is checked without it
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 
 class DocumentReader:
@@ -15,7 +21,7 @@ class DocumentReader:
         documents: [first, last) documents of the corpus; each is one or more of its sequences.
     """
 
-    def __init__(self, indexed: IndexedDataset, documents: tuple[int, int]) -> None:
+    def __init__(self, indexed: IndexedDataset | CorpusIndex, documents: tuple[int, int]) -> None:
         self.indexed = indexed
         token_starts = np.concatenate([[0], np.cumsum(indexed.sequence_lengths, dtype=np.int64)])
         marks = token_starts[indexed.document_indices[documents[0] : documents[1] + 1]]
@@ -25,6 +31,7 @@ class DocumentReader:
 
     def read(self, document: int, skipped: int, count: int) -> NDArray[np.int64]:
         """`count` tokens of a document, behind its first `skipped`."""
+        assert not isinstance(self.indexed, CorpusIndex), "an index alone holds no tokens"
         dtype = self.indexed.index.dtype
         offset = (int(self._first_token[document]) + skipped) * np.dtype(dtype).itemsize
         raw = self.indexed.bin_reader.read(dtype=dtype, count=count, offset=offset)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nemo_pi.errors import DataError
 
@@ -53,6 +54,21 @@ class IndexHeader:
     def num_bytes(self) -> int:
         """Size in bytes that the whole ``.idx`` must have (without modes)."""
         return _HEADER.size + 12 * self.num_sequences + 8 * self.num_marks
+
+
+@dataclass(frozen=True)
+class CorpusIndex:
+    """What an ``.idx`` says of its documents, under the names of megatron-core's dataset.
+
+    Enough to lay out samples and to refuse a corpus, without Megatron; no token can be read from it.
+    """
+
+    path_prefix: str
+    """Path without extension."""
+    sequence_lengths: NDArray[np.int32]
+    """Tokens of each sequence."""
+    document_indices: NDArray[np.int64]
+    """Document marks: the first sequence of each document, and the number of sequences."""
 
 
 def read_header(idx_path: Path) -> IndexHeader:
@@ -130,13 +146,33 @@ def open_indexed(prefix: str | Path, vocab_size: int | None = None) -> IndexedDa
     Raises:
         DataError: see `validate_pair` and `check_token_ids`.
     """
-    validate_pair(prefix)
-    if vocab_size is not None:
-        check_token_ids(prefix, vocab_size)
+    _validate(prefix, vocab_size)
     # Imported here: preprocessing writes and checks such files without Megatron, which imports slowly.
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     return IndexedDataset(str(Path(prefix).expanduser()), multimodal=False, mmap=True)
+
+
+def read_index(prefix: str | Path, vocab_size: int | None = None) -> CorpusIndex:
+    """The index of a pair, after the checks of `open_indexed`; what it returns are copies.
+
+    Args:
+        prefix: path without extension.
+        vocab_size: as for `open_indexed`.
+
+    Raises:
+        DataError: see `validate_pair` and `check_token_ids`.
+    """
+    header = _validate(prefix, vocab_size)
+    lengths, _, marks = _arrays(_paths(prefix)[0], header)
+    return CorpusIndex(str(Path(prefix).expanduser()), lengths.copy(), marks.copy())
+
+
+def _validate(prefix: str | Path, vocab_size: int | None) -> IndexHeader:
+    header = validate_pair(prefix)
+    if vocab_size is not None:
+        check_token_ids(prefix, vocab_size)
+    return header
 
 
 def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 << 24) -> None:
@@ -170,7 +206,7 @@ def _paths(prefix: str | Path) -> tuple[Path, Path]:
     for path in (idx_path, bin_path):
         if not path.is_file():
             raise DataError(
-                "data.data_prefix",
+                "model.data.data_prefix",
                 required=f"the pair {idx_path.name} and {bin_path.name} in {idx_path.parent}",
                 given=f"no file {path}",
                 fix="give the path without .bin/.idx, or write the pair with examples/preprocess_data.py",
@@ -180,11 +216,8 @@ def _paths(prefix: str | Path) -> tuple[Path, Path]:
 
 def _check_arrays(idx_path: Path, bin_path: Path, header: IndexHeader) -> None:
     n, d = header.num_sequences, header.num_marks
-    start = _HEADER.size
-    raw = np.memmap(idx_path, mode="r", dtype=np.uint8)
-    lengths = np.frombuffer(raw, np.int32, n, start).astype(np.int64)
-    pointers = np.frombuffer(raw, np.int64, n, start + 4 * n)
-    marks = np.frombuffer(raw, np.int64, d, start + 12 * n)
+    lengths_as_stored, pointers, marks = _arrays(idx_path, header)
+    lengths = lengths_as_stored.astype(np.int64)
     if n == 0 or (lengths < 0).any() or lengths.sum() == 0:
         raise _refuse(idx_path, "at least one token and no negative length", f"{n} sequences")
     ends = np.cumsum(lengths) * np.dtype(header.dtype).itemsize
@@ -195,6 +228,19 @@ def _check_arrays(idx_path: Path, bin_path: Path, header: IndexHeader) -> None:
     size = bin_path.stat().st_size
     if size != ends[-1]:
         raise _refuse(bin_path, f"{int(ends[-1])} bytes, as {idx_path.name} says", f"{size} bytes")
+
+
+def _arrays(
+    idx_path: Path, header: IndexHeader
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Lengths in tokens, byte offsets and document marks, as views of the file."""
+    n, d, start = header.num_sequences, header.num_marks, _HEADER.size
+    raw = np.memmap(idx_path, mode="r", dtype=np.uint8)
+    return (
+        np.frombuffer(raw, np.int32, n, start),
+        np.frombuffer(raw, np.int64, n, start + 4 * n),
+        np.frombuffer(raw, np.int64, d, start + 12 * n),
+    )
 
 
 def _refuse(path: Path, required: str, given: object) -> DataError:

@@ -115,7 +115,7 @@ class EpochOrder(PerEpoch[Epoch]):
                 name,
                 required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in each split",
                 given=f"{plural(total, 'token')} in {plural(len(self.lengths), 'document')}",
-                fix="add text, change data.splits_string, or shorten model.encoder_seq_length",
+                fix="add text, change model.data.splits_string, or shorten model.encoder_seq_length",
             )
 
     def locate(self, index: int) -> tuple[Epoch, int]:

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from megatron.core.datasets.indexed_dataset import IndexedDataset
 from numpy.typing import NDArray
 
 from nemo_pi.data.documents import DocumentReader
+from nemo_pi.data.indexed import CorpusIndex
 from nemo_pi.data.order import Key, PerEpoch, permutation
 from nemo_pi.data.samples import Sample, SampleRules, SampleStream, as_sample
 from nemo_pi.errors import DataError
+
+if TYPE_CHECKING:
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 Ints = NDArray[np.int64]
 
@@ -112,7 +116,7 @@ class PackedOrder(PerEpoch[PackedEpoch]):
                 name,
                 required="a document of two tokens or more in each split (model.data.pack_documents)",
                 given="none",
-                fix="add text, or change data.splits_string",
+                fix="add text, or change model.data.splits_string",
             )
         self.lengths_P = lengths_P
         rows_P = best_fit_decreasing(np.sort(lengths_P)[::-1], seq_length)
@@ -152,7 +156,7 @@ class PackedDataset(SampleStream):
 
     def __init__(
         self,
-        indexed: IndexedDataset,
+        indexed: IndexedDataset | CorpusIndex,
         documents: tuple[int, int],
         *,
         seq_length: int,

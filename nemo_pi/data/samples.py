@@ -7,22 +7,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from megatron.core.datasets.indexed_dataset import IndexedDataset
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from nemo_pi.data.documents import DocumentReader
+from nemo_pi.data.indexed import CorpusIndex
 from nemo_pi.data.order import Epoch, EpochOrder, Key, PerEpoch, generator
 from nemo_pi.data.pose_sampler import draw_chunks
 from nemo_pi.data.position_ids import PlainPositions, PositionMaker
 from nemo_pi.errors import DataError
 from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.units import plural
+
+if TYPE_CHECKING:
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 Sample = dict[str, Tensor]
 """tokens, labels, position_ids int64[S]; loss_mask float32[S]; cu_seqlens int32[S+1], padded with S."""
@@ -88,7 +91,7 @@ class SampleDataset(SampleStream):
 
     def __init__(
         self,
-        indexed: IndexedDataset,
+        indexed: IndexedDataset | CorpusIndex,
         documents: tuple[int, int],
         *,
         seq_length: int,

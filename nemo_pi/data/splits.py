@@ -24,7 +24,7 @@ class Blend:
     """Share of the samples that each corpus gives; they add up to 1."""
 
 
-def parse_prefix(value: Any, field: str = "data.data_prefix") -> Blend:
+def parse_prefix(value: Any, field: str = "model.data.data_prefix") -> Blend:
     """Read ``/a``, ``[/a]``, ``[0.3, /a, 0.7, /b]`` or ``[/a, /b]`` (equal shares) as a blend.
 
     Raises:
@@ -62,7 +62,7 @@ def parse_splits(value: str | Sequence[float] | None) -> tuple[float, float, flo
     shares = [number for number in numbers if number is not None and 0 <= number < math.inf]
     if len(shares) != len(parts) or not 1 <= len(shares) <= 3 or math.fsum(shares) <= 0:
         raise ConfigError(
-            "data.splits_string",
+            "model.data.splits_string",
             required="up to three numbers >= 0, such as 900,50,50",
             given=repr(value),
             fix="write the shares of train, validation and test",
@@ -97,12 +97,14 @@ def parse_data_prefix(value: Any) -> dict[str, Blend] | Blend:
     unknown = [str(key) for key in value if key not in SPLITS]
     if unknown or not value:
         raise ConfigError(
-            "data.data_prefix",
+            "model.data.data_prefix",
             required="the keys " + ", ".join(SPLITS),
             given=", ".join(unknown) or "none",
             fix="name each split's corpora under one of these keys",
         )
-    return {str(key): parse_prefix(part, f"data.data_prefix.{key}") for key, part in value.items() if part}
+    return {
+        str(key): parse_prefix(part, f"model.data.data_prefix.{key}") for key, part in value.items() if part
+    }
 
 
 def _number(item: Any) -> float | None:

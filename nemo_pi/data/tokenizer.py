@@ -163,6 +163,20 @@ def build_tokenizer(
     )
 
 
+def check_present(library: str, model: str | Path | None, type: str | None = None) -> None:
+    """Refuses a path of `build_tokenizer` that is not there; nothing is read or imported for it.
+
+    Args:
+        library, model, type: as for build_tokenizer.
+
+    Raises:
+        ConfigError: naming the path.
+    """
+    if library != "byte":
+        what = "a sentencepiece .model file" if library == "sentencepiece" else "a folder with tokenizer.json"
+        _existing(model if model is not None else type, what)
+
+
 def _load_huggingface(source: Path, vocab_file: str | Path | None, merge_file: str | Path | None) -> Any:
     import transformers
 

@@ -8,19 +8,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.data.collate import collate
-from nemo_pi.data.datasets import build_datasets
+from nemo_pi.data.datasets import build_datasets, check_datasets
 from nemo_pi.data.sampler import ConsecutiveSampler
-from nemo_pi.data.tokenizer import build_tokenizer
-from nemo_pi.parallel import groups
+from nemo_pi.data.tokenizer import build_tokenizer, check_present
+from nemo_pi.errors import NemoPiError
 
 
 def check_data(run: ResolvedRun) -> None:
-    """Opens all data that the run will read and, unless the YAML says otherwise, looks at every token id.
+    """Checks all data that the run will read and, unless the YAML says otherwise, looks at every token id.
+
+    Megatron is not imported for it; nor is transformers in a dry run, which leaves the tokenizer unread.
 
     Raises:
         ConfigError, DataError: as data.build_datasets.
     """
-    _datasets(run, (_training_samples(run), _validation_samples(run), 0), check_token_ids=True)
+    samples = (_training_samples(run), _validation_samples(run), 0)
+    check_datasets(run.data_mapping(), **_arguments(run, samples), eod_id=_end_of_document(run))
 
 
 def training_loader(run: ResolvedRun, consumed_samples: int) -> DataLoader[Any]:
@@ -46,31 +49,40 @@ def _validation_samples(run: ResolvedRun) -> int:
     return batches * run.global_batch_size if isinstance(batches, int) and batches > 0 else 0
 
 
-def _datasets(
-    run: ResolvedRun, num_samples: tuple[int, int, int], check_token_ids: bool = False
-) -> tuple[Any, Any, Any]:
+def _datasets(run: ResolvedRun, num_samples: tuple[int, int, int]) -> tuple[Any, Any, Any]:
     """The run's datasets. Ids are looked at by check_data alone: reading a large corpus takes minutes."""
-    data = run.data_mapping()
-    data["check_token_ids"] = data["check_token_ids"] and check_token_ids
-    return build_datasets(
-        data,
-        seq_length=run.training_length,
-        vocab_size=run.shape.vocab_size,
-        seed=run.seed,
-        num_samples=num_samples,
-        eod_id=_end_of_document(run),
-        pose=run.pose,
-    )
+    data = {**run.data_mapping(), "check_token_ids": False}
+    return build_datasets(data, **_arguments(run, num_samples), eod_id=_end_of_document(run))
+
+
+def _arguments(run: ResolvedRun, num_samples: tuple[int, int, int]) -> dict[str, Any]:
+    return {
+        "seq_length": run.training_length,
+        "vocab_size": run.shape.vocab_size,
+        "seed": run.seed,
+        "num_samples": num_samples,
+        "pose": run.pose,
+    }
 
 
 def _end_of_document(run: ResolvedRun) -> int | None:
-    if run.tokenizer is None or run.tokenizer.library is None:
+    given = run.tokenizer
+    if given is None or given.library is None:
         return None
-    tokenizer = build_tokenizer(run.tokenizer.library, run.tokenizer.model, run.tokenizer.type)
-    return tokenizer.eod_id
+    try:
+        if run.dry_run:  # any id of the vocabulary will do: no sample is read
+            check_present(given.library, given.model, given.type)
+            return 0
+        return build_tokenizer(given.library, given.model, given.type).eod_id
+    except NemoPiError as error:
+        # The same checks serve the flags of preprocessing, which are not under `model`.
+        raise error.respelled({"tokenizer": "model.tokenizer"}) from error
 
 
 def _loader(run: ResolvedRun, dataset: Dataset[Any], consumed: int) -> DataLoader[Any]:
+    # Imported here: Megatron imports slowly, and a dry run checks data without it.
+    from nemo_pi.parallel import groups
+
     replicas = groups.data_size()
     sampler = ConsecutiveSampler(
         total=len(dataset),  # type: ignore[arg-type]

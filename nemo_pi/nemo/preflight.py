@@ -14,11 +14,25 @@ from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.registry import family_of
-from nemo_pi.model.build import check_backends, check_documents, transformer_config
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data
 from nemo_pi.nemo.sample_settings import check_same_samples
+
+
+def check_plan(run: ResolvedRun, folders: RunFolders) -> None:
+    """What a dry run looks at behind its plan: all that needs neither Megatron nor the run's own machine.
+
+    Data that is not given yet is left open; where all token ids are to be looked at, that is done here, too.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: what the run itself would stop at.
+    """
+    checkpoint_to_resume(run, folders)
+    check_export(run)
+    check_folders(run, folders)
+    if run.data.data_prefix:
+        check_data(run)
 
 
 def check_before_training(run: ResolvedRun) -> None:
@@ -28,6 +42,9 @@ def check_before_training(run: ResolvedRun) -> None:
         BackendUnavailableError, CheckpointError, ConfigError, DataError: what training would stop at later,
             or destroy.
     """
+    # Imported here, and below: Megatron takes seconds, which the checks of a dry run need not wait for.
+    from nemo_pi.model.build import check_backends, check_documents
+
     check_accelerator(run)
     settings = run.engine
     resolve_transformer_engine(settings.build.transformer_engine)
@@ -35,12 +52,22 @@ def check_before_training(run: ResolvedRun) -> None:
     check_megatron_options(run)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
-    if run.export.hf_path is not None:
-        family_of(run.shape).check_exportable(run.extension)
-        if run.checkpoint is not None:
-            check_apart(Path(run.export.hf_path), run.checkpoint.path)
-        check_target(Path(run.export.hf_path))
+    check_export(run)
     check_data(run)
+
+
+def check_export(run: ResolvedRun) -> None:
+    """Whether Hugging Face has words for the model, and whether its folder may be written.
+
+    Raises:
+        CheckpointError, ConfigError: naming what cannot be exported, or the folder.
+    """
+    if run.export.hf_path is None:
+        return
+    family_of(run.shape).check_exportable(run.extension)
+    if run.checkpoint is not None:
+        check_apart(Path(run.export.hf_path), run.checkpoint.path)
+    check_target(Path(run.export.hf_path))
 
 
 def check_megatron_options(run: ResolvedRun) -> None:
@@ -49,6 +76,8 @@ def check_megatron_options(run: ResolvedRun) -> None:
     Raises:
         ConfigError: naming the keys, with Megatron's own words.
     """
+    from nemo_pi.model.build import transformer_config
+
     settings = run.engine
     try:
         transformer_config(settings.shape, settings.layout, settings.build)

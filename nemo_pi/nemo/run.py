@@ -14,6 +14,7 @@ from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.nemo.backends import settle_backends
 from nemo_pi.nemo.folders import RunFolders, run_folders
+from nemo_pi.nemo.preflight import check_plan
 from nemo_pi.parallel.launcher import is_global_zero
 
 
@@ -60,6 +61,7 @@ def run(cfg: DictConfig) -> RunResult | None:
     if is_global_zero():
         print(render_plan(resolved, logs=folders.logs, checkpoints=folders.checkpoints), flush=True)
     if resolved.dry_run:
+        check_plan(resolved, folders)
         return None
     # Imported here: NeMo, Lightning and Megatron take seconds, which a plan or a mistake need not wait for.
     from nemo_pi.nemo.training import train

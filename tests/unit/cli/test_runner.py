@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_pi.cli.ends import USER_ERROR
 from nemo_pi.cli.runner import hydra_runner, overrides_and_flags
+from nemo_pi.data.indexed import write_index
 
 ROOT = Path(__file__).parents[3]
 CONF = ROOT / "conf"
@@ -122,13 +124,19 @@ def imported(script: str, *arguments: str, names: tuple[str, ...] = HEAVY) -> tu
     return done.stdout, done.stderr.splitlines()[-1]
 
 
-def test_a_dry_run_imports_no_framework_and_prints_the_plan() -> None:
+def test_a_dry_run_imports_no_framework_and_prints_the_plan(tmp_path: Path) -> None:
+    """With data and an export to look at, which it checks as the run would."""
+    write_index(tmp_path / "text.idx", np.uint16, [5000] * 40)
+    (tmp_path / "text.bin").write_bytes(np.zeros(40 * 5000, np.uint16).tobytes())
     out, found = imported(
         "extend_context",
         "model=demo",
         "restore_from_path=demo/model",
         "dry_run=true",
         "trainer.accelerator=cpu",
+        f"model.data.data_prefix=[{tmp_path / 'text'}]",
+        f"model.export.hf_path={tmp_path / 'export'}",
+        f"exp_manager.exp_dir={tmp_path / 'results'}",
     )
     assert found == "[]"
     assert "Plan of extend_demo" in out and "target            4,096 tokens" in out

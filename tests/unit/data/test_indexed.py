@@ -11,7 +11,7 @@ import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
 
-from nemo_pi.data.indexed import check_token_ids, open_indexed, read_header, validate_pair
+from nemo_pi.data.indexed import check_token_ids, open_indexed, read_header, read_index, validate_pair
 from nemo_pi.errors import DataError
 
 DOCUMENTS = [[5, 6, 7], [8], [9, 10, 11, 12]]
@@ -30,6 +30,15 @@ def test_whole_pair_opens_as_megatron_reads_it(
     ours, theirs = open_indexed(prefix, vocab_size=13), IndexedDataset(prefix)
     assert [list(ours[i]) for i in range(3)] == [list(theirs[i]) for i in range(3)] == DOCUMENTS
     assert read_header(Path(f"{prefix}.idx")).dtype is dtype
+
+
+def test_an_index_is_what_megatron_reads_of_it(pair: str) -> None:
+    index, theirs = read_index(pair, vocab_size=13), IndexedDataset(pair)
+    assert index.path_prefix == theirs.path_prefix
+    assert index.sequence_lengths.tolist() == theirs.sequence_lengths.tolist() == [3, 1, 4]
+    assert index.document_indices.tolist() == theirs.document_indices.tolist()
+    with pytest.raises(DataError, match="id 12 at token 7"):
+        read_index(pair, vocab_size=12)
 
 
 def test_several_sequences_per_document_and_empty_ones(tmp_path: Path) -> None:

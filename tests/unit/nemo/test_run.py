@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,18 @@ from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.kernels.backends import JOBS
 from nemo_pi.nemo.run import run
-from tests.unit.model.models import WINDOW, causal_logits, forward, ours_from, random_tokens
+from tests.unit.model.models import SHAPE, WINDOW, causal_logits, forward, ours_from, random_tokens
 from tests.unit.nemo.runs import configuration
+
+FROM_SCRATCH = {
+    "restore_from_path": None,
+    "model__num_layers": SHAPE.num_layers,
+    "model__hidden_size": SHAPE.hidden_size,
+    "model__ffn_hidden_size": SHAPE.ffn_hidden_size,
+    "model__num_attention_heads": SHAPE.num_attention_heads,
+    "model__vocab_size": SHAPE.vocab_size,
+    "model__pos_scaling_factor": 4.0,
+}
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 
@@ -40,6 +51,46 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert run(configuration(inputs, tmp_path / "logs", dry_run=True)) is None
     assert "Plan of tiny" in capsys.readouterr().out
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model__data__data_prefix": ["nowhere/at_all"]}, "model.data.data_prefix: .*no file nowhere"),
+        ({"model__data__data_prefix": ["a", 3]}, "model.data.data_prefix: .*one weight before each path"),
+        (
+            {"trainer__limit_val_batches": 1, "model__data__splits_string": "100,1,0"},
+            "model.data.splits_string: .*validation",
+        ),
+        ({"model__data__splits_string": "1,2,3,4"}, "model.data.splits_string: "),
+        ({"model__tokenizer": {"model": "nowhere"}}, "model.tokenizer.model: .*nowhere"),
+        ({"model__rotary_percentage": 0.5, "model__export__hf_path": "export"}, "rotary_percentage"),
+        ({"model__export__hf_path": "in_use"}, "diary"),
+        ({"model__export__hf_path": "in_use/diary.txt/below"}, "model.export.hf_path: "),
+        ({"exp_manager__explicit_log_dir": "in_use/diary.txt/below"}, "exp_manager.exp_dir: "),
+    ],
+    ids=str,
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    changes: dict[str, Any], words: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in_use").mkdir()
+    (tmp_path / "in_use" / "diary.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    if "model__rotary_percentage" in changes:  # only without a checkpoint is it the YAML's to say
+        changes = {**changes, **FROM_SCRATCH}
+    messages = set()
+    for dry_run in (True, False):
+        with pytest.raises(NemoPiError, match=words) as caught:
+            run(configuration(inputs, tmp_path / "logs", **{"dry_run": dry_run, **changes}))
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_may_leave_the_data_open(inputs: Path, tmp_path: Path) -> None:
+    assert run(configuration(inputs, tmp_path, dry_run=True, model__data__data_prefix=None)) is None
 
 
 def test_a_mistake_is_found_before_anything_is_written(inputs: Path, tmp_path: Path) -> None:
@@ -105,6 +156,7 @@ def test_samples_of_another_kind_are_refused_before_anything_is_written(trained:
     for change, words in (
         ({"model__data__pose": {}}, "required null, null, null, as"),
         ({"model__data__seed": 7}, "model.data.seed: required 1234, as"),
+        ({"model__data__seed": 7, "dry_run": True}, "model.data.seed: required 1234, as"),
     ):
         with pytest.raises(ConfigError) as caught:
             run(configuration(inputs, trained, trainer__max_steps=6, **change))
