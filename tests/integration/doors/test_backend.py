@@ -15,6 +15,7 @@ RECIPE = (
     (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("### Add a backend")[1].split("\n## ")[0]
 )
 KERNEL, ENTRY = re.findall(r"```python\n(.*?)```", RECIPE, flags=re.DOTALL)
+GROUP, POINT = re.findall(r'entry-points\."(.*?)"\]\n +(.*)\n', RECIPE)[0]
 OBSTACLE = "obstacle=lambda: os.environ.get('NO_EXACT')"
 
 RUN = """
@@ -54,16 +55,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two files, and what an installed package says of itself."""
     folder = tmp_path_factory.mktemp("package")
     (folder / "exact_attention.py").write_text(KERNEL, encoding="utf-8")
-    imports = (
-        "import os\nfrom exact_attention import Exact\n"
-        "from nemo_pi.kernels.needs import Capability\nfrom nemo_pi.kernels.registry import Backend\n"
-    )
     entry = ENTRY.strip().removesuffix(")") + f", {OBSTACLE})"
-    (folder / "exact_backend.py").write_text(f"{imports}EXACT = {entry}\n", encoding="utf-8")
+    (folder / "exact_backend.py").write_text(f"import os\n{entry}\n", encoding="utf-8")
     info = folder / "exact-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: exact\nVersion: 1.0\n", encoding="utf-8")
-    points = "[nemo_pi.backends]\nexact = exact_backend:EXACT\n"
+    points = f"[{GROUP}]\n{POINT.replace(chr(34), '')}\n"
     (info / "entry_points.txt").write_text(points, encoding="utf-8")
     return folder
 

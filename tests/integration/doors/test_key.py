@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from nemo_pi.errors import ConfigError
+from tests.unit.config.builders import run_of
+
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = Path("nemo_pi/config/schema.py")
 BASE_YAML = Path("conf/model/base.yaml")
@@ -83,3 +86,13 @@ def test_the_yaml_explains_it(copy: Path) -> None:
 def test_its_values_reach_megatron(copy: Path) -> None:
     printed = python(copy, "-c", RUN.replace("{conf}", str(copy / "conf")))
     assert printed.split("\n")[-4:-1] == ["null True", "true True", "false False"]
+
+
+def test_the_recipe_s_other_key_is_as_it_says() -> None:
+    """The field's two lines stand in the schema, and the size arrives where the recipe says."""
+    recipe = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("### Add a key")[2]
+    declared = recipe.split("```python\n")[2].partition("```")[0].replace("\n   ", "\n    ").rstrip()
+    assert f"    {declared.lstrip()}\n" in (ROOT / SCHEMA).read_text(encoding="utf-8")
+    assert run_of({"loss_chunk_size": 77}).engine.build.loss_chunk_tokens == 77
+    with pytest.raises(ConfigError, match=r"model\.loss_chunk_size: required at least 1 token"):
+        run_of({"loss_chunk_size": 0})

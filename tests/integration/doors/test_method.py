@@ -86,6 +86,8 @@ def test_the_recipe_extends_plans_computes_and_exports(recipe: str) -> None:
     cos_SF, _ = rotary_cos_sin(run.extension, torch.tensor([0, 4095]))
     torch.testing.assert_close(cos_SF[1], (4095 * theirs_F.double()).cos().float(), rtol=0, atol=1e-6)
     assert extension_from_config(config, run.shape) == run.extension
+    del config["nemo_pi_extension"]
+    assert extension_from_config(config, run.shape).method == "linear", "as the recipe says"
 
 
 def test_its_checkpoint_is_kept_and_rescaled(recipe: str) -> None:
