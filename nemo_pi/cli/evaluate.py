@@ -12,7 +12,8 @@ from torch import distributed as dist
 from tqdm import tqdm
 
 from nemo_pi.checkpoint.files import check_writable
-from nemo_pi.cli.evaluate_config import EvaluateConfig, parse
+from nemo_pi.cli.evaluate_arguments import parse
+from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_plan import (
     ModelPlan,
     choose_backend,

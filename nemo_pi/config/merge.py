@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -58,10 +58,14 @@ class UnknownKey:
     """Dotted name of the section; empty at the top level."""
     valid: tuple[str, ...]
     """The keys that the section has."""
+    below: tuple[str, ...] = ()
+    """Where in the section's own sections a key of just this name is, dotted from the top."""
 
     @property
     def fix(self) -> str:
         """The nearest key that there is, or what to do where none is alike."""
+        if self.below:
+            return f"did you mean {' or '.join(self.below)}?"
         key = self.name.rpartition(".")[2]
         found = nearest(key, self.valid)
         return f"did you mean {_join(self.section, found)}?" if found else f"remove {key!r}"
@@ -83,11 +87,24 @@ def unknown_keys(known: Known, values: Any, path: str = "") -> list[UnknownKey]:
         return []
     inner = _inner_sections(known)
     names = tuple(inner)
-    found = [UnknownKey(_join(path, str(key)), path, names) for key in values if key not in inner]
+    found = [
+        UnknownKey(_join(path, str(key)), path, names, tuple(places(known, str(key), path)))
+        for key in values
+        if key not in inner
+    ]
     for key, section in inner.items():
         if section is not None:
             found += unknown_keys(section, values.get(key), _join(path, key))
     return found
+
+
+def places(known: Known, key: str, path: str = "") -> Iterator[str]:
+    """Where a key is found in the sections of a section, whatever its depth; dotted from the top."""
+    for name, section in _inner_sections(known).items():
+        if section is not None:
+            if key in _inner_sections(section):
+                yield _join(_join(path, name), key)
+            yield from places(section, key, _join(path, name))
 
 
 def _inner_sections(known: Known) -> dict[str, Known | None]:

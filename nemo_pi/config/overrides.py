@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
+from nemo_pi.config.merge import places
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.errors import ConfigError, nearest
 
@@ -115,6 +116,7 @@ def _is_unknown(override: Override) -> bool:
 def _unknown_name(override: Override, given: str) -> ConfigError:
     key = override.key_or_group
     found = nearest(key, _NAMES) if "." not in key else None
+    found = " or ".join(places(RunConfig, key)) or found
     return ConfigError(
         key,
         required=f"a key or a group of conf/: {', '.join(_NAMES)}",

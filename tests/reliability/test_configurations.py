@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_pi.cli.evaluate_config import parse
+from nemo_pi.cli.evaluate_arguments import parse
 from nemo_pi.config.load import merge
 from nemo_pi.errors import ConfigError
 

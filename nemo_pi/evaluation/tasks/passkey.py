@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.heat_maps import plot_passkey
 from nemo_pi.evaluation.passkey import PasskeyPlan, PasskeyResult, passkey_retrieval
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.units import plural
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
     answers where frequencies do not depend on the length."""
 
     def __post_init__(self) -> None:
-        if self.num_lengths < 1:
-            raise ConfigError("num_lengths", required="≥ 1", given=self.num_lengths, fix="give at least 1")
+        for name in ("num_lengths", "trials"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, required="≥ 1", given=getattr(self, name), fix="give at least 1")
+        for name, example in (("lengths", "[512, 1024], or null"), ("depths", "[0.0, 0.5, 1.0]")):
+            if getattr(self, name) == ():
+                raise ConfigError(name, required="at least one", given="[]", fix=f"give e.g. {example}")
 
     def plan(self, context: TaskContext) -> Plan[PasskeyPlan]:
         """Choose lengths, and build the shortest document at each depth to see that all can be built.
@@ -52,8 +57,12 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
         context.check_lengths("lengths", self.lengths or ())
         lengths, bos = self._lengths(context), context.add_bos
         work = PasskeyPlan(lengths, self.depths, self.trials, self.seed, bos, self.generate)
-        for depth in work.depths:
-            passkey_document(context.tokenizer, work.lengths[0], 0, seed=work.seed, depth=depth, bos=work.bos)
+        try:
+            for depth in work.depths:
+                shortest = work.lengths[0]
+                passkey_document(context.tokenizer, shortest, 0, seed=work.seed, depth=depth, bos=work.bos)
+        except NemoPiError as error:  # of one document, which knows no lists
+            raise error.respelled({"passkey length": "lengths", "depth": "depths"}) from error
         cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens, work.num_new_tokens)
         return Plan(work, context, cost, work.protocol)
 
@@ -93,7 +102,15 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
             return self.lengths
         least, count = shortest_length(context.tokenizer, context.add_bos), self.num_lengths
         lengths = (context.target_window * i // count for i in range(1, count + 1))
-        return tuple(length for length in lengths if length >= least)
+        found = tuple(length for length in lengths if length >= least)
+        if not found:
+            raise ConfigError(
+                "lengths",
+                required=f"room for a passkey document, at least {least} tokens",
+                given=f"null: {plural(count, 'length')} up to the target window, {context.target_window}",
+                fix="raise target_window, or leave the task out",
+            )
+        return found
 
 
 def _rate(result: PasskeyResult | None, length: int) -> str:

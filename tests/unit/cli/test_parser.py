@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_pi.cli.evaluate_config import parse as parse_evaluation
+from nemo_pi.cli.evaluate_arguments import parse as parse_evaluation
 from nemo_pi.cli.generate import parse as parse_generation
 from nemo_pi.cli.parser import Parser
 

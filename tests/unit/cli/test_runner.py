@@ -77,6 +77,7 @@ def test_a_multirun_makes_a_run_of_each(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ("argument", "words"),
     [
         ("dry_rn=true", "ConfigError: dry_rn: "),
+        ("encoder_seq_length=64", "did you mean model.encoder_seq_length?"),
         ("model=dem", "did you mean demo?"),
         ("model.seed=[1,", "ConfigError: model.seed=[1,: "),
         ("seed", "ConfigError: seed: "),

@@ -50,6 +50,12 @@ def test_unknown_keys_are_refused_with_the_nearest(values: dict[str, Any], key: 
     assert caught.value.fix == suggestion
 
 
+def test_a_key_of_a_section_below_is_the_better_answer() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Outer, {"rate": 1.0})
+    assert caught.value.fix == "did you mean inner.rate or optional.rate?"
+
+
 def test_all_unknown_keys_are_named_at_once() -> None:
     values = {"cuont": 1, "inner": {"raet": 1.0, "zzzzzz": 1}, "optional": {"wrods": []}, "free": {"any": 1}}
     with pytest.raises(ConfigError) as caught:

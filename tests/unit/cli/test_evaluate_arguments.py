@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nemo_pi.cli.evaluate_config import CONF, EvaluateConfig, parse, parser
+from nemo_pi.cli.evaluate_arguments import CONF, parse, parser
+from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
@@ -88,6 +89,15 @@ def test_a_folder_with_an_equals_sign_is_a_model(tmp_path: Path) -> None:
         (["tasks.passkey.num_lengths=0"], r"^tasks\.passkey\.num_lengths: required ≥ 1"),
         (["tasks.passkey.trials=many"], r"^tasks\.passkey\.trials: required a whole number"),
         (["tasks.passkey.depths=0.5"], r"^tasks\.passkey\.depths: required a list"),
+        (["max_tokens=1024"], r"^max_tokens: .*did you mean tasks\.perplexity\.max_tokens\?"),
+        (
+            ["depths=[0.5]", "sede=1"],
+            r"^depths, sede: .*did you mean tasks\.passkey\.depths\?; sede: ",
+        ),
+        (["lengths=[512]"], r"did you mean tasks\.perplexity\.lengths or tasks\.passkey\.lengths\?"),
+        (["tasks.passkey.trials=0"], r"^tasks\.passkey\.trials: required ≥ 1; given 0"),
+        (["tasks.passkey.depths=[]"], r"^tasks\.passkey\.depths: required at least one"),
+        (["tasks.passkey.lengths=[]"], r"^tasks\.passkey\.lengths: required at least one"),
         (["tasks=[]"], "^tasks: required at least one task"),
         (["tasks={}", "tasks.perplexity=false", "tasks.passkey=false"], "^tasks: required at least one task"),
         (["--backend", "best"], "^backend: required one of auto"),
@@ -100,6 +110,19 @@ def test_mistakes_are_named(words: list[str], message: str) -> None:
         parse(arguments=["model", *words])
 
 
+def test_all_unknown_keys_are_named_at_once() -> None:
+    words = ["docments=x", "tasks.passkey.trails=2", "tasks.perplexty.stride=4", "tasks.perplexity.strid=9"]
+    with pytest.raises(ConfigError) as caught:
+        parse(arguments=["model", *words])
+    for wanted in (
+        "docments: did you mean documents?",
+        "tasks.passkey.trails: did you mean tasks.passkey.trials?",
+        "tasks.perplexty: did you mean tasks.perplexity?",
+        "tasks.perplexity.strid: did you mean tasks.perplexity.stride?",
+    ):
+        assert wanted in caught.value.fix
+
+
 def test_no_model_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"^models: required at least one checkpoint"):
         parse(arguments=[])
@@ -108,6 +131,9 @@ def test_no_model_is_a_mistake() -> None:
 def test_help_names_every_task_and_argument() -> None:
     text = parser().format_help()
     for wanted in (
+        "tasks.perplexity.scored=whole_document\n",
+        "tasks.passkey.depths=[0.0, 0.25, 0.5, 0.75, 1.0]\n",
+        "tasks.passkey.generate=false",
         "tasks.perplexity.stride=256",
         "tasks.passkey.lengths=null",
         "conf/evaluate.yaml",
