@@ -11,15 +11,36 @@ CORRECT = "correct this entry of config.json, or copy the file again"
 """How to fix an entry that no model can have."""
 
 
-def size(config: Mapping[str, Any], key: str) -> int:
+MOST = 2**31 - 1
+"""The largest size of anything; no tensor of a model has a longer side, and floats can still count it."""
+MOST_LAYERS = 2**16
+"""Far more than any model has: lists with an entry for each layer are made before weights are looked at."""
+
+
+def size(config: Mapping[str, Any], key: str, most: int = MOST) -> int:
     """A positive integer.
+
+    Raises:
+        CheckpointError: it is missing, above `most` or something else.
+    """
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise unusable(key, "a positive integer", value)
+    if value > most:
+        # Python refuses to write out integers of thousands of digits.
+        raise unusable(key, f"at most {most:,}", value if value < 2**64 else "a number above 2^64")
+    return value
+
+
+def flag(config: Mapping[str, Any], key: str) -> bool:
+    """A boolean. As in transformers, neither null nor a number is one; "false" in quotes would be true.
 
     Raises:
         CheckpointError: it is missing or something else.
     """
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise unusable(key, "a positive integer", value)
+    if not isinstance(value, bool):
+        raise unusable(key, "true or false, without quotes", "null" if value is None else value)
     return value
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.base import Family, KeptChannels
-from nemo_pi.families.entries import epsilon, size, unusable
+from nemo_pi.families.entries import MOST_LAYERS, epsilon, flag, size, unusable
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import LAYER, Sizes, WeightRule
 from nemo_pi.rope.spec import ContextExtension
@@ -72,6 +72,7 @@ class Llama(Family):
         """
         config = {**self.defaults, **config}
         self.check_variant(config)
+        layers = size(config, "num_hidden_layers", MOST_LAYERS)
         hidden, heads = size(config, "hidden_size"), size(config, "num_attention_heads")
         groups = heads if config["num_key_value_heads"] is None else config["num_key_value_heads"]
         if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or heads % groups:
@@ -80,7 +81,7 @@ class Llama(Family):
             raise unusable("hidden_size", f"a multiple of num_attention_heads {heads}", hidden)
         features = {**self.fixed, **self.read_windows(config)}
         return ModelShape(
-            num_layers=size(config, "num_hidden_layers"),
+            num_layers=layers,
             hidden_size=hidden,
             ffn_hidden_size=size(config, "intermediate_size"),
             num_attention_heads=heads,
@@ -88,7 +89,7 @@ class Llama(Family):
             head_dim=hidden // heads if config["head_dim"] is None else size(config, "head_dim"),
             vocab_size=size(config, "vocab_size"),
             norm_epsilon=epsilon(config, "rms_norm_eps"),
-            tied_embeddings=bool(config["tie_word_embeddings"]),
+            tied_embeddings=flag(config, "tie_word_embeddings"),
             family=self.name,
             **features,
         )
@@ -100,7 +101,8 @@ class Llama(Family):
             CheckpointError: naming the entry.
         """
         for key in ("attention_bias", "mlp_bias"):
-            if config.get(key):
+            # transformers checks the type of its class's own options only, and ignores all others.
+            if flag(config, key) if key in self.defaults else config.get(key):
                 fix = "start from a checkpoint without these biases"
                 raise unusable(key, "false (biases are not supported)", config[key], fix)
         if config["hidden_act"] not in ("silu", "swish"):

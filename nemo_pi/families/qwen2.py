@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from nemo_pi.families.entries import size, unusable
+from nemo_pi.families.entries import flag, size, unusable
 from nemo_pi.families.llama import HF_LAYER, Llama, qkv_rows
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import LAYER, WeightRule
@@ -38,7 +38,7 @@ class Qwen2(Llama):
         """A window only where use_sliding_window asks for it, and there in the layers that layer_types names
         or, where it is silent, from layer max_window_layers on."""
         none = {"sliding_window": None, "full_attention_layers": ()}
-        if not config["use_sliding_window"] or config["sliding_window"] is None:
+        if not flag(config, "use_sliding_window") or config["sliding_window"] is None:
             return none
         layers, kinds = size(config, "num_hidden_layers"), config["layer_types"]
         if kinds is None:
@@ -46,7 +46,8 @@ class Qwen2(Llama):
             if isinstance(first, bool) or not isinstance(first, int) or first < 0:
                 raise unusable("max_window_layers", "a number of layers", first)
             kinds = [_FULL if layer < first else _SLIDING for layer in range(layers)]
-        if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {_FULL, _SLIDING}:
+        known = isinstance(kinds, list) and all(kind in (_FULL, _SLIDING) for kind in kinds)
+        if not known or len(kinds) != layers:
             raise unusable("layer_types", f"{layers} times {_FULL} or {_SLIDING}", kinds)
         if _SLIDING not in kinds:
             return none

@@ -93,8 +93,10 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     if config.get("quantization_config"):
         fix = "start from the checkpoint that it was quantised from"
         raise unusable("quantization_config", "full-precision weights", "quantised ones", fix)
-    architectures = config.get("architectures") or [family.architecture]
-    if family.architecture not in architectures:
+    architectures = config.get("architectures")
+    architectures = [family.architecture] if architectures in (None, []) else architectures
+    # A text is refused as well: "in" would find the class in the middle of another one's name.
+    if not isinstance(architectures, list) or family.architecture not in architectures:
         fix = "start from the language model itself"
         raise unusable("architectures", family.architecture, architectures, fix)
     return family
