@@ -20,6 +20,8 @@ INDEX = "model.safetensors.index.json"
 # Tables that old Llama exports store although they follow from the configuration.
 _DERIVED = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 
+_SHARD = re.compile(r"model-\d{1,9}-of-\d{1,9}\.safetensors", re.ASCII)
+
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Storage dtypes by their safetensors names."""
 
@@ -159,7 +161,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
         return _indexed_files(folder)
-    shards = sorted(folder.glob("model-*-of-*.safetensors"))
+    shards = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     if shards:
         return _unindexed_files(folder, shards)
     pickles = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")])
@@ -180,10 +182,11 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _indexed_files(folder: Path) -> list[Path]:
     mapping = read_json(folder / INDEX).get("weight_map")
+    present = {path.name for path in folder.iterdir() if path.is_file()}
     names = sorted({str(name) for name in mapping.values()}) if isinstance(mapping, dict) else []
     for name in names or [""]:
-        # A name with a path in it could make this read a file elsewhere.
-        if not name or Path(name).name != name or not (folder / name).is_file():
+        # Looked up, never joined to the folder: a name with a path in it would read a file elsewhere.
+        if name not in present:
             raise CheckpointError(
                 f"{folder / INDEX}: weight_map",
                 required="files that lie in this folder",

@@ -105,6 +105,13 @@ def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
         CheckpointError: naming the tensor.
     """
     family = family_of(shape)
+    if shape.num_layers > len(weights.sizes):  # before every tensor of every layer is named
+        raise CheckpointError(
+            "config.json: num_hidden_layers",
+            required=f"no more layers than tensors, of which {weights.folder} holds {len(weights.sizes):,}",
+            given=f"{shape.num_layers:,}",
+            fix="check that config.json and the safetensors come from the same model",
+        )
     (head,), (embedding,) = family.output.names(None), family.embedding.names(None)
     weights.check(family.tensors(shape), also_allowed=frozenset({head} if shape.tied_embeddings else ()))
     if head in weights.sizes and shape.tied_embeddings:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from nemo_pi.checkpoint.files import own_file, read_json
@@ -45,8 +46,12 @@ class HuggingFaceSource:
         try:
             source = cls(**values)
             unknown = {source.dtype, *source.other_dtypes.values()} - set(DTYPES.values())
-            if unknown or not isinstance(source.config, dict):
-                raise TypeError(f"dtypes {sorted(unknown)}" if unknown else "a config that is not an object")
+            if unknown:
+                raise TypeError(f"dtypes {sorted(unknown)}")
+            if not isinstance(source.config, dict) or not isinstance(
+                source.generation_config, (dict, NoneType)
+            ):
+                raise TypeError("a config that is not an object")
         except (TypeError, AttributeError) as error:
             raise CheckpointError(
                 "source_config",

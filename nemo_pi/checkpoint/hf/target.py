@@ -69,7 +69,8 @@ def _foreign_content(folder: Path) -> str | None:
         return None
     written: set[str] = set()
     if MARKER in present:
-        written = {MARKER, *read_json(folder / MARKER).get("files", [])}
+        files = read_json(folder / MARKER).get("files")
+        written = {MARKER, *map(str, files if isinstance(files, list) else ())}
     foreign = sorted(present - written)
     return f"a folder with other files ({foreign[0]})" if foreign else None
 

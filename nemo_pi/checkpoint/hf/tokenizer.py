@@ -80,6 +80,9 @@ def special_token_ids(folder: Path) -> dict[str, int | None]:
     """bos_token_id, eos_token_id and pad_token_id of a tokenizer.json; None where it has no such token.
 
     Written out even then: where config.json is silent, transformers takes 1 and 2 for bos and eos.
+
+    Raises:
+        CheckpointError: tokenizer.json is none.
     """
     vocabulary = _vocabulary(folder)
     declared: dict[str, Any] = {}
@@ -98,9 +101,17 @@ def _vocabulary(folder: Path) -> dict[str, int]:
     if not (folder / "tokenizer.json").is_file():
         return {}
     values = read_json(folder / "tokenizer.json")
-    vocabulary = (values.get("model") or {}).get("vocab")
-    known = dict(vocabulary) if isinstance(vocabulary, dict) else {}
-    return known | {token["content"]: token["id"] for token in values.get("added_tokens") or []}
+    try:
+        vocabulary = (values.get("model") or {}).get("vocab")
+        known = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+        return known | {token["content"]: token["id"] for token in values.get("added_tokens") or []}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            str(folder / "tokenizer.json"),
+            required="a tokenizer of the tokenizers library (model.vocab, added_tokens)",
+            given=f"{type(error).__name__}: {error}",
+            fix="restore this file from its source",
+        ) from error
 
 
 def extended_generation_config(

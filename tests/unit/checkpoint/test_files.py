@@ -90,7 +90,7 @@ def test_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ü": [1, None]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8").endswith("}\n")
     assert read_json(tmp_path / "a.json") == {"ü": [1, None]}
-    for content in ("", "[1]", "{"):
+    for content in ("", "[1]", "{", '{"a": ' + "9" * 5000 + "}", "[" * 100_000):
         (tmp_path / "b.json").write_text(content)
         with pytest.raises(CheckpointError, match=r"b\.json"):
             read_json(tmp_path / "b.json")

@@ -134,3 +134,12 @@ def test_a_summary_reads_no_weights(llama: Path, tmp_path: Path) -> None:
     header = 8 + int.from_bytes(content[:8], "little")
     path.write_bytes(content[:header] + bytes(len(content) - header))
     assert read_summary(folder).shape == read_summary(llama).shape
+
+
+def test_more_layers_than_the_weights_can_hold(llama: Path, tmp_path: Path) -> None:
+    """Before the tensors of all of them are named."""
+    folder = Path(shutil.copytree(llama, tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 65_536}))
+    with pytest.raises(CheckpointError, match=r"num_hidden_layers: required no more .*; given 65,536"):
+        read_summary(folder)

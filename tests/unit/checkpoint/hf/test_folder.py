@@ -74,6 +74,20 @@ def test_an_index_that_points_elsewhere(sharded: Path, tmp_path: Path) -> None:
         HuggingFaceWeights(sharded)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a" * 300, "a\0b", 5, None, ["x"]], ids=repr)
+def test_an_index_that_names_no_file(sharded: Path, name: object) -> None:
+    index = sharded / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+    with pytest.raises(CheckpointError, match="weight_map: required files that lie in this folder"):
+        HuggingFaceWeights(sharded)
+
+
+def test_files_that_only_look_like_shards(sharded: Path, sharded_llama: Path) -> None:
+    (sharded / "model.safetensors.index.json").unlink()
+    (sharded / "model-a-of-b.safetensors").write_bytes(b"")
+    assert HuggingFaceWeights(sharded).sizes == HuggingFaceWeights(sharded_llama).sizes
+
+
 def test_an_index_without_a_map(sharded: Path) -> None:
     (sharded / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match="no weight_map"):

@@ -44,6 +44,8 @@ def test_it_survives_json(folder: Path) -> None:
         {"config": {}, "dtype": "load"},
         {"config": {}, "other_dtypes": {"a": "save"}},
         {"config": {}, "other_dtypes": []},
+        {"config": {}, "other_dtypes": {"a": ["float32"]}},
+        {"config": {}, "generation_config": [1]},
     ],
 )
 def test_something_else_is_refused(values: dict) -> None:

@@ -100,3 +100,11 @@ def test_a_foreign_folder_or_file_is_protected(written: Path, tmp_path: Path) ->
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="given a file"):
         check_target(tmp_path / "file")
+
+
+@pytest.mark.parametrize("files", [5, None, "model.safetensors", [["model.safetensors"]], {"a": 1}], ids=repr)
+def test_a_damaged_marker_claims_nothing(written: Path, files: object) -> None:
+    check_target(written)
+    (written / "nemo_pi_export.json").write_text(json.dumps({"files": files}))
+    with pytest.raises(CheckpointError, match="a folder with other files"):
+        check_target(written)

@@ -83,3 +83,15 @@ def test_generation_length_follows_the_window(given: dict, expected: dict) -> No
 
 def test_an_unknown_old_window_changes_nothing() -> None:
     assert extended_generation_config({"max_length": 512}, None, 4096) == {"max_length": 512}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"model": [1]}, {"model": 5}, {"added_tokens": [5]}, {"added_tokens": 5}, {"added_tokens": [{"id": 1}]}]
+    + [{"added_tokens": [{"content": [], "id": 1}]}],
+    ids=str,
+)
+def test_a_damaged_tokenizer_is_named(source: Path, values: dict) -> None:
+    (source / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: required a tokenizer"):
+        special_token_ids(source)
