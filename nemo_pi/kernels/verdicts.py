@@ -14,6 +14,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,8 +26,8 @@ PLACE = "NEMO_PI_CACHE"
 """Environment variable: the folder of the file; 0 or nothing for no file."""
 FILE = "backends.json"
 _FORMAT = 1
-# Verdicts that a file holds at most, the newest; a few hundred bytes each.
-_MOST = 1000
+# Verdicts that a file holds at most, the newest; a few hundred bytes each. A larger file is not ours.
+_MOST, _MOST_BYTES = 1000, 1 << 22
 _known: dict[str, dict[str, float]] = {}
 
 
@@ -54,15 +55,18 @@ def keep(about: str, seconds: Mapping[str, float]) -> None:
     every = {name: value for name, value in _read().items() if name != about}
     every[about] = dict(seconds)
     newest = dict(list(every.items())[-_MOST:])
+    draft = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Renamed into its place, so that no process ever reads half a file.
-        handle, name = tempfile.mkstemp(dir=folder, prefix=FILE)
+        handle, draft = tempfile.mkstemp(dir=folder, prefix=FILE)
         with open(handle, "w", encoding="utf-8") as file:
             json.dump({"format": _FORMAT, "verdicts": newest}, file, indent=1)
-        os.replace(name, folder / FILE)
+        os.replace(draft, folder / FILE)
     except OSError:
-        return
+        if draft is not None:
+            with suppress(OSError):
+                os.unlink(draft)
 
 
 def forget() -> None:
@@ -73,9 +77,10 @@ def forget() -> None:
 def _read() -> dict[str, Any]:
     folder = _folder()
     try:
-        text = "" if folder is None else (folder / FILE).read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError):
+        if folder is None or (folder / FILE).stat().st_size > _MOST_BYTES:
+            return {}
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         return {}
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         return {}

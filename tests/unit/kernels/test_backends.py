@@ -202,3 +202,13 @@ def test_an_obstacle_that_fails_is_its_package_s(tmp_path: Path, monkeypatch: py
     install(tmp_path, monkeypatch, "acme", PACKAGE, PLUG_INS, {"stuck": "STUCK"})
     with pytest.raises(ConfigError, match=r"an obstacle\(\) that says .*by acme 1\.2\); given KeyError"):
         choose("norm", "stuck", NEEDS["norm"])
+
+
+def test_other_ranks_may_know_more_names() -> None:
+    elsewhere = {"acme": "on rank 1: it is not installed", "torch": "on rank 1: broken"}
+    choice = choose("norm", "auto", NEEDS["norm"], elsewhere=elsewhere)
+    assert choice.name not in ("acme", "torch")
+    with pytest.raises(BackendUnavailableError, match="on rank 1: broken"):
+        choose("norm", "torch", NEEDS["norm"], elsewhere=elsewhere)
+    with pytest.raises(ConfigError, match="auto or one of"):
+        choose("norm", "acme", NEEDS["norm"], elsewhere=elsewhere)

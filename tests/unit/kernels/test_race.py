@@ -152,10 +152,12 @@ def test_verdicts_outlive_the_process(cache: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[]", '{"format": 1}', '{"format": 99, "verdicts": {}}', '{"format": 1, "verdicts": []}',
+        "", "{", "[]", "[" * 200_000, " " * 5_000_000 + '{"format": 1, "verdicts": {}}',
+        '{"format": 1}', '{"format": 99, "verdicts": {}}', '{"format": 1, "verdicts": []}',
         *(json.dumps({"format": 1, "verdicts": {"KEY": value}})
           for value in ({}, 1, {"rm -rf": 1.0}, {"torch": "1"}, {"torch": -1.0}, {"torch": float("nan")})),
     ],
+    ids=lambda content: content[:40],
 )  # fmt: skip
 def test_a_file_that_cannot_be_believed_is_written_anew(content: str, cache: Path) -> None:
     cache.parent.mkdir()
@@ -164,6 +166,12 @@ def test_a_file_that_cannot_be_believed_is_written_anew(content: str, cache: Pat
     verdicts.keep(known_key(), {"native": 0.5, "torch": 0.25})
     verdicts.forget()
     assert verdict() == {"native": 0.5, "torch": 0.25}
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(cache: Path) -> None:
+    cache.mkdir(parents=True)  # a folder in its place: nothing can be renamed to it
+    verdicts.keep(known_key(), {"native": 0.5, "torch": 0.25})
+    assert [path.name for path in cache.parent.iterdir()] == [FILE]
 
 
 @pytest.mark.parametrize("place", ["0", "", "/proc/nowhere"])
