@@ -47,7 +47,12 @@ class ModelResults:
                 name: task_type(name).result_type.from_json(result)
                 for name, result in content["tasks"].items()
             }
-            return cls(**{**content, "tasks": results})
+            model = cls(**{**content, "tasks": results})
+            if not isinstance(model.name, str) or not all(
+                type(tokens) is int for tokens in (model.original_window, model.target_window)
+            ):
+                raise TypeError("a name or a window of another type")
+            return model
         except NemoPiError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -76,12 +81,13 @@ def read_results(path: str | Path) -> list[ModelResults]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         found = content["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         found, content = f"{type(error).__name__}: {error}", {}
-    if found == FORMAT:
-        return [ModelResults.from_json(model) for model in content["models"]]
-    if found == FORMAT_1:
-        return [ModelResults.from_json(_from_row(row)) for row in content["rows"]]
+    if found in (FORMAT, FORMAT_1):
+        entries = content.get("models" if found == FORMAT else "rows")
+        if not isinstance(entries, list):
+            raise _foreign(TypeError(f"no list of models in {path}"))
+        return [ModelResults.from_json(entry if found == FORMAT else _from_row(entry)) for entry in entries]
     raise DataError(
         str(path), required=f"a results file of format {FORMAT!r}", given=found, fix="run the evaluation"
     )

@@ -112,7 +112,22 @@ def test_a_failed_write_leaves_the_file_whole(tmp_path: Path) -> None:
         "{}",
         '{"format": "other"}',
         '{"format": "nemo_pi evaluation 1", "rows": [{}]}',
+        '{"format": "nemo_pi evaluation 1"}',
+        '{"format": "nemo_pi evaluation 1", "rows": null}',
+        '{"format": "nemo_pi evaluation 1", "rows": {"a": 1}}',
+        '{"format": "nemo_pi evaluation 1", "rows": [3]}',
+        '{"format": ["nemo_pi evaluation 2"]}',
+        '{"format": "nemo_pi evaluation 2"}',
+        '{"format": "nemo_pi evaluation 2", "models": 5}',
+        '{"format": "nemo_pi evaluation 2", "models": null}',
+        '{"format": "nemo_pi evaluation 2", "models": [3]}',
         '{"format": "nemo_pi evaluation 2", "models": [{}]}',
+        '{"format": "nemo_pi evaluation 2", "models": [{"name": "a", "tasks": {}}]}',
+        '{"format": "nemo_pi evaluation 2", "models": [{"name": "a", "original_window": "64",'
+        ' "target_window": 64, "tasks": {}}]}',
+        '{"format": "nemo_pi evaluation 2", "models": [{"name": "a", "original_window": 64,'
+        ' "target_window": 64, "tasks": {"perplexity": 5}}]}',
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_foreign_results_are_refused(tmp_path: Path, content: str) -> None:
