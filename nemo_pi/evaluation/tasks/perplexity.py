@@ -41,10 +41,13 @@ class Perplexity(Task[PerplexityPlan, PerplexityResult]):
         Raises:
             DataError: documents that are missing or too short. ConfigError: arguments that cannot be.
         """
+        lengths = self.lengths
+        if lengths is None:
+            lengths = doubling_lengths(context.original_window, context.target_window)
         context.check_lengths("lengths", self.lengths or ())
         work = PerplexityPlan.build(
             context.documents,
-            self.lengths or doubling_lengths(context.original_window, context.target_window),
+            lengths,
             stride=self.stride,
             scored=self.scored,
             max_tokens=self.max_tokens,

@@ -4,7 +4,10 @@ import math
 
 import pytest
 
-from nemo_pi.evaluation.tasks.perplexity import format_perplexity
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.perplexity import Perplexity, format_perplexity
+from tests.unit.evaluation.conftest import ByteTokenizer
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,10 @@ from nemo_pi.evaluation.tasks.perplexity import format_perplexity
 def test_perplexities_are_short_and_exact_enough(value: float | None, expected: str) -> None:
     assert format_perplexity(value) == expected
     assert len(expected) <= 7
+
+
+def test_no_lengths_are_not_the_default_ones() -> None:
+    context = TaskContext(ByteTokenizer(), [list(range(100))], 16, 32)  # type: ignore[arg-type]
+    assert Perplexity(stride=8).plan(context).work.lengths == (16, 32)
+    with pytest.raises(ConfigError, match=r"lengths: required .*; given \[\]"):
+        Perplexity(lengths=(), stride=8).plan(context)
