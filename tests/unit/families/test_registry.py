@@ -59,3 +59,16 @@ def test_nothing_outside_asks_for_a_name() -> None:
     assert asked == []
     source = (ROOT / "nemo_pi" / "families" / "registry.py").read_text(encoding="utf-8")
     assert not re.search(r"name == |name != ", source), "the registry looks names up, it compares none"
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_no_package_takes_a_name_of_ours(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = family_named(name)
+    source = (
+        f"from nemo_pi.families.{name} import {name.title()} as Ours\nclass Theirs(Ours):\n    layers = 0\n"
+    )
+    install(tmp_path, monkeypatch, "acme", source, PLUG_INS, {name: "Theirs"})
+    assert family_named(name) is ours and family_of_config({"model_type": name}) is ours
+    assert names().count(name) == 1 and name not in PLUG_INS.names()
+    with pytest.raises(CheckpointError, match=rf"given '{name}' from acme 1\.2, which nemo_pi has already"):
+        PLUG_INS.check_claims(name)
