@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
+from nemo_pi.evaluation.generation import Generated, GenerationRequest, check_room
 from nemo_pi.evaluation.results import ModelResults
-from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.scorer import Scorer, TokenScores
 from nemo_pi.evaluation.tasks.base import Plan, Progress, Task, TaskContext
 
 Finished = Callable[[ModelResults], None]
@@ -51,12 +54,16 @@ def run_tasks(
         name: what the report calls the model; None: the scorer's name.
         progress: called with what is measured, tokens done, and tokens to do in all tasks together.
         finished: called after each task.
+
+    Raises:
+        DataError, ConfigError: a task lets a text grow beyond the target window.
     """
     total, before = sum(item.plan.cost.tokens for item in planned), 0
     windows = context.original_window, context.target_window
     measured = ModelResults(name or scorer.name, *windows)
+    within = _WithinWindow(scorer, context.target_window)
     for item in planned:
-        result = item.task.run(scorer, item.plan, _shifted(progress, before, total))
+        result = item.task.run(within, item.plan, _shifted(progress, before, total))
         before += item.plan.cost.tokens
         measured = ModelResults(measured.name, *windows, {**measured.tasks, item.task.name: result})
         if finished:
@@ -78,6 +85,29 @@ def evaluate(
         DataError, ConfigError: as plan_tasks, before anything is computed.
     """
     return run_tasks(scorer, plan_tasks(tasks, context), context, name=name, progress=progress)
+
+
+@dataclass(frozen=True)
+class _WithinWindow:
+    """A scorer whose texts stay within the target window: results are said to be of that window.
+
+    The window of the evaluation, not the model's own: how a model fails beyond its own is worth measuring.
+    """
+
+    scorer: Scorer
+    target_window: int
+
+    @property
+    def name(self) -> str:
+        return self.scorer.name
+
+    def score(self, tokens_BS: Tensor, labels_BS: Tensor, position_ids_BS: Tensor) -> TokenScores:
+        return self.scorer.score(tokens_BS, labels_BS, position_ids_BS)
+
+    def generate(self, prompts: Sequence[Sequence[int]], request: GenerationRequest) -> list[Generated]:
+        longest, more = max(map(len, prompts), default=1), "raise target_window"
+        check_room(self.target_window, longest, request.max_new_tokens, whose="the target", more=more)
+        return self.scorer.generate(prompts, request)
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress:

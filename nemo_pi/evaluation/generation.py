@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.sampling import Sampler, Sampling
+from nemo_pi.units import plural
 
 NextLogits = Callable[[Tensor], Tensor]
 """Logits [B, V] of the token after texts [B, S]; each call's texts are the last call's with tokens added."""
@@ -80,6 +81,36 @@ class GenerationRequest:
         text = self.decode(token_ids[:-1] if token_ids[-1] in self.stop_ids else token_ids)
         places = [place for stop in self.stop_strings if (place := text.find(stop)) >= 0]
         return Generated(tuple(token_ids), text[: min(places)] if places else text)
+
+
+def check_room(window: int, length: int, max_new_tokens: int, *, whose: str, more: str) -> None:
+    """Refuse a text that could outgrow a window.
+
+    Args:
+        window: tokens that it may have at most.
+        length: tokens of the prompt.
+        max_new_tokens: tokens that may be added to it.
+        whose: the window's owner, for messages.
+        more: how to get a longer window, for messages.
+
+    Raises:
+        DataError: an empty prompt, or one that fills the window.
+        ConfigError: more new tokens than there is room for.
+    """
+    if not 1 <= length < window:
+        raise DataError(
+            "prompt",
+            required=f"from 1 token to fewer than {whose} window, {window} tokens",
+            given=plural(length, "token"),
+            fix=f"shorten the prompt, or {more}" if length else "give a prompt",
+        )
+    if max_new_tokens < 1 or length + max_new_tokens > window:
+        raise ConfigError(
+            "max_new_tokens",
+            required=f"from 1 to {window - length}: the window of {window} tokens less a prompt of {length}",
+            given=max_new_tokens,
+            fix=f"ask for fewer tokens, shorten the prompt, or {more}",
+        )
 
 
 def generation_batches(lengths: Sequence[int], request: GenerationRequest) -> list[list[int]]:

@@ -218,13 +218,15 @@ def generates(
     scorer: Scorer, documents: Sequence[PasskeyDocument], *, batch_tokens: int = 8192
 ) -> list[bool]:
     """Say of each document whether the model, left to generate greedily, answers it."""
-    num_new = max(document.num_answer_tokens for document in documents)
-    prompts = [document.token_ids[: -document.num_answer_tokens] for document in documents]
-    texts = scorer.generate(prompts, GenerationRequest(num_new, batch_tokens=batch_tokens))
-    return [
-        text.token_ids[: document.num_answer_tokens] == document.token_ids[-document.num_answer_tokens :]
-        for text, document in zip(texts, documents, strict=True)
-    ]
+    answered: dict[int, bool] = {}
+    # By tokens of the answer: as many as the longest one's would take the others beyond the window.
+    for num_new in sorted({document.num_answer_tokens for document in documents}):
+        numbers = [i for i, document in enumerate(documents) if document.num_answer_tokens == num_new]
+        prompts = [documents[i].token_ids[:-num_new] for i in numbers]
+        texts = scorer.generate(prompts, GenerationRequest(num_new, batch_tokens=batch_tokens))
+        for i, text in zip(numbers, texts, strict=True):
+            answered[i] = text.token_ids == documents[i].token_ids[-num_new:]
+    return [answered[i] for i in range(len(documents))]
 
 
 def retrieves(scorer: Scorer, documents: Sequence[PasskeyDocument]) -> list[bool]:

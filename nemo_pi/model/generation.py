@@ -19,8 +19,8 @@ import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 from torch import Tensor
 
-from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.evaluation.generation import extend_texts
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.generation import check_room, extend_texts
 from nemo_pi.evaluation.sampling import Sampler, Sampling
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.vocab_parallel import check_labels
@@ -28,7 +28,6 @@ from nemo_pi.parallel import groups
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.rope.positions import text_positions
 from nemo_pi.rope.tables import same_frequencies
-from nemo_pi.units import plural
 
 
 @torch.no_grad()
@@ -131,21 +130,9 @@ def check_request(window: int, vocab_size: int, prompt_BS: Tensor, max_new_token
     Raises:
         DataError, ConfigError: as generate.
     """
-    length = prompt_BS.size(1)
-    if not 1 <= length < window:
-        raise DataError(
-            "prompt",
-            required=f"from 1 token to fewer than the model's window, {window} tokens",
-            given=plural(length, "token"),
-            fix="shorten the prompt, or extend the model further" if length else "give a prompt",
-        )
-    if max_new_tokens < 1 or length + max_new_tokens > window:
-        raise ConfigError(
-            "max_new_tokens",
-            required=f"from 1 to {window - length}: the window of {window} tokens less a prompt of {length}",
-            given=max_new_tokens,
-            fix="ask for fewer tokens, shorten the prompt, or extend the model further",
-        )
+    check_room(
+        window, prompt_BS.size(1), max_new_tokens, whose="the model's", more="extend the model further"
+    )
     check_labels(prompt_BS, vocab_size, "prompt")
 
 

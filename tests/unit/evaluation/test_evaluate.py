@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.evaluate import evaluate
+from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey import PasskeyPlan, PasskeyResult, passkey_retrieval
 from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
 from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Task, TaskContext
+from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.evaluation.text_tables import Table
+from tests.unit.evaluation.conftest import ByteTokenizer
 
 DOCUMENTS = [[(7 * i * i + 3 * i + d) % 256 for i in range(700)] for d in range(2)]
 PERPLEXITY = Perplexity(stride=32, max_tokens=1100)
@@ -138,3 +143,63 @@ def test_a_window_without_room_for_any_passkey_document_says_so(
     text = Perplexity(stride=16, max_tokens=200)
     with pytest.raises(ConfigError, match="passkey"):
         measure(scorer, byte_tokenizer, text, Passkey(), windows=(64, 128))
+
+
+@dataclasses.dataclass(frozen=True)
+class GoOn(Task[list[int], TaskResult]):
+    """Goes on from a prompt, whatever the window."""
+
+    name = "go_on"
+    title = "Go on"
+    result_type = TaskResult
+
+    prompt: int = 60
+    new: int = 4
+
+    def plan(self, context: TaskContext) -> Plan[list[int]]:
+        return Plan([1] * self.prompt, context, Cost(1, self.prompt, self.new), {})
+
+    def run(self, scorer: Scorer, plan: Plan[list[int]], progress: Progress) -> TaskResult:
+        texts = scorer.generate([[2], plan.work], GenerationRequest(self.new))
+        return TaskResult({"new": [len(text.token_ids) for text in texts]})
+
+    @classmethod
+    def table(cls, models: Sequence[Measured[TaskResult]]) -> Table:
+        raise NotImplementedError
+
+
+def test_texts_stay_within_the_target_window(scorer: HuggingFaceScorer, byte_tokenizer: Any) -> None:
+    row = measure(scorer, byte_tokenizer, GoOn(), windows=(32, 64), documents=[])
+    assert row.tasks["go_on"].protocol == {"new": [4, 4]}
+    for task, message in (
+        (
+            GoOn(new=5),
+            r"max_new_tokens: required from 1 to 4: the window of 64 .* 60; given 5.*raise target_",
+        ),
+        (GoOn(prompt=64), r"prompt: required .* the target window, 64 tokens; given 64 tokens"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            measure(scorer, byte_tokenizer, task, windows=(32, 64), documents=[])
+
+
+class PairsOfDigits(ByteTokenizer):
+    """Bytes, but a 1 and the digit after it are one token: some keys take four tokens, others five."""
+
+    def encode(self, text: str) -> list[int]:
+        ids, text = [], re.sub(r"1(\d)", lambda found: chr(0x100 + int(found[1])), text)
+        for character in text:
+            ids.append(ord(character) + 1 if ord(character) > 0xFF else ord(character))
+        return ids
+
+
+def test_answers_of_several_sizes_are_generated_within_the_window(scorer: HuggingFaceScorer) -> None:
+    """The longest answer's room is not asked for where a shorter one stands."""
+    keys = Passkey(lengths=(400,), depths=(0.0, 1.0), trials=6, seed=5)
+    tokenizer, options = PairsOfDigits(), {"windows": (64, 400), "documents": []}
+    documents = keys.plan(TaskContext(tokenizer, [], 64, 400)).work.documents(tokenizer, 400)  # type: ignore[arg-type]
+    assert len({document.num_answer_tokens for _, document in documents}) > 1
+    forced, generated = (
+        measure(scorer, tokenizer, dataclasses.replace(keys, generate=how), **options)  # type: ignore[arg-type]
+        for how in (False, True)
+    )
+    assert forced.tasks["passkey"].grid == generated.tasks["passkey"].grid  # type: ignore[attr-defined]
