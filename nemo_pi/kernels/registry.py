@@ -121,10 +121,10 @@ def select(
             reasons.
     """
     reasons = {candidate.name: candidate.unusable(needs) for candidate in candidates}
-    for name, reason in (elsewhere or {}).items():
+    for name, obstacle in (elsewhere or {}).items():
         # Where packages differ, other ranks know names that this one does not: they cannot be had here.
         if name in reasons and reasons[name] is None:
-            reasons[name] = reason
+            reasons[name] = obstacle
     usable = [candidate for candidate in candidates if reasons[candidate.name] is None]
     if request == AUTO:
         return choose_from(where, AUTO, needs, usable, reasons, measure=measure, kind=kind)
