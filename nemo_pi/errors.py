@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 _Self = TypeVar("_Self", bound="NemoPiError")
@@ -33,6 +34,22 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     lowered = {name.lower(): name for name in valid}
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
+
+
+def nearest_path(path: Path) -> Path | None:
+    """The path that exists and is spelt most like the given one, part by part; None when none is alike."""
+    found = Path(path.anchor)
+    for part in path.parts[len(found.parts) :]:
+        if not (found / part).exists():
+            try:
+                near = nearest(part, sorted(other.name for other in found.iterdir()))
+            except OSError:  # a file, or a folder that may not be listed
+                return None
+            if near is None:
+                return None
+            part = near
+        found /= part
+    return found
 
 
 class NemoPiError(Exception):

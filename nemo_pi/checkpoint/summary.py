@@ -22,10 +22,12 @@ from nemo_pi.checkpoint.manifest import (
     read_manifest,
 )
 from nemo_pi.checkpoint.safe_pickle import read_metadata
-from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.errors import CheckpointError, ConfigError, nearest_path
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
+
+_LOCAL = "give a local one: nothing is downloaded"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def read_summary(path: str | Path) -> CheckpointSummary:
             folder,
             "an existing folder",
             "no such path",
-            "give a local one: nothing is downloaded",
+            f"did you mean {near}?" if (near := nearest_path(folder)) else _LOCAL,
         )
     if not folder.is_dir():
         raise _unreadable(folder, "a folder", "a file", "give a Hugging Face folder or a distributed one")

@@ -14,14 +14,14 @@ from tqdm import tqdm
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.cli.evaluate_arguments import parse
 from nemo_pi.cli.evaluate_config import EvaluateConfig
+from nemo_pi.cli.evaluate_models import choose_backend, names_of, unshipped
 from nemo_pi.cli.evaluate_plan import (
     ModelPlan,
-    choose_backend,
     choose_windows,
     describe_costs,
-    names_of,
     plan_model,
 )
+from nemo_pi.cli.paths import check_paths
 from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.report import RESULTS, render_text, write_report
@@ -47,7 +47,9 @@ def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
     transformer_engine = not generates and resolve_transformer_engine("auto")
     build = BuildOptions(params_dtype=dtype, transformer_engine=transformer_engine)
     engine = open_engine(plan.summary, plan.layout, build)
-    _say(f"{name}: {plan.summary.kind} checkpoint computed by megatron, {plan.layout.describe()}")
+    family = unshipped(plan.folder)
+    why = f" (transformers has no model_type {family!r})" if family else ""
+    _say(f"{name}: {plan.summary.kind} checkpoint computed by megatron{why}, {plan.layout.describe()}")
     return MegatronScorer(engine, name)
 
 
@@ -69,6 +71,8 @@ def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig,
 def run(description: str | None = None, arguments: Sequence[str] | None = None) -> None:
     """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it."""
     config = parse(description, arguments)
+    models = [("models", model) for model in config.models]
+    check_paths([*models, ("documents", config.documents), ("tokenizer", config.tokenizer)])
     folders = [Path(model).expanduser() for model in config.models]
     for folder in folders:
         choose_backend(folder, config.backend, launcher.launched_world_size())

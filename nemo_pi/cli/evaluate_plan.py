@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.cli.evaluate_config import EvaluateConfig, located
+from nemo_pi.cli.evaluate_models import choose_backend
 from nemo_pi.cli.flags import layout_of, text_of, tokenizer_folder
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.errors import ConfigError, DataError, NemoPiError
@@ -73,25 +73,6 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
     return long_enough
 
 
-def choose_backend(model: Path, request: str, world_size: int) -> str:
-    """transformers or megatron.
-
-    Raises:
-        ConfigError: transformers was asked for what it cannot do.
-    """
-    distributed = (model / MANIFEST).is_file()
-    if request == "auto":
-        return "megatron" if distributed or world_size > 1 else "transformers"
-    if request == "transformers" and (distributed or world_size > 1):
-        raise ConfigError(
-            "--backend",
-            required="megatron for a distributed checkpoint, or on more than one rank",
-            given=f"transformers for {model} on {plural(world_size, 'rank')}",
-            fix="--backend auto",
-        )
-    return request
-
-
 def choose_windows(config: EvaluateConfig) -> tuple[int, int]:
     """Original and target window in tokens: as asked for, else of the model that reads furthest.
 
@@ -142,21 +123,6 @@ def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:
         return PlannedTask(task, task.plan(context))
     except NemoPiError as error:
         raise located(error, task) from error
-
-
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """What the report calls the models: folder names, as long as it takes to tell them apart."""
-    parts = [folder.expanduser().absolute().parts for folder in folders]
-    names = [folder[-1] for folder in parts]
-    for count in range(2, max(map(len, parts)) + 1):
-        if len(set(names)) == len(names):
-            break
-        twice = {name for name in names if names.count(name) > 1}
-        names = [
-            Path(*folder[-count:]).as_posix() if name in twice else name
-            for folder, name in zip(parts, names, strict=True)
-        ]
-    return names
 
 
 def describe_costs(plans: Sequence[ModelPlan]) -> str:

@@ -15,6 +15,7 @@ from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
 from nemo_pi.cli.parser import Parser
+from nemo_pi.cli.paths import check_paths
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.sampling import Sampling
@@ -51,6 +52,8 @@ def parse(description: str | None = None, arguments: Sequence[str] | None = None
 def run(description: str | None = None, arguments: Sequence[str] | None = None) -> None:
     """Generates and prints; every launched rank calls it."""
     args = parse(description, arguments)
+    flags = ("model", "prompt_file", "tokenizer")
+    check_paths([(f"--{flag.replace('_', '-')}", getattr(args, flag)) for flag in flags])
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(args.tokenizer, args.model)))
     summary = read_summary(args.model)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
-from nemo_pi.errors import CheckpointError, ConfigError, nearest
+from nemo_pi.errors import CheckpointError, ConfigError, nearest, nearest_path
 
 NAMES = {"factor": "model.pos_scaling_factor", "extra_args": "model.pos_scaling_extra_args"}
 
@@ -37,3 +38,11 @@ def test_nearest() -> None:
     assert nearest("LINEAR", ["linear", "ntk"]) == "linear"
     assert nearest("yarm", ["linear", "yarn"]) == "yarn"
     assert nearest("qqq", ["linear", "yarn"]) is None
+
+
+def test_nearest_path(tmp_path: Path) -> None:
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    (tmp_path / "models" / "llama" / "config.json").touch()
+    assert nearest_path(tmp_path / "model" / "lama") == tmp_path / "models" / "llama"
+    assert nearest_path(tmp_path / "models" / "qwen") is None
+    assert nearest_path(tmp_path / "models" / "llama" / "config.json" / "x") is None

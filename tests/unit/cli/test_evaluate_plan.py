@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_plan import (
-    choose_backend,
     choose_windows,
     describe_costs,
-    names_of,
     plan_model,
     read_documents,
 )
@@ -22,28 +19,6 @@ from nemo_pi.data.tokenizer import ByteTokenizer
 from nemo_pi.errors import ConfigError, DataError
 
 BUNDLED = Path(__file__).resolve().parents[3] / "demo" / "model"
-
-
-@pytest.fixture
-def distributed(tmp_path: Path) -> Path:
-    (tmp_path / MANIFEST).write_text("{}")
-    return tmp_path
-
-
-def test_auto_takes_transformers_for_a_folder_on_one_rank_only(distributed: Path) -> None:
-    folder = distributed / "huggingface"
-    assert choose_backend(folder, "auto", 1) == "transformers"
-    assert choose_backend(folder, "auto", 2) == "megatron"
-    assert choose_backend(distributed, "auto", 1) == "megatron"
-
-
-def test_a_request_is_kept_or_refused(distributed: Path) -> None:
-    folder = distributed / "huggingface"
-    assert choose_backend(folder, "megatron", 1) == "megatron"
-    assert choose_backend(folder, "transformers", 1) == "transformers"
-    for model, ranks in ((distributed, 1), (folder, 2)):
-        with pytest.raises(ConfigError, match=r"^--backend: required megatron"):
-            choose_backend(model, "transformers", ranks)
 
 
 def test_documents_longer_than_the_window_are_read(tmp_path: Path) -> None:
@@ -78,17 +53,6 @@ def test_windows_are_the_checkpoints_own_unless_given(tmp_path: Path) -> None:
         choose_windows(EvaluateConfig(["none"], tasks={"passkey": None}))
     # Given both, a checkpoint that only transformers can read needs not say.
     assert choose_windows(EvaluateConfig(["none"], None, 2, 4, {"passkey": None})) == (2, 4)
-
-
-def test_models_are_told_apart_by_as_much_of_their_paths_as_it_takes() -> None:
-    folders = ["base", "a/pi/huggingface", "a/yarn/huggingface", "b/yarn/huggingface"]
-    assert names_of([Path(folder) for folder in folders]) == [
-        "base",
-        "pi/huggingface",
-        "a/yarn/huggingface",
-        "b/yarn/huggingface",
-    ]
-    assert names_of([Path("/same"), Path("/same")]) == ["/same", "/same"]
 
 
 def test_costs_are_said_of_each_task_and_protocols_once() -> None:
