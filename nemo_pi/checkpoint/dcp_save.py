@@ -51,7 +51,9 @@ def write_state(sharded_state_dict: dict[str, Any], folder: Path, group: Group) 
     on_first(what, lambda: _write_central(archive, folder), group)
     dcp.save(
         state,
+        # Synced, because the manifest that declares these files whole is written after them.
         storage_writer=FileSystemWriter(folder, sync_files=True),
+        # Only main replicas are in the state: nothing is there twice.
         planner=megatron_torch.MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
     )
 

@@ -97,6 +97,7 @@ def save_distributed(
 def _prepare(
     folder: Path, meta: Mapping[str, Any], tokenizer_path: str | Path | None, overwrite: bool
 ) -> None:
+    # For its checks alone: what the manifest cannot hold must fail before gigabytes are written.
     build_manifest(meta, {})
     if folder.exists():
         _check_replaceable(folder, overwrite)

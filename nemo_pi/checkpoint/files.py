@@ -146,8 +146,10 @@ def finish_folder(folder: Path) -> None:
     if folder.exists():
         if former.exists():
             shutil.rmtree(former)
+        # A folder cannot be renamed over one that holds files, so the former one steps aside.
         folder.rename(former)
     partial.rename(folder)
+    # The new name has to be on the disk before the former folder goes.
     sync_path(folder.parent)
     if former.exists():
         shutil.rmtree(former)

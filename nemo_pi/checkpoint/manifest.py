@@ -150,6 +150,7 @@ def check_hashes(folder: Path, manifest: Mapping[str, Any], names: list[str]) ->
 
 
 def _inside(folder: Path, name: str) -> Path:
+    # Whoever made the checkpoint wrote these names: none may lead out of its folder.
     if os.path.isabs(name) or ".." in Path(name).parts:
         raise _damaged(folder / MANIFEST, "file names inside the checkpoint", name)
     return folder / name

@@ -66,6 +66,7 @@ def prune_checkpoints(root: str | Path, keep: int) -> list[Path]:
     removed = complete_checkpoints(root)[:-keep]
     for folder in removed:
         if folder.is_symlink():
+            # The link goes; what it points to is not ours to remove.
             folder.unlink()
         else:
             remove_folder(folder)

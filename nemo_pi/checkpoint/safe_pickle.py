@@ -94,6 +94,7 @@ def read_metadata(path: Path) -> Metadata:
         raise _refused(path, "a listing of tensors and files", "something else")
     for info in stored.values():
         name = str(getattr(info, "relative_path", ""))
+        # torch joins it to the folder: with a path in it, any file could be read.
         if not name or Path(name).name != name:
             raise _refused(path, "plain file names inside the checkpoint", name)
     return metadata

@@ -18,6 +18,7 @@ def agreed_backends(work: Workload, requests: BackendRequests) -> Backends:
     Raises:
         BackendUnavailableError: a backend asked for by name cannot run on this rank, or none can on all.
     """
+    # The fake backend plays ranks that do not exist: there is nobody to agree with.
     if not dist.is_initialized() or dist.get_world_size() == 1 or dist.get_backend() == "fake":
         return choose_backends(work, requests)
     everyone: list[Any] = [None] * dist.get_world_size()
@@ -32,6 +33,7 @@ def agreed_backends(work: Workload, requests: BackendRequests) -> Backends:
     dist.broadcast_object_list(decision, src=0)
     if isinstance(decision[0], Exception):
         raise decision[0]
+    # By name now, so that nothing is measured a second time.
     return choose_backends(work, decision[0])
 
 

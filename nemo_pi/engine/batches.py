@@ -70,6 +70,7 @@ def micro_batches(
         rows = {key: value[start : start + size] for key, value in batch.items()}
         documents, seq_len = document_boundaries(rows), rotary_length
         if seq_len is None:
+            # Before rows are split: all ranks need the largest position of the whole rows.
             seq_len = int(rows["position_ids"].max()) + 1
         if context_size > 1:
             starts = [(0, rows["tokens"].size(1))] * rows["tokens"].size(0)
@@ -91,6 +92,7 @@ def document_boundaries(batch: dict[str, Tensor]) -> DocumentBoundaries | None:
     if cu_seqlens_BK is None:
         return None
     length = batch["tokens"].size(1)
+    # A set: the padding repeats S, and each repetition would be an empty document.
     rows = [tuple(sorted(set(row))) for row in cu_seqlens_BK.tolist()]
     if all(row == (0, length) for row in rows):
         return None

@@ -63,12 +63,15 @@ class MegatronEngine:
         """Wraps the chunks in Megatron's DDP and makes the optimizer."""
         overlap = overlaps(self.settings)
         chosen: dict[str, Any] = dict(
+            # 16-bit sums over micro-batches and replicas would round small gradients away.
             grad_reduce_in_fp32=True,
             use_distributed_optimizer=self.settings.optim.use_distributed_optimizer,
         )
         ddp_config = DistributedDataParallelConfig(**chosen | dict(self.settings.ddp) | overlap)
         with cpu_shim():
             self.modules = [
+                # As Megatron's training loop: what later chunks communicate is hidden behind the first one's
+                # computation anyway.
                 ReplicatedModule(self.config, ddp_config, module, disable_bucketing=number > 0)
                 for number, module in enumerate(self.modules)
             ]
@@ -90,6 +93,7 @@ class MegatronEngine:
         """
         for module in self.modules:
             module.train()
+            # Gradients add up in DDP's buffers, which the optimizer's zero_grad does not clear.
             module.zero_grad_buffer()
         self.optimizer.zero_grad()
         return self._run(batch, forward_only=False)
@@ -153,12 +157,14 @@ class MegatronEngine:
         return self._mean_loss(outputs)
 
     def _mean_loss(self, outputs: list[dict[str, Tensor]]) -> float:
+        # fp32 counts tokens exactly up to 2^24 only.
         totals = torch.zeros(2, dtype=torch.float64, device=groups.device())
         for output in outputs:
             totals += torch.stack([output["loss_sum"].double(), output["tokens"].double()])
         if outputs:
             dist.all_reduce(totals, group=groups.data_group())
         loss_sum, tokens = groups.broadcast_from_last_stage(totals).tolist()
+        # A batch without a scored token has a loss of 0, not NaN.
         return loss_sum / max(tokens, 1.0)
 
 
@@ -173,6 +179,7 @@ def _schedule(
     """Megatron's schedule over a rank's chunks, in micro-batches of `size` samples."""
     samples, sequence = batch["tokens"].shape
     context = (groups.context_size(), groups.context_rank())
+    # Interleaved schedules draw each chunk's micro-batches from an iterator of its own.
     iterators = [
         micro_batches(batch, size, groups.device(), *context, rotary_length=rotary_length) for _ in modules
     ]

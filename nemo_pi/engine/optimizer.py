@@ -34,6 +34,7 @@ def build_optimizer(
     further = named.pop("megatron")
     config = OptimizerConfig(**chosen | named | dict(further))
     with cpu_shim():
+        # parallel/groups.py makes no second groups of gloo.
         optimizer = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
     for group in optimizer.param_groups:
         # Megatron marks vectors (norms) with 0 here and leaves it to its own scheduler to apply the mark.

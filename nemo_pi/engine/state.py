@@ -77,6 +77,7 @@ def load_engine(engine: MegatronEngine, folder: Path) -> None:
     _check_kind(folder, engine.settings.optim.use_distributed_optimizer)
     with cpu_shim():
         model = _model_state(engine)
+        # Before the state dict is made: it lists the states that exist.
         prepare_to_load(engine.optimizer)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=True)}
         loaded = load_distributed(folder, state)

@@ -56,8 +56,10 @@ class _Swiglu(torch.autograd.Function):
         gate_F, up_F = both_2F.chunk(2, dim=-1)
         grad_2F = torch.empty_like(both_2F)
         grad_gate_F, grad_up_F = grad_2F.chunk(2, dim=-1)
+        # Computed again rather than kept: it would be one more tensor of this width in every layer.
         scratch_F = silu(gate_F)
         torch.mul(grad_F, scratch_F, out=grad_up_F)
+        # silu(gate) is used up by now, so its memory takes what comes back to it.
         torch.mul(grad_F, up_F, out=scratch_F)
         torch.ops.aten.silu_backward.grad_input(scratch_F, gate_F, grad_input=grad_gate_F)
         return grad_2F, None

@@ -19,6 +19,7 @@ QKV = tuple[Tensor, Tensor, Tensor]
 # Queries below which a call of the compiled kernel takes longer than the work.
 _FEWEST_QUERIES = 16
 
+# Not the public function: it returns no log-sum-exp, without which parts of the keys cannot be merged.
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 

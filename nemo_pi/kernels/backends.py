@@ -28,6 +28,7 @@ from nemo_pi.plug_ins import PlugIns
 
 _CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
 _FP32 = frozenset({torch.float32})
+# Layers of Transformer Engine have norms and products built in, so that ours have no place there.
 _OURS = Capability(engine_layers=False)
 _ENGINE = Capability(_CUDA, engine_layers=True)
 _TE = "transformer_engine"
@@ -59,6 +60,7 @@ def _engine_part(name: str) -> Callable[[], Any]:
     return load
 
 
+# In the order in which `auto` prefers them where nothing is measured; in a race ties go to the earlier one.
 _JOBS: dict[str, list[Backend]] = {
     "attention": [
         _engine("attention", _engine_part("TEDotProductAttention")),
@@ -95,6 +97,7 @@ _JOBS: dict[str, list[Backend]] = {
         Backend("torch", "softmax", Capability(), lambda: softmax.TORCH_SOFTMAX),
     ],
     "matmul": [
+        # Its layers multiply by themselves; what is left is the loss's products, which are PyTorch's.
         _engine("matmul", lambda: products.TORCH),
         Backend("torch", "matmul", _OURS, lambda: products.TORCH),
         Backend(
@@ -112,6 +115,7 @@ PLUG_INS = PlugIns(
     "nemo_pi.backends",
     kind="backend",
     expected=Backend,
+    # auto as well: a package of that name could never be asked for.
     built_in=[AUTO, *(backend.name for backends in _JOBS.values() for backend in backends)],
 )
 """Backends of other packages; `auto` takes none of them, so that none is imported for it."""
@@ -249,4 +253,5 @@ def _plug_in(job: str, name: str) -> Backend | None:
         return call
 
     obstacle = found.obstacle and ours(found.obstacle, "an obstacle() that says what there is")
+    # A package's code fails not only while it is imported but whenever its functions are called.
     return replace(found, load=ours(found.load, "a load() that brings it"), obstacle=obstacle)

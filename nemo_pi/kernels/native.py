@@ -67,6 +67,7 @@ def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0 turns them off"
+    # PyTorch's answer rather than the processor's, so that ATEN_CPU_CAPABILITY limits these kernels, too.
     capability = torch.backends.cpu.get_cpu_capability()
     if capability not in ("AVX2", "AVX512"):
         return f"they need a processor with AVX2, and PyTorch calls this one {capability}"
@@ -77,6 +78,7 @@ def _load() -> ctypes.CDLL | str:
         # OpenMP's functions are found in the runtime that PyTorch has loaded for all to see.
         loaded = ctypes.CDLL(str(files[-1]))
         for name, result in _FUNCTIONS.items():
+            # A function that is missing raises AttributeError here: the library is of an older version.
             getattr(loaded, name).restype = result
     except (OSError, AttributeError) as error:
         return f"{files[-1].name} cannot be loaded: {error}"

@@ -87,6 +87,8 @@ def gradients(
     q, k, v, out, grad = _with_channels_together(q_BNQD, k_BGKD, v_BGKD, out_BNQD, grad_BNQD)
     chunks = _chunks(q, k)
     dq, lse = tokens_first(q), lse_BNQ.contiguous()
+    # Each chunk of queries has gradients of its own, added up below in one order: which thread is done first
+    # must not change a bit of the result.
     dk, dv = (tokens_first(x).unsqueeze(0) if chunks == 1 else x.new_empty(chunks, *x.shape) for x in (k, v))
     shape = _shape(q, k, causal, scale, chunks)
     views = (_view(grad), _view(dq), _chunked_view(dk), _chunked_view(dv))

@@ -37,6 +37,7 @@ def rms_norm_gradients(grad: Tensor, x: Tensor, weight_H: Tensor, inverse: Tenso
     """Gradients of x and of the weight, given that of the result."""
     grad, x, weight_H = grad.contiguous(), x.contiguous(), weight_H.contiguous()
     rows, width, threads = _sizes(x)
+    # A row of sums for each thread, added up in the end: the weight's gradient needs no locks.
     grad_x, sums = torch.empty_like(x), x.new_empty(threads.value, x.size(-1))
     library().nemo_pi_rms_norm_backward(
         *map(pointer, (x, weight_H, inverse, grad, grad_x, sums)), rows, width, threads, threads
@@ -62,10 +63,14 @@ def swiglu_gradient(grad_F: Tensor, both_2F: Tensor, *, in_place: bool = False) 
             out: whoever saved it cannot use it again.
     """
     grad_F, source_2F = grad_F.contiguous(), both_2F.contiguous()
+    # Where rows lie apart, contiguous() has made a copy; writing over that would leave the original as it
+    # was.
     here = in_place and source_2F.data_ptr() == both_2F.data_ptr()
     grad_2F = both_2F.detach() if here else torch.empty_like(source_2F)
     library().nemo_pi_swiglu_backward(pointer(source_2F), pointer(grad_F), pointer(grad_2F), *_sizes(grad_F))
     if here:
+        # The kernel writes unseen by PyTorch: without this a second backward pass would take gradients for
+        # inputs.
         torch.autograd.graph.increment_version(both_2F)
     return grad_2F
 

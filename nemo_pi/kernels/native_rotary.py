@@ -49,6 +49,7 @@ def rotate_heads(source: Heads, target: Heads, angles: Angles) -> None:
         raise TypeError(f"the compiled kernel turns fp32, bf16 and fp16 by fp32 tables, not {dtype} heads")
     sources = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in source]
     cos, sin = _table(angles.cos_TUF), _table(angles.sin_TUF)
+    # The job has one set of strides for both tables.
     if cos.stride() != sin.stride():
         cos, sin = cos.contiguous(), sin.contiguous()
     first, second, _, _, width = source.q.shape

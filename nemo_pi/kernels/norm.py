@@ -45,6 +45,7 @@ class _RmsNorm(torch.autograd.Function):
             ctx.save_for_backward(x, weight_H, inverse)
             return normal
         wide = torch.promote_types(x.dtype, torch.float32)
+        # A norm rather than the mean of squares: no tensor of squares as large as x is made.
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         inverse = norm.square_().div_(x.size(-1)).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight_H, inverse)
@@ -62,7 +63,9 @@ class _RmsNorm(torch.autograd.Function):
         product_NH = (wide_grad * wide_x).reshape(-1, hidden)
         inverse_N = inverse.view(-1)
         grad_weight_H = product_NH.t().mv(inverse_N)
+        # Sums over channels as a product with a vector, too: another tensor as large as x is spared.
         factor_N = product_NH.mv(wide_weight_H).mul_(inverse_N.pow(3)).div_(hidden)
+        # Both sums over the product are made: its memory becomes the gradient of x.
         grad_x = torch.mul(wide_grad, wide_weight_H, out=product_NH.view_as(x)).mul_(inverse)
         grad_x.addcmul_(wide_x, factor_N.view_as(inverse), value=-1)
         return grad_x.to(x.dtype), grad_weight_H.to(weight_H.dtype), None, None

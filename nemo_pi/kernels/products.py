@@ -52,6 +52,7 @@ class TorchProducts:
         if total_MN.dtype == a_KM.dtype:
             total_MN.addmm_(a_KM.t(), b_KN)
         else:
+            # addmm_ takes one dtype for all three.
             total_MN += a_KM.t() @ b_KN
 
     def linear(self, x: Tensor, weight_NK: Tensor) -> Tensor:
@@ -77,6 +78,8 @@ class OneDnnProducts(TorchProducts):
         # A stray stride would cost a reference implementation a thousand times as slow.
         left = a_MK if a_MK.is_contiguous() or _has_rows(a_MK) else a_MK.contiguous()
         right = b_NK.t().contiguous().t() if b_NK.stride(0) == 1 else b_NK.contiguous()
+        # The operator that torch.compile puts in place of linear layers on CPUs: the public ones give fp32 to
+        # MKL.
         product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
         return product
 
@@ -84,6 +87,8 @@ class OneDnnProducts(TorchProducts):
         """As TorchProducts."""
         if not self.takes(a_MK):
             return super().times_transposed_into(out_MN, a_MK, b_NK)
+        # oneDNN's operator cannot write into a given tensor: blocks small enough for the cache are copied
+        # there.
         for columns in _blocks(b_NK.size(0), a_MK.size(0)):
             out_MN[:, columns] = self.times_transposed(a_MK, b_NK[columns])
         return out_MN

@@ -53,11 +53,13 @@ def _measured(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -
     found = verdicts.find(key, names)
     if found is None:
         found = race(job, needs, candidates)
+        # Nothing is kept of a race in which all failed: what stopped them may be gone next time.
         if found:
             verdicts.keep(key, found)
     return found
 
 
+# A plan may be made where gradients are off; trials run backward, too.
 @torch.enable_grad()
 def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dict[str, float]:
     """Seconds of each candidate's best call; those that failed are left out."""
@@ -71,6 +73,7 @@ def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dic
             before = time.perf_counter()
             result = trial().detach()
             best[candidate.name] = time.perf_counter() - before
+            # Cloned: some trials return a buffer that their next call writes over.
             results[candidate.name] = result.clone()
             trials[candidate.name] = trial
         except Exception as error:  # whatever it is: the others can do the job
@@ -86,6 +89,7 @@ def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dic
         racers = [name for name in trials if number == 0 or best[name] <= _BEHIND * min(best.values())]
         if len(racers) < 2 or (number >= fewest and time.perf_counter() - ready > _PATIENCE):
             break
+        # In turns: when another program takes the processor for a while, it slows all of them down alike.
         for name in racers:
             before = time.perf_counter()
             trials[name]()

@@ -95,6 +95,7 @@ class _Head(NamedTuple):
     def probabilities(self, scaled_QD: Tensor, tile: slice) -> Tensor:
         """Softmax of the tile's scores [Q, K]."""
         score_QK = ONEDNN.times_transposed(scaled_QD, self.k_SD[: tile.stop])
+        # All queries of the tile see the keys before it: only its own square needs a mask.
         score_QK[:, tile.start :] += _hidden(len(scaled_QD))
         return torch.softmax(score_QK, dim=-1, out=score_QK)
 

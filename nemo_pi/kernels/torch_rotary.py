@@ -56,6 +56,8 @@ def _turn(x: Tensor, y: Tensor, cos: Tensor, sin: Tensor, angles: Angles) -> Non
         _multiply_pairs(rotated, result, cos)
     else:
         work = rotated.to(cos.dtype)
+        # Half the width away is every channel's partner, in both directions; the sign is in the table of
+        # sines.
         partner = torch.roll(work, width // 2, dims=-1)
         # Unless `work` is a copy already, the products go straight to where they belong.
         out = result if work is rotated else work

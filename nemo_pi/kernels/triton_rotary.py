@@ -45,6 +45,7 @@ def rotate_heads(source: Heads, target: Heads, angles: Angles) -> None:
         return
     source = Heads(*(None if x is None else _with_adjacent_channels(x) for x in source))  # type: ignore[arg-type]
     cos, sin = _with_equal_strides(angles.cos_TUF, angles.sin_TUF)
+    # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device(source.q.device) if source.q.is_cuda else nullcontext():
         _launch(source, target, cos, sin, angles)
 
@@ -66,6 +67,7 @@ def _launch(source: Heads, target: Heads, cos: Tensor, sin: Tensor, angles: Angl
     v, v_out = (source.v, target.v) if source.v is not None and target.v is not None else (k, target.k)
     q_heads, k_heads, per_group, head_dim = q.shape[2] * q.shape[3], k.shape[2], q.shape[3], q.shape[4]
     pairs, num_tokens = cos.shape[-1], q.shape[0] * q.shape[1]
+    # In place, channels that are not rotated are where they belong.
     passed = 0 if q.data_ptr() == target.q.data_ptr() else head_dim - 2 * pairs
     block_f = triton.next_power_of_2(pairs)
     block_h = _heads_of_a_tile(q_heads, k_heads, block_f)

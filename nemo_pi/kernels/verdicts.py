@@ -54,6 +54,7 @@ def keep(about: str, seconds: Mapping[str, float]) -> None:
         return
     every = {name: value for name, value in _read().items() if name != about}
     every[about] = dict(seconds)
+    # What is written anew goes to the end, so the first ones are the oldest.
     newest = dict(list(every.items())[-_MOST:])
     draft = None
     try:

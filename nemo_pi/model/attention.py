@@ -33,6 +33,7 @@ class RotarySelfAttention(SelfAttention):
 
     def forward(self, *args: Any, rotary_pos_emb: Tensor | None = None, **kwargs: Any) -> Any:
         """As Megatron's, with `rotary_pos_emb` the [2, S, B, 1, F] tables of RotaryTables."""
+        # Kept aside for the call: Megatron does not hand them to the method that makes query and key.
         self._tables = rotary_pos_emb
         try:
             return super().forward(*args, rotary_pos_emb=None, **kwargs)

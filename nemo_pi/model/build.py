@@ -48,6 +48,7 @@ def transformer_config(
         rotary_interleaved=rotary_interleaved,
         init_method_std=options.init_method_std,
         params_dtype=options.params_dtype,
+        # Of what stages send each other; Megatron refuses several stages without it.
         pipeline_dtype=options.params_dtype,
         bf16=options.params_dtype is torch.bfloat16,
         fp16=options.params_dtype is torch.float16,
@@ -58,6 +59,7 @@ def transformer_config(
         cp_comm_type=_exchange(shape, layout, options),
         sequence_parallel=layout.sequence_parallel,
         calculate_per_token_loss=True,
+        # Otherwise weights would be made on the current CUDA device.
         use_cpu_initialization=not on_gpu,
         bias_activation_fusion=fused_activation,
         **fusions(options),

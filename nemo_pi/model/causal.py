@@ -36,6 +36,7 @@ def attend_causally(
         backend: what attends where no window hides anything and the call is one that it takes.
     """
     queries, keys = q_BNQD.size(2), k_BGKD.size(2)
+    # A window that hides nothing at this length needs no blocks with masks.
     if lookback is not None and keys > lookback + 1:
         return _in_blocks(q_BNQD, k_BGKD, v_BGKD, scale, lookback)
     for attention in (backend, SDPA):
@@ -57,6 +58,8 @@ def attend_causally(
 def _in_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float | None, lookback: int) -> Tensor:
     """Block by block of queries, each with a mask over the keys that its queries may see."""
     queries, behind = q.size(2), k.size(2) - q.size(2)
+    # As long as the window: a block then computes about twice the scores that are seen; longer ones compute
+    # more, and shorter ones are more calls.
     size = _SMALLEST_BLOCK if lookback >= k.size(2) else max(lookback + 1, _SMALLEST_BLOCK)
     place = torch.arange(k.size(2), device=q.device)
     parts = []

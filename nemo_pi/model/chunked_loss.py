@@ -69,6 +69,7 @@ class _WeightedLossSum(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         wide = accumulator_dtype(weight_VH)
         grad_hidden_NH = torch.empty_like(hidden_NH) if wants_hidden else None
+        # fp32 for 16-bit weights, too: every chunk adds to it, and small summands would be rounded away.
         grad_weight_VH = torch.zeros_like(weight_VH, dtype=wide) if wants_weight else None
         # Not save_for_backward: the backward pass scales these in place, which must not happen twice.
         ctx.gradients = (grad_hidden_NH, grad_weight_VH)
@@ -123,6 +124,7 @@ class _Tokens:
                 torch.mul(product_nH, weight_n1, out=grad_hidden_NH[chunk])
             if grad_weight_VH is not None:
                 self.products.add_transposed_times(grad_weight_VH, grad_nV, hidden_nH * weight_n1)
+        # torch.cat refuses an empty list; without any token the sum is 0.
         empty_0 = self.hidden_NH.new_zeros(0, dtype=accumulator_dtype(self.hidden_NH))
         loss_N = torch.cat([empty_0, *losses])
         return (loss_N * self.weight_N.to(loss_N.dtype)).sum()

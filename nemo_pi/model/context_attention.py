@@ -43,6 +43,7 @@ class SplitRows:
 
     def gather(self, k_LBGD: Tensor, v_LBGD: Tensor) -> list[Tensor]:
         """Keys and values of whole rows, per row [2, 1, G, S, D], in the order of the tokens."""
+        # Keys and values together: one collective instead of two.
         mine = torch.stack((k_LBGD, v_LBGD), dim=1)
         everyone = mine.new_empty(self.split.size * mine.size(0), *mine.shape[1:])
         dist.all_gather_into_tensor(everyone, mine, group=self.group)

@@ -96,11 +96,14 @@ class SdpaCoreAttention(MegatronModule):
         if packed_seq_params is None:
             out_BNSD = self._attend(q, k, v)
         else:
+            # Row by row, because each has other boundaries; a document is a slice of its row, so no mask is
+            # needed.
             each = zip(q.split(1), k.split(1), v.split(1), packed_seq_params.starts, strict=True)
             out_BNSD = torch.cat([self._attend_documents(*row) for row in each])
         return out_BNSD.permute(2, 0, 1, 3).flatten(2)
 
     def _span_attention(self, query: Tensor) -> SpanAttention:
+        # Elsewhere, and with a window, nothing used here returns a log-sum-exp to merge parts by.
         if query.device.type == "cpu" and self._lookback is None:
             return Merged(self._scale, cast(PartAttention, self.backend))
         return Recomputed(self._attend)

@@ -115,6 +115,7 @@ class Decoder:
                 inference_context=self._context,
                 runtime_gather_output=True,
             )
+        # Megatron's attention stores keys and values, but leaves the counting to whoever calls the model.
         self._context.increment_sequence_len_offset(length - self.num_cached)
         return logits_B1V[:, -1]
 

@@ -44,6 +44,7 @@ class RotaryGPTModel(GPTModel):
         loss_chunk_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
+        # Megatron's own tables go by a token's place in its row; ours are made in _preprocess.
         super().__init__(*args, position_embedding_type="none", **kwargs)
         self.rotary_tables = RotaryTables(extension)
         self.loss_chunk_tokens = loss_chunk_tokens
@@ -54,6 +55,7 @@ class RotaryGPTModel(GPTModel):
 
     def forward(self, *args: Any, seq_len: int | None = None, **kwargs: Any) -> Any:
         """As Megatron's, with `seq_len` as RotaryTables takes it."""
+        # Megatron's forward takes no such argument: _preprocess reads it from here.
         self._seq_len = seq_len
         try:
             return super().forward(*args, **kwargs)

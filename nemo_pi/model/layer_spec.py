@@ -35,6 +35,7 @@ def decoder_spec(
         attention = spec.submodules.self_attention.submodules
     else:
         spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
+        # Megatron's local norm refuses sequence parallelism; ours marks its weight for it.
         spec.submodules.input_layernorm = norm
         spec.submodules.pre_mlp_layernorm = norm
         attention = spec.submodules.self_attention.submodules
@@ -48,6 +49,7 @@ def decoder_spec(
     attention.core_attention = _core_attention(backends)
     spec.submodules.self_attention.module = RotarySelfAttention
     spec.submodules.self_attention.params.update(rotary_kernel=backends.rotary.backend)
+    # Megatron builds this one only under use_te_activation_func, which model/build.py sets.
     spec.submodules.mlp.submodules.activation_func = backends.load("activation")
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)

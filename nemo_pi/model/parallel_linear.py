@@ -30,6 +30,8 @@ class ColumnLinear(ColumnParallelLinear):
         if settings["sequence_parallel"] or not self.products.changes_layers:
             return super()._forward_impl(input=input, weight=weight, **settings)
         if settings["allreduce_dgrad"]:
+            # Its backward pass sums the input's gradient over ranks, as Megatron's own products do under this
+            # flag.
             input = copy_to_tensor_model_parallel_region(input, group=settings["tp_group"])
         product = self.products.linear(input, weight)
         return product if settings["bias"] is None else product + settings["bias"]

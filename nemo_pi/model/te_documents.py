@@ -65,6 +65,7 @@ def packed_parameters(documents: DocumentBoundaries, device: torch.device) -> Pa
             given=f"a document of {given} tokens",
             fix="model.transformer_engine=false: PyTorch's attention splits documents of any length",
         )
+    # int32: Transformer Engine's kernels take no other.
     cu_seqlens, longest = torch.tensor(ends, dtype=torch.int32, device=device), max(lengths)
     return PackedSeqParams(
         qkv_format="thd",

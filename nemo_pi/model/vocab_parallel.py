@@ -157,6 +157,8 @@ def local_softmax(
     if buffers.one_place and kernel.takes(logits_nV):
         label_n, logsumexp_n = kernel.softmax_(logits_nV, row_n)
         return LocalSoftmax(logits_nV, True, label_n, row_n, here_n, logsumexp_n)
+    # Before the log-softmax takes the place of the logits. A logit less its log-probability is the log-sum-
+    # exp, whichever entry is taken: no second pass over the row.
     first_n = logits_nV[:, 0].clone()
     logprob_nV = buffers.logprob(logits_nV)
     label_n = logprob_nV.gather(1, row_n[:, None]).squeeze(1)
@@ -168,9 +170,11 @@ def across_ranks(softmax: LocalSoftmax, group: dist.ProcessGroup | None) -> tupl
     """Cross-entropy [n] over the whole vocabulary, and what to add to this rank's log-softmax [n] for it."""
     if group is None or softmax.here_n is None:
         return -softmax.label_n, None
+    # Relative to the largest of the ranks, so that no exponential overflows.
     highest_n = softmax.logsumexp_n.clone()
     dist.all_reduce(highest_n, dist.ReduceOp.MAX, group=group)
     below_n = softmax.logsumexp_n - highest_n
+    # One reduction for both; the label counts on the rank that holds it alone.
     sums_2n = torch.stack([below_n.exp(), (softmax.label_n + below_n).where(softmax.here_n, 0.0)])
     dist.all_reduce(sums_2n, group=group)
     whole_n = sums_2n[0].log()

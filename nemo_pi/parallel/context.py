@@ -47,6 +47,7 @@ def zigzag_chunks(boundaries: Sequence[int], size: int, rank: int) -> tuple[Chun
         chunk = _chunk_length(start, stop, size)
         for number in (rank, 2 * size - 1 - rank):
             first = start + number * chunk
+            # The last rank's two chunks are neighbours: as one span they are one call of attention.
             if found and found[-1][1] == first:
                 first = found.pop()[0]
             found.append((first, start + (number + 1) * chunk))

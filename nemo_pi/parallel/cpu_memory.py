@@ -21,6 +21,7 @@ def keep_freed_memory() -> None:
         return
     try:
         libc = ctypes.CDLL("libc.so.6")
+        # Setting either of them also keeps glibc from moving both as it goes.
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
     except (OSError, AttributeError):  # another C library

@@ -29,9 +29,11 @@ def ensure_process_group() -> None:
         return
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         if torch.cuda.is_available():
+            # Before the group is made: NCCL works on the current device of each rank.
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         dist.init_process_group(default_backend())
     else:
+        # In memory: a lone rank needs no port, which another run could hold already.
         dist.init_process_group(default_backend(), store=dist.HashStore(), rank=0, world_size=1)
 
 

@@ -92,6 +92,7 @@ def gathered_tensors(
         device = next(iter(local.values())).device
         for number, (name, sizes) in enumerate(rule.tensors(shape, layer).items()):
             whole = None if tensors is None else tensors[number]
+            # meta: the receiver learns shape and dtype from it, and no other rank spends memory on it.
             blank = torch.empty(sizes, dtype=held[owners[0]][key], device="meta")
             yield name, _to_first_stage(whole, blank, device, owners[0], groups)
 

@@ -86,6 +86,7 @@ def export_huggingface(
         writer = ShardWriter(partial_folder(folder), family.tensors(shape), dtype_of, max_shard_bytes)
         _stream(local, shape, extension, groups, writer if groups.is_writer else None)
 
+    # Other replicas hold the same weights; they only learn how it went.
     together(str(folder), stream if replica_rank == 0 else lambda: None, world)
 
     def finish() -> None:
