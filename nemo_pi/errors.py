@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+T = TypeVar("T")
+_PARTS = ("required", "given", "fix")
+_P = ParamSpec("_P")
 _Self = TypeVar("_Self", bound="NemoPiError")
 
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -98,6 +101,54 @@ def _rebuild(kind: type[NemoPiError], field: str, required: str, given: Any, fix
 
 class ConfigError(NemoPiError, ValueError):
     """A configuration value that disagrees with its type, another value or the checkpoint."""
+
+
+class ConfigErrors(ConfigError):
+    """Several that do not depend on each other: one a line, their parts joined in each attribute."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        self.errors = tuple(errors)
+        parts = {part: [f"{each.field}: {getattr(each, part)}" for each in errors] for part in _PARTS}
+        joined = {part: "; ".join(texts) for part, texts in parts.items()}
+        super().__init__(", ".join(each.field for each in errors), **joined)
+        self.args = ("\n".join(map(str, errors)),)
+
+    def respelled(self, names: Mapping[str, str]) -> ConfigErrors:
+        """Each of them respelled."""
+        return ConfigErrors([each.respelled(names) for each in self.errors])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigErrors, (self.errors,)
+
+
+class Together:
+    """Errors of checks that do not depend on each other, for one message instead of one a start."""
+
+    def __init__(self) -> None:
+        self._errors: list[ConfigError] = []
+
+    def run(self, check: Callable[_P, T], *args: _P.args, **kwargs: _P.kwargs) -> T | None:
+        """What a check returns, or None where it raised a ConfigError, which is kept."""
+        try:
+            return check(*args, **kwargs)
+        except ConfigError as error:
+            self.keep(error)
+            return None
+
+    def keep(self, error: ConfigError) -> None:
+        """Adds an error to those that `stop` raises."""
+        self._errors.append(error)
+
+    def stop(self) -> None:
+        """Goes on only where there was none.
+
+        Raises:
+            ConfigError: the only one as it is; several as ConfigErrors.
+        """
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ConfigErrors(self._errors)
 
 
 class CheckpointError(NemoPiError, ValueError):

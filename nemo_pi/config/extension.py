@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.rescaling import keep_scaled
+from nemo_pi.config.rescaling import keep_scaled, own_base
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
@@ -18,9 +18,9 @@ from nemo_pi.rope.validation import check_factor
 # Field of ContextExtension → its value where neither YAML nor checkpoint says.
 _ROTARY: dict[str, Any] = {"base": 10000.0, "rotary_percent": 1.0, "interleaved": False}
 
-_MEND_BASE = (
-    "; to compute with a base of your own, write besides pos_scaling_type=abf and "
-    "pos_scaling_extra_args={base: %r} (pos_scaling_type=ntk derives one from the factor)"
+_OWN_BASE = (
+    " and drops yours; to compute with a base of your own: %s (pos_scaling_type=ntk derives one from "
+    "the factor)"
 )
 
 
@@ -79,8 +79,8 @@ def resolve_training_length(model: ModelConfig, extension: ContextExtension) -> 
             "model.encoder_seq_length",
             required=f"1 to {target}, the target window (max_position_embeddings)",
             given=length,
-            fix="null trains at the full target window (with PoSE, at the original one); "
-            "or raise max_position_embeddings",
+            fix="model.encoder_seq_length=null trains at the full target window (with PoSE, at the original "
+            f"one); or model.max_position_embeddings={max(1, length)}",
         )
     return length
 
@@ -119,14 +119,14 @@ def _method_and_factor(model: ModelConfig) -> tuple[str | None, float | None]:
             "model.seq_len_interpolation_factor",
             required="null where pos_scaling_factor is given: both spell the same factor",
             given=f"{old}, beside pos_scaling_factor={factor}",
-            fix="keep pos_scaling_factor and set seq_len_interpolation_factor=null",
+            fix="model.seq_len_interpolation_factor=null keeps pos_scaling_factor",
         )
     if method not in (None, INTERPOLATION):
         raise ConfigError(
             "model.seq_len_interpolation_factor",
             required=f"pos_scaling_type {INTERPOLATION} or null: the key means linear interpolation",
             given=f"{old}, beside pos_scaling_type={method}",
-            fix=f"write pos_scaling_factor={old} instead",
+            fix=f"model.pos_scaling_factor={old} model.seq_len_interpolation_factor=null",
         )
     return INTERPOLATION, old
 
@@ -198,6 +198,7 @@ def _rotary(model: ModelConfig, summary: CheckpointSummary | None) -> dict[str, 
                 key,
                 required=f"{settings[field]}, as in the {summary.kind} checkpoint {summary.path}",
                 given=given,
-                fix=f"{key}=null takes the checkpoint's" + (_MEND_BASE % given if field == "base" else ""),
+                fix=f"{key}=null takes the checkpoint's"
+                + (_OWN_BASE % own_base(given) if field == "base" else ""),
             )
     return settings

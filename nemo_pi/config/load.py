@@ -18,6 +18,7 @@ from nemo_pi.config.loss_choice import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
 from nemo_pi.config.parallelism import check_sequence, resolve_batches, resolve_layout
+from nemo_pi.config.places import place_of
 from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
     check_initialization,
@@ -36,7 +37,7 @@ from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_numbe
 from nemo_pi.engine.overlap import overlaps
 from nemo_pi.engine.schedule import LearningRateSchedule
 from nemo_pi.engine.settings import AdamSettings, EngineSettings
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import ConfigError, Together
 from nemo_pi.model.engine_layers import transformer_engine_available
 from nemo_pi.model.options import BuildOptions
 
@@ -48,15 +49,22 @@ def merge(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
         ConfigError: unknown key, wrong type, `_target_`, an interpolation that cannot be resolved.
     """
     values = plain(cfg)
-    refuse_targets(values)
-    refuse_unknown(
-        [
-            *unknown_keys(RunConfig, values),
-            *unknown_keys(TRAINER, values.get("trainer"), "trainer"),
-            *unknown_keys(EXP_MANAGER, values.get("exp_manager"), "exp_manager"),
-        ]
-    )
+    _refuse_keys(values)
     return from_mapping(RunConfig, _with_one_path(values))
+
+
+def _refuse_keys(values: Mapping[str, Any]) -> None:
+    """Code named by configuration, and keys that there are not, each with the place of one of its name."""
+    refuse_targets(values)
+    found = [
+        *unknown_keys(RunConfig, values),
+        *unknown_keys(TRAINER, values.get("trainer"), "trainer"),
+        *unknown_keys(EXP_MANAGER, values.get("exp_manager"), "exp_manager"),
+    ]
+    places = [place_of(one.name.rpartition(".")[2]) for one in found]
+    refuse_unknown(
+        [one if at is None else replace(one, below=(at,)) for one, at in zip(found, places, strict=True)]
+    )
 
 
 def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -84,9 +92,25 @@ def checkpoint_path(cfg: DictConfig | Mapping[str, Any]) -> str | None:
     Raises:
         ConfigError: it is open and this is no dry run, or the two places disagree.
     """
-    path = _with_one_path(plain(cfg)).get("restore_from_path")
+    values = plain(cfg)
+    path = _with_one_path(values).get("restore_from_path")
+    if path == MISSING:
+        # Asked for before anything else; whoever must start again anyway learns of misspelt keys, too.
+        together = Together()
+        together.keep(_path_wanted())
+        together.run(_refuse_keys, values)
+        together.stop()
     converted: str | None = convert(path, str | None, "restore_from_path")
     return converted
+
+
+def _path_wanted() -> ConfigError:
+    return ConfigError(
+        "restore_from_path",
+        required="a value: the YAML leaves it open (???)",
+        given="none",
+        fix="restore_from_path=/path/to/checkpoint, a Hugging Face folder or a distributed checkpoint",
+    )
 
 
 def resolve(
@@ -103,21 +127,28 @@ def resolve(
         ConfigError: naming key, requirement, value and fix.
     """
     config = merge(cfg)
-    check_trainer(config.trainer)
-    check_exp_manager(config.exp_manager)
     model, trainer = config.model, config.trainer
-    shape = resolve_shape(model, summary)
-    extension, source = resolve_extension(model, shape, summary)
+    together = Together()  # what does not depend on each other is refused in one message
+    together.run(check_trainer, trainer)
+    together.run(check_exp_manager, config.exp_manager)
+    max_steps = together.run(_max_steps, trainer)
+    precision = together.run(resolve_precision, trainer.get("precision"), summary)
+    kernels = together.run(resolve_kernels, model)
+    together.run(check_initialization, model)
+    data = together.run(_resolve_data, model.data, model.seed, config.dry_run)
+    optim = together.run(resolve_optim, model.optim, max_steps) if max_steps else None
+    shape = together.run(resolve_shape, model, summary)
+    found = layout = None
+    if shape is not None:
+        found = together.run(resolve_extension, model, shape, summary)
+        layout = together.run(resolve_layout, model, shape, world_size)
+    together.stop()
+    assert max_steps and precision and kernels and data and optim and shape and found and layout
+    (wanted, backends), (extension, source) = kernels, found
     length = resolve_training_length(model, extension)
     pose = resolve_pose(model.data, training_length=length, target_window=extension.target_window)
     check_extends(model, extension, summary)
-    layout = resolve_layout(model, shape, world_size)
     check_sequence(length, layout)
-    check_initialization(model)
-    max_steps = _max_steps(trainer)
-    precision = resolve_precision(trainer.get("precision"), summary)
-    wanted, backends = resolve_kernels(model)
-    optim = resolve_optim(model.optim, max_steps)
     build = filled(
         BuildOptions,
         options_of(model, "transformer"),
@@ -156,7 +187,7 @@ def resolve(
         max_steps=max_steps,
         precision=precision,
         optim=optim,
-        data=_resolve_data(model.data, model.seed, config.dry_run),
+        data=data,
         tokenizer=resolve_tokenizer(model.tokenizer, summary),
         export=resolve_export(model.export, summary),
         seed=model.seed,
@@ -223,7 +254,9 @@ def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
         )
     for key, number in (("num_workers", data.num_workers), ("seed", data.seed or 0)):
         if number < 0:
-            raise ConfigError(f"model.data.{key}", required="0 or more", given=number, fix=f"{key}=0")
+            raise ConfigError(
+                f"model.data.{key}", required="0 or more", given=number, fix=f"model.data.{key}=0"
+            )
     return replace(data, seed=seed if data.seed is None else data.seed)
 
 

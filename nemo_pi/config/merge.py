@@ -59,7 +59,7 @@ class UnknownKey:
     valid: tuple[str, ...]
     """The keys that the section has."""
     below: tuple[str, ...] = ()
-    """Where in the section's own sections a key of just this name is, dotted from the top."""
+    """Where a key of just this name is, dotted from the top: in its own sections, or further off."""
 
     @property
     def fix(self) -> str:

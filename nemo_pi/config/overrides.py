@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from nemo_pi.config.merge import places
+from nemo_pi.config.places import place_of
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.errors import ConfigError, nearest
 
@@ -115,8 +115,7 @@ def _is_unknown(override: Override) -> bool:
 
 def _unknown_name(override: Override, given: str) -> ConfigError:
     key = override.key_or_group
-    found = nearest(key, _NAMES) if "." not in key else None
-    found = " or ".join(places(RunConfig, key)) or found
+    found = (place_of(key) or nearest(key, _NAMES)) if "." not in key else None
     return ConfigError(
         key,
         required=f"a key or a group of conf/: {', '.join(_NAMES)}",

@@ -157,7 +157,8 @@ def _data_parallel(tp: int, pp: int, cp: int, world_size: int) -> int:
             f"{_TP} × pipeline × context",
             required=f"a divisor of the world size {world_size}; what remains is the data-parallel size",
             given=f"{tp} × {pp} × {cp} = {ranks}",
-            fix=f"launch {more} ranks (trainer.devices × trainer.num_nodes), or smaller sizes",
+            fix=f"launch {more} ranks: trainer.devices={more} (times trainer.num_nodes on several nodes; a "
+            "launcher's own number counts first), or smaller sizes",
         )
     return world_size // ranks
 

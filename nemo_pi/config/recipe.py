@@ -82,17 +82,17 @@ def _resolve_sched(sched: SchedConfig, lr: float, max_steps: int) -> SchedConfig
         warmup,
         0 <= warmup < end,
         f"0 to {end - 1} (max_steps={end})",
-        "fewer warm-up steps",
+        f"{key}.warmup_steps={max(0, min(warmup, end - 1))}",
     )
     _check(f"{key}.warmup_start_fraction", fraction, 0 <= fraction <= 1, "in [0, 1]", "0.1 is the paper's")
-    _check(f"{key}.min_lr", sched.min_lr, 0 <= sched.min_lr <= lr, f"0 to optim.lr={lr}", "lower min_lr")
+    _check(f"{key}.min_lr", sched.min_lr, 0 <= sched.min_lr <= lr, f"0 to optim.lr={lr}", f"{key}.min_lr=0")
     hold, room = sched.constant_steps, end - warmup
     _check(
         f"{key}.constant_steps",
         hold,
         0 <= hold < room,
         f"0 to {room - 1} (max_steps − warmup_steps)",
-        "fewer",
+        f"{key}.constant_steps={max(0, min(hold, room - 1))}",
     )
     return replace(sched, name=_SCHEDULES[sched.name], max_steps=end)
 

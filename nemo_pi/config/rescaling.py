@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
+from nemo_pi.rope.methods.abf import Abf
+from nemo_pi.rope.methods.registry import UNSCALED
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
@@ -42,15 +45,64 @@ def keep_scaled(
         f"model.{next(iter(differing))}",
         required=f"the checkpoint's own extension ({held}): {summary.path} is already scaled",
         given=", ".join(f"{name}={value}" for name, value in differing.items()),
-        fix=(
-            f"to train on as it is: max_position_embeddings={found.target_window} "
-            f"pos_scaling_type={found.method} pos_scaling_factor={found.factor:g}, other window keys null; "
-            f"to replace its scaling (factor counted from {found.original_window} tokens, not on top): "
-            "allow_rescaling=true"
-        ),
+        fix="; ".join([_as_it_is(model, differing, found), *_rescaled(model, method, differing, found)]),
     )
 
 
+def own_base(base: float) -> str:
+    """Overrides for the command line that compute with a base of one's own, whatever the checkpoint's is."""
+    # rotary_base is the base that the checkpoint was trained with, which no YAML can change.
+    return (
+        f"model.rotary_base=null model.pos_scaling_type={Abf.name} "
+        f"'model.pos_scaling_extra_args={{base: {float(base)!r}}}'"
+    )
+
+
+def _as_it_is(model: ModelConfig, differing: Collection[str], found: ContextExtension) -> str:
+    """Overrides that ask for what the checkpoint holds."""
+    held = {
+        "max_position_embeddings": found.target_window,
+        "pos_scaling_type": found.method,
+        "pos_scaling_factor": repr(found.factor),
+    }
+    others = [key for key in differing if key not in held]
+    # Whether or not they differ: arguments belong to the method that was asked for, and two factors clash.
+    unwanted = ("pos_scaling_extra_args", "seq_len_interpolation_factor")
+    others += [key for key in unwanted if getattr(model, key) is not None and key not in others]
+    return "to train on as it is: " + _overrides({**held, **dict.fromkeys(others, "null")})
+
+
+def _rescaled(
+    model: ModelConfig, method: str | None, differing: Collection[str], found: ContextExtension
+) -> list[str]:
+    """Overrides that replace the scaling by what the YAML asks for, as far as it can be had."""
+    fixed = [key for key in differing if key in _CHECKPOINT_S_OWN]
+    target, factor = model.max_position_embeddings, model.pos_scaling_factor
+    ways = []
+    if (set(differing) - {*_ROTARY_KEYS}) and (target is None or target >= found.original_window):
+        values: dict[str, object] = {"allow_rescaling": "true", **dict.fromkeys(fixed, "null")}
+        if (target, factor, model.seq_len_interpolation_factor) == (None, None, None) and method != UNSCALED:
+            values["max_position_embeddings"] = found.target_window
+        elif target is not None and factor is not None and factor * found.original_window != target:
+            values["pos_scaling_factor"] = "null"
+        counted = f"factor counted from {found.original_window} tokens, not on top"
+        ways.append(f"to replace its scaling ({counted}): {_overrides(values)}")
+    if model.rotary_base is not None and "rotary_base" in differing:
+        others: dict[str, object] = dict.fromkeys([key for key in fixed if key != "rotary_base"], "null")
+        others |= {"allow_rescaling": "true", "pos_scaling_factor": "null"}
+        others["max_position_embeddings"] = max(target or found.target_window, found.original_window)
+        ways.append(f"to compute with a base of your own: {own_base(model.rotary_base)} {_overrides(others)}")
+    return ways
+
+
+def _overrides(values: Mapping[str, object]) -> str:
+    """As the command line takes them."""
+    return " ".join(f"model.{key}={value}" for key, value in values.items())
+
+
+_ROTARY_KEYS = ("rotary_base", "rotary_percentage", "rotary_interleaved")
+_CHECKPOINT_S_OWN = ("original_max_position_embeddings", *_ROTARY_KEYS)
+"""Keys that say what the checkpoint is: rescaling changes none of them."""
 _WINDOW_KEYS = {"original_max_position_embeddings", "max_position_embeddings"}
 
 

@@ -86,14 +86,20 @@ def _shape_of_checkpoint(model: ModelConfig, summary: CheckpointSummary) -> Mode
 
 
 def _shape_from_yaml(model: ModelConfig) -> ModelShape:
-    for key in _REQUIRED_FROM_SCRATCH:
-        if getattr(model, key) is None:
-            raise ConfigError(
-                f"model.{key}",
-                required="a value, as there is no checkpoint to take it from",
-                given="null",
-                fix=f"give model.{key}, or a checkpoint in restore_from_path",
-            )
+    missing = [f"model.{key}" for key in _REQUIRED_FROM_SCRATCH if getattr(model, key) is None]
+    if missing:
+        # Where no size at all is given, it is the checkpoint that was forgotten.
+        forgotten = len(missing) == len(_REQUIRED_FROM_SCRATCH)
+        raise ConfigError(
+            "restore_from_path" if forgotten else ", ".join(missing),
+            required="a value, as there is no checkpoint to take it from"
+            if not forgotten
+            else "a checkpoint",
+            given="null"
+            if not forgotten
+            else f"none, nor the sizes to build a model from ({missing[0]}, ...)",
+            fix=f"restore_from_path=/path/to/checkpoint, or give {', '.join(missing)}",
+        )
     given = {field: _given(model, key) for key, field in SHAPE_KEYS.items()}
     given = {field: value for field, value in given.items() if value is not None}
     given.setdefault("num_query_groups", given["num_attention_heads"])

@@ -137,6 +137,6 @@ def _devices(devices: Any) -> int:
     number: int = int(text) if text.isdigit() else convert(devices, int, "trainer.devices")
     if number < 1:
         raise ConfigError(
-            "trainer.devices", required="at least 1, a list or auto", given=devices, fix="devices=1"
+            "trainer.devices", required="at least 1, a list or auto", given=devices, fix="trainer.devices=1"
         )
     return number

@@ -135,7 +135,7 @@ def check_factor(factor: Any) -> None:
 def check_not_shorter(original: int, target: int) -> None:
     """A target window never lies below the original one."""
     if target < original:
-        fix = f"raise `target_window` to at least {original}, or correct `original_window`"
+        fix = f"raise it: `target_window`={original} or more, or correct `original_window`"
         raise ConfigError(
             "target_window", required=f"at least the original window of {original}", given=target, fix=fix
         )
@@ -146,5 +146,5 @@ def check_factor_is_ratio(original: int, target: int, factor: float) -> None:
     product = factor * original
     if abs(product - target) > 0.5:
         shown = f"{factor:.10g} × {original} = {product:.10g}, but `target_window` is {target}"
-        fix = f"write `factor`: null to derive {target / original:.10g}, or `target_window`: {round(product)}"
+        fix = f"`factor`=null to derive {target / original:.10g}; or `target_window`={round(product)}"
         raise ConfigError("factor", required="factor × original window = target window", given=shown, fix=fix)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-from nemo_pi.errors import CheckpointError, ConfigError, nearest, nearest_path
+import pytest
+
+from nemo_pi.errors import CheckpointError, ConfigError, Together, nearest, nearest_path
 
 NAMES = {"factor": "model.pos_scaling_factor", "extra_args": "model.pos_scaling_extra_args"}
 
@@ -46,3 +48,22 @@ def test_nearest_path(tmp_path: Path) -> None:
     assert nearest_path(tmp_path / "model" / "lama") == tmp_path / "models" / "llama"
     assert nearest_path(tmp_path / "models" / "qwen") is None
     assert nearest_path(tmp_path / "models" / "llama" / "config.json" / "x") is None
+
+
+def test_errors_that_do_not_depend_on_each_other_are_raised_as_one() -> None:
+    def refuse(field: str) -> int:
+        raise ConfigError(field, required=f"r{field}", given=1, fix=f"f{field}")
+
+    together = Together()
+    assert together.run(abs, -3) == 3
+    together.stop()
+    assert together.run(refuse, "a") is None
+    with pytest.raises(ConfigError, match=r"^a: required ra; given 1\. To fix: fa$"):
+        together.stop()
+    together.keep(ConfigError("b", required="rb", given=2, fix="fb"))
+    with pytest.raises(ConfigError) as caught:
+        together.stop()
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert str(error) == "a: required ra; given 1. To fix: fa\nb: required rb; given 2. To fix: fb"
+        assert (error.field, error.fix) == ("a, b", "a: fa; b: fb")
+    assert caught.value.respelled({"b": "model.b"}).field == "a, model.b"

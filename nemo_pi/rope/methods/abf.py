@@ -7,6 +7,7 @@ m while Σ_j cos(m·θ_j) is positive, which it stays up to L from about b = 0.0
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,12 @@ from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 def least_base(target_window: int) -> float:
     """0.0424·L^1.628: about the smallest base that reads `target_window` tokens (arXiv 2405.14591)."""
     return 0.0424 * float(target_window) ** 1.628
+
+
+def _three_digits(base: float) -> float:
+    """Rounded up: rounded down, it would miss the bound."""
+    unit = 10.0 ** (math.floor(math.log10(base)) - 2)
+    return math.ceil(base / unit) * unit
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,12 @@ class Abf(ScalingMethod):
     def check(self, rope: RopeNumbers) -> None:
         """The base is there: no formula gives one."""
         if self.base is None:
+            least = max(least_base(rope.target_window), rope.base)
             raise ConfigError(
                 "extra_args.base",
                 required="the base to compute with (a number above 1)",
                 given="nothing",
-                fix=f"add base: {max(least_base(rope.target_window), rope.base):.3g} or more",
+                fix=f"'`extra_args`={{base: {_three_digits(least)!r}}}', or a larger base",
             )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

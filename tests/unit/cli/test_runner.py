@@ -78,6 +78,7 @@ def test_a_multirun_makes_a_run_of_each(monkeypatch: pytest.MonkeyPatch, tmp_pat
     [
         ("dry_rn=true", "ConfigError: dry_rn: "),
         ("encoder_seq_length=64", "did you mean model.encoder_seq_length?"),
+        ("allow_rescaling=true", "did you mean model.allow_rescaling?"),
         ("model=dem", "did you mean demo?"),
         ("model.seed=[1,", "ConfigError: model.seed=[1,: "),
         ("seed", "ConfigError: seed: "),

@@ -236,7 +236,7 @@ def test_a_base_of_one_s_own_is_abf_s_and_the_mend_works() -> None:
     plain = summary_of(extension=ContextExtension.unscaled(512, 64, base=5e5))
     error = refusal(plain, max_position_embeddings=4096, rotary_base=8e6)
     assert error.field == "model.rotary_base"
-    written = re.search(r"pos_scaling_type=(\w+) and pos_scaling_extra_args=(\{.*?\})", error.fix)
+    written = re.search(r"pos_scaling_type=(\w+) 'model.pos_scaling_extra_args=(\{.*?\})'", error.fix)
     assert written is not None and "model.rotary_base=null" in error.fix
     method, arguments = written[1], yaml.safe_load(written[2])
     extension = extension_of(

@@ -139,7 +139,7 @@ def test_record_of_another_head_is_ignored() -> None:
         ({"method": "softened"}, "method", "one of: none"),
         ({"method": None}, "method", "delete nemo_pi_extension"),
         ({"factor": "eight"}, "factor", "write it unquoted"),
-        ({"factor": 3.0}, "factor", "write nemo_pi_extension.factor: null"),
+        ({"factor": 3.0}, "factor", "nemo_pi_extension.factor=null"),
         ({"extra_args": {"of_a_later_version": 1}}, "extra_args.of_a_later_version", "delete"),
         ({"extra_args": [1]}, "extra_args", "write key: value"),
     ],

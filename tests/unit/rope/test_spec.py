@@ -44,7 +44,7 @@ def test_factor_against_windows_shows_both_numbers() -> None:
     message = str(caught.value)
     assert message.startswith("model.pos_scaling_factor: ")
     assert "8 × 2048 = 16384" in message and "model.max_position_embeddings is 32768" in message
-    assert "null to derive 16" in message and "model.max_position_embeddings: 16384" in message
+    assert "null to derive 16" in message and "model.max_position_embeddings=16384" in message
 
 
 def test_large_windows_are_written_out() -> None:
