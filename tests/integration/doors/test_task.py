@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.cli.evaluate import run
+from nemo_pi.cli.evaluate_help import describe_tasks
 from nemo_pi.evaluation.results import read_results
 from nemo_pi.evaluation.tasks import registry
+from tests.integration.doors.test_method import code_in
 from tests.plug_ins import install
 
 ROOT = Path(__file__).resolve().parents[3]
 BUNDLED = ROOT / "demo" / "model"
 
-# The one new file.
+# Another one file, which has all that a task can have.
 SOURCE = '''
 from __future__ import annotations
 
@@ -89,7 +91,11 @@ class CopyWord(Task[list[list[int]], Copied]):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package of its own, installed with the entry point that the recipe shows."""
+    """A task with a plot and types, installed with the entry point that the recipe shows."""
+    declare(tmp_path, monkeypatch, SOURCE)
+
+
+def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("### Add a task")[2]
     lines = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
     assert lines is not None
@@ -97,7 +103,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert group == f'[project.entry-points."{registry.PLUG_INS.group}"]'
     assert entry == 'copy_word = "my_tasks:CopyWord"'
     entries = {"copy_word": "CopyWord"}
-    install(tmp_path / "site", monkeypatch, "my_tasks", SOURCE, registry.PLUG_INS, entries)
+    install(tmp_path / "site", monkeypatch, "my_tasks", source, registry.PLUG_INS, entries)
 
 
 def test_a_task_of_ones_own_is_evaluated_and_reported(
@@ -118,6 +124,24 @@ def test_a_task_of_ones_own_is_evaluated_and_reported(
     report = (results / "report.md").read_text()
     assert "## Words copied" in report and "| model | 100% |" in report and "](copy_word.png)" in report
     assert (results / "copy_word.png").read_bytes().startswith(b"\x89PNG") and "100%" in said.out
+
+
+def test_the_recipe_is_evaluated_and_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(tmp_path, monkeypatch, code_in("CONTRIBUTING.md", "### Add a task"))
+    run(arguments=[str(BUNDLED), "tasks=[copy_word]", f"results={tmp_path / 'results'}"])
+    said = capsys.readouterr()
+    assert "model: copy_word: " in said.err and "up to 12 generated, 1 batch\n" in said.err
+    assert "Words copied: greedy, 6 tokens" in said.err
+    (model,) = read_results(tmp_path / "results" / "results.json")
+    assert model.tasks["copy_word"].rate == 1.0  # type: ignore[attr-defined]
+    assert "| model | 100% |" in (tmp_path / "results" / "report.md").read_text()
+    explained = describe_tasks()
+    assert "tasks.copy_word   Whether the model gives back a word that it was told to remember." in explained
+    assert "tasks.copy_word.words=['12345', '90210']" in explained
+    with pytest.raises(ValueError, match=r"^tasks\.copy_word\.words: required at least one"):
+        run(arguments=[str(BUNDLED), "tasks=[copy_word]", "tasks.copy_word.words=[]"])
 
 
 def test_its_mistakes_name_the_key(package: None) -> None:
