@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.style import QUIET, headline, new_figure, save
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.text_tables import thin

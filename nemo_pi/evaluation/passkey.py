@@ -15,166 +15,18 @@ Shapes: B documents in a batch, S tokens in a document less one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
-from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.generation import GenerationRequest
-from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, passkey_document
+from nemo_pi.evaluation.passkey_plan import PasskeyPlan
+from nemo_pi.evaluation.passkey_result import PasskeyGrid
+from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Progress, TaskResult, batched
+from nemo_pi.evaluation.tasks.base import Progress, batched
 from nemo_pi.rope.positions import text_positions
-from nemo_pi.units import plural
-
-MOST_ANSWER_TOKENS = 7
-"""Of an answer: a mark where the word begins, the space and five digits, each a token of its own."""
-
-
-@dataclass(frozen=True)
-class PasskeyGrid:
-    """Passkey retrieval over length × depth."""
-
-    lengths: tuple[int, ...]
-    """Tokens of the documents, ascending."""
-    depths: tuple[float, ...]
-    """Where the passkey lies, ascending from 0 (beginning) to 1 (end)."""
-    num_trials: int
-    """Documents per cell."""
-    successes: tuple[tuple[int, ...], ...]
-    """Answers retrieved, by length, then depth."""
-
-    def rate(self, length: int, depth: float | None = None) -> float:
-        """Return the success rate at a length: of one depth, or of all depths together."""
-        counts = self.successes[self.lengths.index(length)]
-        if depth is None:
-            return sum(counts) / (len(counts) * self.num_trials)
-        return counts[self.depths.index(depth)] / self.num_trials
-
-    def k_max(self, threshold: float = 0.2) -> int:
-        """Return the largest tested k such that every tested k' ≤ k succeeds in ≥ `threshold` of its trials.
-
-        0 where already the shortest fails (arXiv 2306.15595, §3.3.1). In the paper k is how far the passkey
-        lies from the end of the input, so only the shallowest depth counts here: near the beginning, that
-        distance is the length but for the instruction. A mean over depths would credit a model with a long
-        window for finding passkeys that lie just before the question.
-        """
-        k_max = 0
-        for length in self.lengths:
-            if self.rate(length, self.depths[0]) < threshold:
-                break
-            k_max = length
-        return k_max
-
-
-@dataclass(frozen=True)
-class PasskeyResult(TaskResult):
-    """What one model retrieved."""
-
-    grid: PasskeyGrid
-    """Counts over length × depth."""
-
-    @property
-    def k_max(self) -> int:
-        """`PasskeyGrid.k_max` in tokens, at the paper's threshold."""
-        return self.grid.k_max()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types, k_max among them for other programs."""
-        grid = {
-            "lengths": list(self.grid.lengths),
-            "depths": list(self.grid.depths),
-            "num_trials": self.grid.num_trials,
-            "successes": [list(counts) for counts in self.grid.successes],
-        }
-        return {"protocol": self.protocol, "grid": grid, "k_max": self.k_max}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> PasskeyResult:
-        """Read what `to_json` returned."""
-        grid: dict[str, Any] = {**content["grid"]}
-        grid |= {"lengths": tuple(grid["lengths"]), "depths": tuple(grid["depths"])}
-        grid["successes"] = tuple(tuple(counts) for counts in grid["successes"])
-        return cls(content["protocol"], PasskeyGrid(**grid))
-
-
-@dataclass(frozen=True)
-class PasskeyPlan:
-    """Which documents are tried; `num_tokens` says what it costs before anything is computed."""
-
-    lengths: tuple[int, ...]
-    """Tokens of the documents, answer included; kept ascending, each once."""
-    depths: tuple[float, ...]
-    """Where the passkey lies, 0 beginning to 1 end; kept ascending, each once."""
-    num_trials: int
-    """Documents of each length and depth."""
-    seed: int
-    """Of keys."""
-    bos: bool = False
-    """Whether documents begin with the tokenizer's beginning-of-text token."""
-    generate: bool = False
-    """Whether answers are generated token by token instead of read off one pass."""
-
-    def __post_init__(self) -> None:
-        if not self.lengths or not self.depths or self.num_trials < 1:
-            raise ConfigError(
-                "passkey",
-                required="at least one length, one depth and one trial",
-                given=f"lengths {self.lengths}, depths {self.depths}, {self.num_trials} trials",
-                fix="give e.g. lengths (512, 1024), depths (0, 0.5, 1) and 10 trials",
-            )
-        object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths))))
-        object.__setattr__(self, "depths", tuple(sorted(set(self.depths))))
-
-    def documents(self, tokenizer: TextTokenizer, length: int) -> Iterator[tuple[int, PasskeyDocument]]:
-        """Yield (index of the depth, document) for every trial at a length, each with a key of its own."""
-        for i, depth in enumerate(self.depths):
-            for trial in range(i * self.num_trials, (i + 1) * self.num_trials):
-                yield i, passkey_document(tokenizer, length, trial, seed=self.seed, depth=depth, bos=self.bos)
-
-    def num_batches(self, batch_tokens: int) -> int:
-        """Return the calls of the scorer with `batch_tokens` tokens in a batch."""
-        documents = len(self.depths) * self.num_trials
-        return sum(math.ceil(documents / max(1, batch_tokens // length)) for length in self.lengths)
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens the model will read."""
-        return sum(self.lengths) * len(self.depths) * self.num_trials
-
-    @property
-    def num_new_tokens(self) -> int:
-        """Tokens the model will generate at most."""
-        return MOST_ANSWER_TOKENS * self.num_documents if self.generate else 0
-
-    @property
-    def num_documents(self) -> int:
-        """Documents of all lengths and depths."""
-        return len(self.lengths) * len(self.depths) * self.num_trials
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """Name the measurement, so that no rate stands without it."""
-        start = "after BOS" if self.bos else "no BOS"
-        trials = plural(self.num_trials, "trial")
-        protocol = {
-            "name": "passkey",
-            "summary": f"five random digits, exact match under greedy decoding, {trials} at "
-            f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length "
-            f"such that up to it ≥ 20% of the trials at depth {self.depths[0]:g} succeed at every length",
-            "lengths": list(self.lengths),
-            "depths": list(self.depths),
-            "num_trials": self.num_trials,
-            "seed": self.seed,
-            "bos": self.bos,
-        }
-        if self.generate:
-            protocol |= {"summary": f"generated token by token: {protocol['summary']}", "generate": True}
-        return protocol
 
 
 def passkey_retrieval(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.passkey import PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults, read_results
 from tests.integration.launch import EVALUATE, ROOT, call, launch

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.heat_maps import plot_passkey
-from nemo_pi.evaluation.passkey import PasskeyPlan, PasskeyResult, passkey_retrieval
+from nemo_pi.evaluation.passkey import passkey_retrieval
+from nemo_pi.evaluation.passkey_plan import PasskeyPlan
+from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext

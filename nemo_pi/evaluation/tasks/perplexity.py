@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_pi.evaluation.passkey_text import required_bos
-from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
+from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
+from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
 from nemo_pi.evaluation.plots import plot_perplexity
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext

@@ -15,7 +15,7 @@ from nemo_pi.cli.evaluate_plan import (
 )
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.evaluation.evaluate import PlannedTask
-from nemo_pi.evaluation.passkey import PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.results import read_results
 from nemo_pi.evaluation.tasks.passkey import Passkey
 

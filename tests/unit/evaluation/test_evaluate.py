@@ -11,8 +11,11 @@ from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.evaluate import evaluate
 from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.passkey import PasskeyPlan, PasskeyResult, passkey_retrieval
-from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
+from nemo_pi.evaluation.passkey import passkey_retrieval
+from nemo_pi.evaluation.passkey_plan import PasskeyPlan
+from nemo_pi.evaluation.passkey_result import PasskeyResult
+from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
+from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
 from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult

@@ -9,7 +9,8 @@ from transformers import LlamaForCausalLM
 
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.passkey import PasskeyPlan, passkey_retrieval, retrieves
+from nemo_pi.evaluation.passkey import passkey_retrieval, retrieves
+from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.passkey_text import PasskeyDocument
 from nemo_pi.evaluation.scorer import TokenScores
 

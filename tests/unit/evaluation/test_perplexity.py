@@ -9,7 +9,8 @@ from transformers import LlamaForCausalLM
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.perplexity import PerplexityPlan, PerplexityResult, run_plan
+from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
+from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
 from nemo_pi.evaluation.scorer import Scorer, TokenScores
 from nemo_pi.evaluation.windows import FULL_CONTEXT, WHOLE_DOCUMENT
 

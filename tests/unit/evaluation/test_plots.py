@@ -12,7 +12,7 @@ import pytest
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation import heat_maps, plots, style
 from nemo_pi.evaluation.heat_maps import plot_passkey
-from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.plots import plot_losses, plot_perplexity
 from nemo_pi.evaluation.tasks.base import Measured

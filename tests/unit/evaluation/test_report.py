@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.report import (
     build_tables,

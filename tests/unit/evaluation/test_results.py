@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.evaluation.passkey import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults, read_results, write_results
 

@@ -9,7 +9,7 @@ import pytest
 
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.passkey import MOST_ANSWER_TOKENS
+from nemo_pi.evaluation.passkey_plan import MOST_ANSWER_TOKENS
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.tasks.passkey import Passkey
 
