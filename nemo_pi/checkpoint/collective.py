@@ -52,6 +52,7 @@ def together(what: str, work: Callable[[], T], group: Group) -> T:
     except Exception as caught:  # it is raised again below, once every rank knows
         error = caught
     messages = gather_objects(None if error is None else _named(error), group)
+    # A rank that failed itself raises its own error, traceback and all; the others have the message.
     if error is not None:
         raise error
     for rank, message in enumerate(messages):

@@ -69,6 +69,7 @@ def read_state(sharded_state_dict: dict[str, Any], folder: Path, group: Group) -
     """
     what = str(folder)
     sharded, common, factories, reader = together(what, lambda: _prepare(sharded_state_dict, folder), group)
+    # A collective, so it stands between two `together`: every rank has come this far, or none.
     _, of_all_ranks = determine_global_metadata(sharded)
     together(what, lambda: validate_sharding_integrity(of_all_ranks), group)
     loaded = together(what, lambda: _read_shards(sharded, reader), group)

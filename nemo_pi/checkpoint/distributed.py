@@ -143,6 +143,7 @@ def _own_files(partial: Path) -> list[str]:
 
 
 def _write_manifest(partial: Path, meta: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    # Not all of them were synced when they were written.
     for name in CENTRAL_FILES:
         sync_path(partial / name)
     # A state that its own reader would refuse must not become the latest checkpoint.

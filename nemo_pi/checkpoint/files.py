@@ -175,6 +175,7 @@ def clean_leftovers(root: Path) -> None:
         if folder.exists():
             shutil.rmtree(former, ignore_errors=True)
         else:
+            # Interrupted between finish_folder's two renames: the former folder is the only whole one.
             former.rename(folder)
     for doomed in root.glob(f".*{DELETING_SUFFIX}"):
         shutil.rmtree(doomed, ignore_errors=True)
@@ -187,6 +188,7 @@ def _last_change(folder: Path) -> float:
     """When the folder or anything in it was last modified, in seconds of the epoch."""
     times = [folder.stat().st_mtime]
     for path in folder.rglob("*"):
+        # Another run may be at work in it.
         with contextlib.suppress(FileNotFoundError):
             times.append(path.stat().st_mtime)
     return max(times)

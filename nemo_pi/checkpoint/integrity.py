@@ -43,10 +43,12 @@ def check_checkpoint(folder: Path, shard: tuple[int, int] | None) -> dict[str, A
     """
     manifest = read_manifest(folder)
     check_sizes(folder, manifest)
+    # Every rank reads these, so every rank checks them; the others are divided.
     names = [name for name in CENTRAL_FILES if name in manifest["files"]]
     if shard is not None:
         rank, ranks = shard
         names += sorted(set(manifest["files"]) - set(names))[rank::ranks]
+    # Before the pickles: one that was damaged is to be called damaged, not unsafe.
     check_hashes(folder, manifest, names)
     check_pickles(folder)
     return manifest

@@ -114,6 +114,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _check_fields(where: str, manifest: Mapping[str, Any]) -> None:
     for key, kind in _REQUIRED.items():
         value = manifest.get(key)
+        # To Python, true is a whole number, too.
         if not isinstance(value, kind) or (isinstance(value, int) and (isinstance(value, bool) or value < 0)):
             raise CheckpointError(
                 f"{where}: {key}",

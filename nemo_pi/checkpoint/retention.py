@@ -63,6 +63,7 @@ def prune_checkpoints(root: str | Path, keep: int) -> list[Path]:
     """
     if keep < 1:
         raise CheckpointError("keep", required="at least 1", given=keep, fix="keep the newest checkpoint")
+    # Of the complete ones: a damaged one that is newer must not push the last whole one out.
     removed = complete_checkpoints(root)[:-keep]
     for folder in removed:
         if folder.is_symlink():

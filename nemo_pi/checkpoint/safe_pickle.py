@@ -41,6 +41,7 @@ ALLOWED_GLOBALS: frozenset[tuple[str, str]] = frozenset(
     + [(module, name) for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "PurePosixPath")]
 )
 
+# torch's list of further safe classes is one for the whole process.
 _archive_lock = threading.Lock()
 
 

@@ -92,6 +92,7 @@ def _huggingface(folder: Path) -> CheckpointSummary:
         extension=extension,
         window_source=f"{folder / 'config.json'}: {window_source(config, extension)}",
         tokenizer_path=folder if has_tokenizer(folder) else None,
+        # Of the first tensor, the embedding: norms may be stored wider than the rest.
         dtype=weights.dtypes[next(iter(family_of(shape).tensors(shape)))],
     )
 

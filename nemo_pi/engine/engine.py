@@ -111,6 +111,7 @@ class MegatronEngine:
         """Clips, updates the weights and returns the gradient norm before clipping."""
         with cpu_shim():
             _, grad_norm, _ = self.optimizer.step()
+        # None where Megatron has skipped the step, because fp16 gradients overflowed.
         return float(grad_norm or 0.0)
 
     @torch.no_grad()

@@ -44,6 +44,7 @@ class UncachedLogits:
             "position_ids": text_positions(text_BS.size(1)).expand_as(text_BS),
         }
         batch = padded(batch, layout.sequence_multiple)
+        # padded() has repeated the mark together with the last token.
         batch["loss_mask"][:, text_BS.size(1) :] = 0.0
         rows, size = micro_batch_rows(torch.arange(num_rows), layout.vpp)
         outputs = self.engine.collect(

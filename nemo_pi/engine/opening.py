@@ -31,6 +31,7 @@ def open_engine(
     settings = EngineSettings(
         checkpoint.shape, checkpoint.extension, layout, micro_batch_size=1, build=build or BuildOptions()
     )
+    # Before ranks join: a mistake is then told at once instead of after a wait for each other.
     check_backends(settings.shape, settings.extension, layout, settings.build)
     groups.ensure_process_group()
     groups.initialize(layout, seed=0)

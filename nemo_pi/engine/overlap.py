@@ -34,6 +34,7 @@ def overlaps(settings: EngineSettings) -> dict[str, bool]:
     if settings.layout.dp * settings.layout.cp == 1:
         return {GRADIENTS: False, WEIGHTS: False}
     usual = torch.cuda.is_available()
+    # Whoever asks for the second asks for the first as well, on which Megatron builds it.
     gradients = usual or bool(asked[WEIGHTS]) if asked[GRADIENTS] is None else bool(asked[GRADIENTS])
     weights = usual and gradients and sharded if asked[WEIGHTS] is None else bool(asked[WEIGHTS])
     return {GRADIENTS: gradients, WEIGHTS: weights}

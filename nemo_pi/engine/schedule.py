@@ -36,6 +36,7 @@ class LearningRateSchedule:
             return self.lr * (start + (1.0 - start) * step / self.warmup_steps)
         if self.name == "constant":
             return self.lr
+        # A decay of no steps is over at once, rather than a division by 0.
         span = max(1, self.max_steps - self.constant_steps - self.warmup_steps)
         progress = min(1.0, (step - self.warmup_steps) / span)
         left = 1.0 - progress if self.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

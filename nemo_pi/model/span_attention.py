@@ -110,6 +110,7 @@ class Merged:
 def merge(one: Result, other: Result) -> Result:
     """The result of both's keys together; computed in the precision of the log-sum-exp."""
     assert one.lse is not None and other.lse is not None
+    # exp(b) / (exp(a) + exp(b)) of the two log-sum-exps a and b, without an exponential that could overflow.
     weight_1NQ1 = torch.sigmoid(other.lse - one.lse).unsqueeze(-1)
     out = torch.lerp(one.out.to(weight_1NQ1.dtype), other.out.to(weight_1NQ1.dtype), weight_1NQ1)
     return Result(out.to(one.out.dtype), torch.logaddexp(one.lse, other.lse))

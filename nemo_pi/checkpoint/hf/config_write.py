@@ -39,6 +39,7 @@ def build_config(
             config.pop(key, None)
         config.update(family.extension_entries(as_stored))
     if dtype is not None and (source is None or source.dtype != dtype):
+        # The older spelling of the same entry would contradict the new one.
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
     return config

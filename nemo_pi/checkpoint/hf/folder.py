@@ -197,6 +197,7 @@ def _indexed_files(folder: Path) -> list[Path]:
 
 
 def _unindexed_files(folder: Path, shards: list[Path]) -> list[Path]:
+    # Without an index the names alone say how many there should be.
     total = int(shards[0].stem.rsplit("-", 1)[-1])
     if len(shards) != total:
         raise CheckpointError(

@@ -114,6 +114,7 @@ def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
         )
     (head,), (embedding,) = family.output.names(None), family.embedding.names(None)
     weights.check(family.tensors(shape), also_allowed=frozenset({head} if shape.tied_embeddings else ()))
+    # Some folders store the tied matrix under both names.
     if head in weights.sizes and shape.tied_embeddings:
         _check_tied(weights, head, embedding)
 

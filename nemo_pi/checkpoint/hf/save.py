@@ -124,6 +124,7 @@ def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Call
 def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool) -> None:
     check_target(folder, overwrite=overwrite)
     if tokenizer_path is not None:
+        # For its check alone, before weights are written for minutes.
         tokenizer_folder(tokenizer_path)
     start_folder(folder)
 

@@ -34,6 +34,7 @@ def check_apart(target: Path, source: Path) -> None:
     Raises:
         CheckpointError: `target` is `source`, under whatever name, or one of the folders above it.
     """
+    # Resolved, because a link to the checkpoint is the checkpoint.
     place, origin = target.expanduser().resolve(), source.expanduser().resolve()
     if place == origin or place in origin.parents:
         raise CheckpointError(

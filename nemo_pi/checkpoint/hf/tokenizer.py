@@ -104,6 +104,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
     try:
         vocabulary = (values.get("model") or {}).get("vocab")
         known = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+        # Special tokens are often added ones, which the vocabulary itself does not list.
         return known | {token["content"]: token["id"] for token in values.get("added_tokens") or []}
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(
