@@ -13,7 +13,6 @@ def place_of(key: str) -> str | None:
     """The dotted place of a key of exactly this name, nearest to the top; None where there is none."""
     found = [key] if key in {field.name for field in fields(RunConfig)} else []
     found += places(RunConfig, key)
-    found += places(
-        {"trainer": dict.fromkeys(TRAINER), "exp_manager": EXP_MANAGER}, key
-    )  # typed as mappings in RunConfig
+    foreign = {"trainer": dict.fromkeys(TRAINER), "exp_manager": EXP_MANAGER}  # mappings in RunConfig
+    found += places(foreign, key)
     return min(found, key=lambda place: place.count("."), default=None)

@@ -111,7 +111,9 @@ def _lay_out(
             indexed = opener.open(prefix)
             ranges = _ranges(indexed, prefixes, shares)
             key = (chosen_seed, split, corpus)
-            parts.append(_stream(indexed, ranges[split], SPLITS[split], seq_length, key, rules, packed))
+            if ranges[split][0] == ranges[split][1]:
+                raise _no_document(indexed, SPLITS[split], shares)
+            parts.append(_stream(indexed, ranges[split], seq_length, key, rules, packed))
         built.append((blend, parts))
     return built
 
@@ -198,18 +200,29 @@ def _ranges(
 def _stream(
     indexed: IndexedDataset | CorpusIndex,
     documents: tuple[int, int],
-    split: str,
     seq_length: int,
     key: tuple[int, ...],
     rules: SampleRules,
     packed: bool,
 ) -> SampleStream:
-    if documents[0] == documents[1]:
-        raise DataError(
-            "model.data.splits_string",
-            required=f"at least one document of {indexed.path_prefix} for {split}",
-            given=f"none of its {plural(len(indexed.document_indices) - 1, 'document')}",
-            fix="change model.data.splits_string, or name each split's files in model.data.data_prefix",
-        )
     kind = PackedDataset if packed else SampleDataset
     return kind(indexed, documents, seq_length=seq_length, key=key, rules=rules)
+
+
+def _no_document(
+    indexed: IndexedDataset | CorpusIndex, split: str, shares: tuple[float, float, float]
+) -> DataError:
+    number, asked = len(indexed.document_indices) - 1, [share > 0 for share in shares]
+    fix = "name each split's files in model.data.data_prefix, or add documents"
+    if number >= sum(asked):
+        # As many parts as documents: rounding then takes none from any split.
+        first = asked.index(True)
+        parts = [int(wanted) for wanted in asked]
+        parts[first] += number - sum(asked)
+        fix = f"model.data.splits_string={str(parts).replace(' ', '')}, or {fix}"
+    return DataError(
+        "model.data.splits_string",
+        required=f"at least one document of {indexed.path_prefix} for {split}",
+        given=f"none of its {plural(number, 'document')}",
+        fix=fix + ("; trainer.limit_val_batches=0 validates never" if split == "validation" else ""),
+    )

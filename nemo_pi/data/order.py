@@ -115,7 +115,8 @@ class EpochOrder(PerEpoch[Epoch]):
                 name,
                 required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in each split",
                 given=f"{plural(total, 'token')} in {plural(len(self.lengths), 'document')}",
-                fix="add text, change model.data.splits_string, or shorten model.encoder_seq_length",
+                fix="add text, give this split a larger share in model.data.splits_string, or shorten samples"
+                + (f": model.encoder_seq_length={total - 1} or less" if total > 1 else ""),
             )
 
     def locate(self, index: int) -> tuple[Epoch, int]:

@@ -172,7 +172,7 @@ def _check_source(name: str, total: int, spec: PoseSpec) -> None:
             required=f"more than {spec.target_window} tokens (the target window) in each split, for "
             "model.data.pose.content_offset: aligned",
             given=plural(total, "token"),
-            fix="add text, or set model.data.pose.content_offset: uniform",
+            fix="add text, or model.data.pose.content_offset=uniform",
         )
 
 

@@ -65,7 +65,7 @@ def parse_splits(value: str | Sequence[float] | None) -> tuple[float, float, flo
             "model.data.splits_string",
             required="up to three numbers >= 0, such as 900,50,50",
             given=repr(value),
-            fix="write the shares of train, validation and test",
+            fix="write the shares of train, validation and test: model.data.splits_string=[900,50,50]",
         )
     shares += [0.0] * (3 - len(shares))
     total = math.fsum(shares)
@@ -100,7 +100,7 @@ def parse_data_prefix(value: Any) -> dict[str, Blend] | Blend:
             "model.data.data_prefix",
             required="the keys " + ", ".join(SPLITS),
             given=", ".join(unknown) or "none",
-            fix="name each split's corpora under one of these keys",
+            fix="name each split's corpora: 'model.data.data_prefix={train: [/a], validation: [/b]}'",
         )
     return {
         str(key): parse_prefix(part, f"model.data.data_prefix.{key}") for key, part in value.items() if part
@@ -121,5 +121,5 @@ def _bad_prefix(field: str, given: Any) -> ConfigError:
         field,
         required="[path], or weights and paths in turn such as [0.3, /a, 0.7, /b], weights above 0",
         given=repr(given),
-        fix="write one weight before each path",
+        fix="write one weight before each path: model.data.data_prefix=[0.3,/a,0.7,/b]",
     )

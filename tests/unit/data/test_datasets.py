@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,36 @@ def test_nothing_is_opened_for_a_split_nobody_asks_for(tmp_path: Path, prefix: s
 def test_share_of_zero_gives_no_dataset(prefix: str) -> None:
     assert build({"data_prefix": prefix, "splits_string": "1,0,0"})[1:] == (None, None)
     assert build({"data_prefix": prefix})[1:] == (None, None)
+
+
+@pytest.mark.parametrize("splits_string", ["98,1,1", "1,98,1", "98,1", "1,98,0"])
+@pytest.mark.parametrize("documents", [3, 4, 9])
+def test_the_parts_that_a_message_offers_fill_every_split(
+    splits_string: str, documents: int, numbered: Numbered
+) -> None:
+    prefix = numbered([20] * documents)
+    with pytest.raises(DataError, match=r"model\.data\.splits_string") as caught:
+        build({"data_prefix": prefix, "splits_string": splits_string})
+    offered = re.match(r"model\.data\.splits_string=(\[[\d,]+\]),", caught.value.fix)
+    assert offered is not None
+    splits = build({"data_prefix": prefix, "splits_string": json.loads(offered[1])})
+    shares = [*splits_string.split(","), "0"][:3]
+    assert [split is None for split in splits] == [share == "0" for share in shares]
+
+
+def test_more_splits_than_documents(numbered: Numbered) -> None:
+    with pytest.raises(DataError) as caught:
+        build({"data_prefix": numbered([20]), "splits_string": "98,1,1"})
+    assert caught.value.fix.startswith("name each split's files")
+    assert caught.value.fix.endswith("trainer.limit_val_batches=0 validates never")
+
+
+def test_the_length_that_a_message_offers_fits(numbered: Numbered) -> None:
+    prefix = numbered([5])
+    with pytest.raises(DataError) as caught:
+        build({"data_prefix": prefix}, seq_length=64)
+    offered = int(caught.value.fix.partition("model.encoder_seq_length=")[2].split()[0])
+    assert offered == 4 and build({"data_prefix": prefix}, seq_length=offered)[0] is not None
 
 
 @pytest.mark.parametrize("splits_string", [None, "0,1,0"])
