@@ -44,13 +44,17 @@ class MegatronScorer:
         engine: with weights loaded; it needs no optimizer.
         name: what reports call the model.
         chunk_tokens: how many tokens' logits are held at once.
+        use_cache: False computes every generated token from scratch: slow, and the same tokens.
     """
 
-    def __init__(self, engine: MegatronEngine, name: str, *, chunk_tokens: int = 512) -> None:
+    def __init__(
+        self, engine: MegatronEngine, name: str, *, chunk_tokens: int = 512, use_cache: bool = True
+    ) -> None:
         if chunk_tokens < 1:
             raise ConfigError("chunk_tokens", required="≥ 1 token", given=chunk_tokens, fix="give e.g. 512")
         self.engine = engine
         self.chunk_tokens = chunk_tokens
+        self.use_cache = use_cache
         self._name = name
 
     @property
@@ -119,7 +123,7 @@ class MegatronScorer:
     def _next_logits(self, num_rows: int, max_length: int) -> NextLogits:
         """What computes the logits of one batch's next tokens, cached where the layout allows it."""
         if can_cache(self.engine.config):
-            return Decoder(self.engine.chunks[0], num_rows, max_length).logits
+            return Decoder(self.engine.chunks[0], num_rows, max_length, self.use_cache).logits
         return UncachedLogits(self.engine)
 
     def _forward_step(

@@ -71,6 +71,13 @@ def test_a_distributed_checkpoint_on_two_ranks_writes_what_its_export_does(
     assert generated(checkpoint, tmp_path / "two", *TP2, ranks=2) == expected
 
 
+@pytest.mark.parametrize("shared", ["pipeline-model", "context"])
+def test_stages_and_shared_sequences_write_the_same(shared: str, dynamic: Path, tmp_path: Path) -> None:
+    flags = ("--max-new-tokens", "24", f"--{shared}-parallel-size", "2")
+    by_two = generated(dynamic, tmp_path / "two", *flags, ranks=2)
+    assert by_two == generated(dynamic, tmp_path / "one", *flags[:2])
+
+
 def test_dynamic_ntk_on_two_ranks_beyond_the_original_window(dynamic: Path, tmp_path: Path) -> None:
     expected = by_transformers(dynamic)
     assert generated(dynamic, tmp_path / "greedy", *TP2, ranks=2) == expected

@@ -44,3 +44,5 @@ def test_all_ranks_share_the_one_model() -> None:
     assert one_replica(layout) is layout
     with pytest.raises(ConfigError, match="required 4, the number of ranks"):
         one_replica(ParallelLayout(tp=2, dp=2))
+    with pytest.raises(ConfigError, match="required 2, the number of ranks that pipeline and context leave"):
+        one_replica(ParallelLayout(pp=2, dp=2))
