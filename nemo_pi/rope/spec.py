@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -77,11 +78,21 @@ class ContextExtension:
             rotary_percent=float(self.rotary_percent),
         )
         scaling = method.build(dict(self.extra), numbers)
+        self._check_frequencies(scaling, numbers)
         for name in ("factor", "base", "rotary_percent"):
             object.__setattr__(self, name, getattr(numbers, name))
         object.__setattr__(self, "extra", scaling.arguments())
         object.__setattr__(self, "numbers", numbers)
         object.__setattr__(self, "scaling", scaling)
+
+    def _check_frequencies(self, scaling: ScalingMethod, numbers: RopeNumbers) -> None:
+        """No pair may turn so slowly that fp32 holds its frequency as 0 or nearly so."""
+        validation.check_frequencies("base", numbers.base, numbers.rotary_dim)
+        try:
+            base, divisor = scaling.slowest(numbers)
+        except OverflowError:  # of a Python float: a factor of 1e200, squared
+            base, divisor = math.inf, 1.0
+        validation.check_frequencies("factor", base, numbers.rotary_dim, divisor)
 
     @property
     def rotary_dim(self) -> int:

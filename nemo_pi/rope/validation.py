@@ -29,6 +29,22 @@ def as_mapping(field: str, values: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+MOST_TOKENS = 2**63 - 1
+"""The largest window: position ids are int64."""
+# fp32's largest number: torch casts a base to it. And its slowest normal frequency, in tokens per radian.
+_FP32_MAX, _SLOWEST = (2 - 2**-23) * 2.0**127, 2.0**126
+
+
+def is_finite(value: Any) -> bool:
+    """Whether `value` is a number that a float can hold; booleans and strings are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return False
+
+
 def check_number(
     field: str,
     value: Any,
@@ -45,8 +61,7 @@ def check_number(
         required += f" of at least {at_least:g}"
     if at_most is not None:
         required += f" and at most {at_most:g}"
-    wrong_type = isinstance(value, bool) or not isinstance(value, (int, float))
-    if wrong_type or not math.isfinite(value):
+    if not is_finite(value):
         fix = "write it without quotes" if isinstance(value, str) else "write a plain number such as 2.0"
         raise ConfigError(field, required=required, given=repr(value), fix=fix)
     if (above is not None and value <= above) or (at_least is not None and value < at_least):
@@ -73,11 +88,44 @@ def check_window(field: str, value: Any) -> None:
     if value < 1:
         fix = "write the window's length in tokens"
         raise ConfigError(field, required="at least 1 token", given=value, fix=fix)
+    if value > MOST_TOKENS:
+        fix = "write the window's length in tokens"
+        raise ConfigError(field, required="at most 2^63 - 1 tokens", given="more", fix=fix)
 
 
 def check_base(base: Any) -> None:
     """RoPE's base exceeds 1, otherwise the frequencies do not fall."""
     check_number("base", base, above=1.0)
+
+
+def check_frequencies(field: str, base: float, rotary_dim: int, divisor: float = 1.0) -> None:
+    """The slowest pair's frequency, b^(-(D-2)/D) / divisor, is a normal fp32 number.
+
+    Below that it keeps few digits or none: pairs would stand still, and a model lose its order of tokens.
+
+    Args:
+        field: the field of ContextExtension that makes it so slow.
+        base: what is computed with.
+        rotary_dim: D.
+        divisor: by what the frequencies are divided besides.
+    """
+    exponent = (rotary_dim - 2) / rotary_dim
+    # A head of one pair has the frequency 1 whatever the base: even inf ** 0 is 1.
+    if (base <= _FP32_MAX or rotary_dim == 2) and base**exponent * divisor <= _SLOWEST:
+        return
+    largest = min(_FP32_MAX, _SLOWEST ** (1 / exponent)) if exponent else math.inf
+    by = f" and divided by {divisor:.3g}" if divisor != 1 else ""
+    fix = "choose a smaller `factor`, with a lower `target_window` where it follows from that"
+    if field.endswith("_factor"):
+        fix = "correct the factors found for this model: those published lie below 1,000"
+    if field.endswith("base"):
+        fix = f"choose a base of at most 1e{math.floor(math.log10(largest))}"
+    raise ConfigError(
+        field,
+        required="frequencies that fp32 can hold (from 1.2e-38 radians per token on)",
+        given=f"slower ones: base {base:.3g} over {rotary_dim} channels{by}",
+        fix=fix,
+    )
 
 
 def check_rotary_dim(head_dim: Any, rotary_percent: Any) -> None:
@@ -118,7 +166,7 @@ def _rotated(rotary_dim: int, head_dim: int, share: float) -> str:
 def check_factor(factor: Any) -> None:
     """A factor lengthens: a finite number of at least 1."""
     required = "a finite number of at least 1 (target window / original window), or null to derive it"
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not math.isfinite(factor):
+    if not is_finite(factor):
         fix = (
             "write it unquoted, e.g. 16.0"
             if isinstance(factor, str)
@@ -146,5 +194,7 @@ def check_factor_is_ratio(original: int, target: int, factor: float) -> None:
     product = factor * original
     if abs(product - target) > 0.5:
         shown = f"{factor:.10g} × {original} = {product:.10g}, but `target_window` is {target}"
-        fix = f"`factor`=null to derive {target / original:.10g}; or `target_window`={round(product)}"
+        fix = f"`factor`=null to derive {target / original:.10g}"
+        if product < MOST_TOKENS:
+            fix += f"; or `target_window`={round(product)}"
         raise ConfigError("factor", required="factor × original window = target window", given=shown, fix=fix)

@@ -17,6 +17,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
 from nemo_pi.rope.methods.arguments import number
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.validation import check_frequencies
 
 
 def least_base(target_window: int) -> float:
@@ -53,10 +54,15 @@ class Abf(ScalingMethod):
                 given="nothing",
                 fix=f"'`extra_args`={{base: {_three_digits(least)!r}}}', or a larger base",
             )
+        check_frequencies("extra_args.base", self.base, rope.rotary_dim)
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
         """Plain frequencies of the chosen base."""
         return plain.inverse_frequencies(rope.rotary_dim, self.base)
+
+    def slowest(self, rope: RopeNumbers) -> tuple[float, float]:
+        """Of the chosen base; the factor does not enter."""
+        return self.base, 1.0
 
     def is_scaled(self, rope: RopeNumbers) -> bool:
         """The factor does not enter; the checkpoint's own base changes nothing."""

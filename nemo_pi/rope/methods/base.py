@@ -131,6 +131,11 @@ class ScalingMethod:
         """
         raise NotImplementedError(f"{type(self).__name__} has no inverse_frequencies")
 
+    def slowest(self, rope: RopeNumbers) -> tuple[float, float]:
+        """(base, divisor) of its slowest frequency b^(-(D-2)/D) / divisor at the target window, which must be
+        a normal fp32 number."""
+        return rope.base, rope.factor
+
     def attention_scaling(self, rope: RopeNumbers, seq_len: int | None) -> float:
         """The number multiplied into cos and sin, so that q·k grows by its square."""
         return 1.0

@@ -52,6 +52,11 @@ class Dynamic(ScalingMethod):
         """See the function of this name."""
         return inverse_frequencies(rope.rotary_dim, rope.base, rope.factor, rope.original_window, seq_len)
 
+    def slowest(self, rope: RopeNumbers) -> tuple[float, float]:
+        """Of the base at the target window."""
+        numbers = rope.rotary_dim, rope.base, rope.factor, rope.original_window, rope.target_window
+        return scaled_base(*numbers), 1.0
+
     def hf_window(self, rope: RopeNumbers) -> int:
         """The original window: readers compute from it."""
         return rope.original_window

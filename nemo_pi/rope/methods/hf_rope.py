@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nemo_pi.errors import CheckpointError
+from nemo_pi.rope.validation import MOST_TOKENS, is_finite
 
 
 def unusable(entry: str, required: str, given: Any, fix: str) -> CheckpointError:
     """The error for an entry of config.json."""
     return CheckpointError(f"config.json ({entry})", required=required, given=repr(given), fix=fix)
+
+
+def _is_window(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_TOKENS
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class HfRope:
             CheckpointError: it is missing or no whole number.
         """
         window = self.config.get("max_position_embeddings")
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        if not _is_window(window):
             raise unusable("max_position_embeddings", "the window in tokens", window, "write a whole number")
         return window
 
@@ -45,8 +49,7 @@ class HfRope:
         entry = "original_max_position_embeddings"
         outer = self.config.get(entry)
         original = self.entries.get(entry) if outer is None else outer
-        whole = isinstance(original, int) and not isinstance(original, bool)
-        if original is not None and (not whole or original < 1):
+        if original is not None and not _is_window(original):
             raise unusable(entry, "the pretrained window in tokens", original, "write a whole number")
         return original
 
@@ -59,7 +62,7 @@ class HfRope:
         factor = self.entries.get("factor")
         if factor is None and optional:
             return None
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
+        if not is_finite(factor) or factor < 1:
             raise unusable("factor", "a finite number of at least 1", factor, "add it to rope_parameters")
         return float(factor)
 
@@ -71,6 +74,8 @@ class HfRope:
         """
         if factor is None:
             return {"original_window": original, "target_window": self.window}
+        if original * factor > MOST_TOKENS:
+            raise unusable("factor", f"a window of {original} times this in int64", factor, "correct it")
         agree = abs(original * factor - self.window) <= 0.5
         target = self.window if agree else round(original * factor)
         return {"original_window": original, "target_window": target, "factor": factor}

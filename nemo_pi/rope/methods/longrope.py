@@ -15,6 +15,7 @@ from nemo_pi.rope.methods import plain
 from nemo_pi.rope.methods.arguments import number, per_frequency
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 from nemo_pi.rope.methods.hf_rope import HfRope
+from nemo_pi.rope.validation import check_frequencies
 
 
 def inverse_frequencies(
@@ -61,7 +62,7 @@ class LongRope(ScalingMethod):
     """Divisor of each frequency up to the original window; must be given."""
 
     def check(self, rope: RopeNumbers) -> None:
-        """Both lists are there."""
+        """Both lists are there, and can be computed with."""
         for name in ("short_factor", "long_factor"):
             if getattr(self, name) is None:
                 raise ConfigError(
@@ -70,11 +71,24 @@ class LongRope(ScalingMethod):
                     given="nothing",
                     fix=f"add {name}: [...] with the factors found for this model",
                 )
+            largest = max(getattr(self, name))
+            check_frequencies(f"extra_args.{name}", rope.base, rope.rotary_dim, divisor=largest)
+        if self.attention_factor is None and rope.original_window == 1 < rope.factor:
+            raise ConfigError(
+                "extra_args.attention_factor",
+                required="a number where the original window is 1 token, whose logarithm is 0",
+                given="nothing",
+                fix="add attention_factor: 1.0, or correct `original_window`",
+            )
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
         """See the function of this name."""
         lists = self.short_factor, self.long_factor
         return inverse_frequencies(rope.rotary_dim, rope.base, rope.original_window, *lists, seq_len)
+
+    def slowest(self, rope: RopeNumbers) -> tuple[float, float]:
+        """Of plain RoPE: `check` has divided it by the factors found."""
+        return rope.base, 1.0
 
     def attention_scaling(self, rope: RopeNumbers, seq_len: int | None) -> float:
         """The explicit factor, else the root."""
@@ -94,6 +108,6 @@ class LongRope(ScalingMethod):
         extra = entries.among(cls.argument_names())
         if "attention_factor" not in extra:
             factor = entries.factor(optional=True)
-            if factor is not None and factor != window / original:
+            if factor is not None and factor != window / original and original > 1:
                 extra["attention_factor"] = attention_factor(factor, original)
         return {"original_window": original, "target_window": window, "extra_args": extra}

@@ -36,6 +36,10 @@ class Ntk(ScalingMethod):
         """See the function of this name."""
         return inverse_frequencies(rope.rotary_dim, rope.base, rope.factor)
 
+    def slowest(self, rope: RopeNumbers) -> tuple[float, float]:
+        """Of the scaled base."""
+        return scaled_base(rope.rotary_dim, rope.base, rope.factor), 1.0
+
     def to_hf(self, rope: RopeNumbers) -> dict[str, Any]:
         """Plain RoPE of the scaled base."""
         base = scaled_base(rope.rotary_dim, rope.base, rope.factor)
