@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from nemo_pi.errors import ConfigError, nearest
 
@@ -35,7 +35,7 @@ MOST_TOKENS = 2**63 - 1
 _FP32_MAX, _SLOWEST = (2 - 2**-23) * 2.0**127, 2.0**126
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[float]:
     """Whether `value` is a number that a float can hold; booleans and strings are none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from nemo_pi.errors import CheckpointError
 from nemo_pi.rope.validation import MOST_TOKENS, is_finite
@@ -15,7 +15,7 @@ def unusable(entry: str, required: str, given: Any, fix: str) -> CheckpointError
     return CheckpointError(f"config.json ({entry})", required=required, given=repr(given), fix=fix)
 
 
-def _is_window(value: Any) -> bool:
+def _is_window(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_TOKENS
 
 
