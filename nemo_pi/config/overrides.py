@@ -128,7 +128,7 @@ def _missing_file(name: str, options: list[str]) -> ConfigError:
     group, _, word = name.rpartition("/")
     found = nearest(word, options)
     listed = ", ".join(options)
-    if group == "rope" and (fix := _of_a_package(word)):
+    if group == "rope" and (fix := _of_a_package(word, options)):
         return ConfigError(group, required=f"a YAML file of conf/rope: {listed}", given=repr(word), fix=fix)
     return ConfigError(
         group or "--config-name",
@@ -138,10 +138,10 @@ def _missing_file(name: str, options: list[str]) -> ConfigError:
     )
 
 
-def _of_a_package(word: str) -> str | None:
+def _of_a_package(word: str, options: list[str]) -> str | None:
     """How to ask for another package's scaling method, which has no YAML in conf/rope; None: it is none."""
     # Imported here: it imports torch, and only a mistake needs it before anything is composed.
     from nemo_pi.rope.methods.registry import PLUG_INS
 
-    found = nearest(word, PLUG_INS.names())
-    return f"model.pos_scaling_type={found} selects it" if found else None
+    found = nearest(word, [*options, *PLUG_INS.names()])
+    return None if found is None or found in options else f"model.pos_scaling_type={found} selects it"

@@ -86,6 +86,8 @@ def test_a_package_s_method_has_no_yaml(word: str, tmp_path: Path, monkeypatch: 
     install(tmp_path, monkeypatch, "acme", "raise RuntimeError('imported')", PLUG_INS, {"bump": "Bump"})
     with pytest.raises(ConfigError, match=r"To fix: model\.pos_scaling_type=bump selects it"):
         merged(word, "restore_from_path=/x")
+    with pytest.raises(ConfigError, match="did you mean yarn"):
+        merged("rope=yarm", "restore_from_path=/x")
 
 
 def test_several_values_are_for_several_runs() -> None:
