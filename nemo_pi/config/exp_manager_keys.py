@@ -47,7 +47,7 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
         value = params.get(name)
         if value is not None and convert(value, int, f"exp_manager.{_PARAMS}.{name}") < least:
             field = f"exp_manager.{_PARAMS}.{name}"
-            raise ConfigError(field, required=f"at least {least}", given=value, fix=meaning)
+            raise ConfigError(field, required=f"at least {least}", given=value, fix=f"{field}={meaning}")
 
 
 def check_duration(key: str, value: Any) -> None:

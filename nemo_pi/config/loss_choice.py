@@ -27,7 +27,7 @@ def resolve_loss(model: ModelConfig, shape: ModelShape) -> int | None:
                 "model.cross_entropy_loss_fusion",
                 required=f"null, or in agreement with loss={path}",
                 given=fused,
-                fix="null lets loss decide",
+                fix="model.cross_entropy_loss_fusion=null lets model.loss decide",
             )
         path = asked
     if size is not None and (size < 1 or path == "full"):
@@ -35,7 +35,7 @@ def resolve_loss(model: ModelConfig, shape: ModelShape) -> int | None:
             "model.loss_chunk_size",
             required="null for whole logits" if path == "full" else "at least 1 token",
             given=size,
-            fix="null takes a size by the model's width",
+            fix="model.loss_chunk_size=null takes a size by the model's width",
         )
     if path == "full":
         return None

@@ -123,7 +123,8 @@ def _check_pipeline(pp: int, vpp: int, num_layers: int) -> None:
             key,
             required=f"stages that divide num_layers={num_layers} evenly",
             given=f"{size} stages",
-            fix=f"choose a size whose number of stages is one of {_divisors(num_layers)}",
+            fix=f"{key}={'null' if key == _VPP else 1}, or a size whose number of stages is one of "
+            f"{_divisors(num_layers)}",
         )
 
 

@@ -23,7 +23,8 @@ def resolve_pose(data: DataConfig, *, training_length: int, target_window: int) 
                 "model.data.pose.content_offset",
                 required=f"zero, with {key}: a document is then read as it stands",
                 given=f"{spec.content_offset} (sampler {spec.sampler})",
-                fix="set sampler: paper with content_offset: zero, or sampler: contiguous",
+                fix="model.data.pose.sampler=paper model.data.pose.content_offset=zero, or "
+                "model.data.pose.sampler=contiguous model.data.pose.content_offset=null",
             )
     return spec
 
@@ -48,7 +49,7 @@ def check_pose(pose: PoseConfig, *, training_length: int, target_window: int) ->
             "model.data.pose.content_offset",
             required=f"{' or '.join(allowed)}, or null, with sampler {pose.sampler}",
             given=offset,
-            fix="set sampler: paper, which takes any of the three",
+            fix="model.data.pose.sampler=paper takes any of the three",
         )
     _check_chunks(pose, training_length)
     if target_window <= training_length:
@@ -57,7 +58,8 @@ def check_pose(pose: PoseConfig, *, training_length: int, target_window: int) ->
             required="a target window (max_position_embeddings) longer than the training length "
             "(encoder_seq_length): positions skip through what is between them",
             given=f"{target_window} and {training_length} tokens",
-            fix="raise max_position_embeddings, lower encoder_seq_length, or set pose=null",
+            fix="raise model.max_position_embeddings, lower model.encoder_seq_length, "
+            "or model.data.pose=null",
         )
     return PoseSpec(target_window, pose.sampler, pose.chunks, offset)
 
@@ -72,12 +74,12 @@ def _check_chunks(pose: PoseConfig, training_length: int) -> None:
             "model.data.pose.chunks",
             required=f"2 with sampler {pose.sampler} ({only_two[pose.sampler]})",
             given=pose.chunks,
-            fix="set chunks: 2, or sampler: paper",
+            fix="model.data.pose.chunks=2, or model.data.pose.sampler=paper",
         )
     if not 2 <= pose.chunks <= training_length:
         raise ConfigError(
             "model.data.pose.chunks",
             required=f"2 to {training_length}, the training length (encoder_seq_length)",
             given=pose.chunks,
-            fix="chunks: 2 is the paper's",
+            fix="model.data.pose.chunks=2 is the paper's",
         )

@@ -16,7 +16,8 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import YAML_SHAPE, summary_of, values_of
 
-OVERRIDE = re.compile(r"'((?:model|trainer)\.[^']+)'|((?:model|trainer)\.[\w.]+=[^\s,;)]+)")
+_KEY = r"(?:model|trainer|exp_manager)\.[\w.]+="
+OVERRIDE = re.compile(rf"'({_KEY}[^']+)'|({_KEY}[^\s,;)]+)")
 PLAIN = summary_of(extension=ContextExtension.unscaled(512, 64, base=5e5))
 SCALED = summary_of(extension=ContextExtension.build(original_window=512, target_window=4096, head_dim=64))
 DYNAMIC = summary_of(
@@ -44,6 +45,12 @@ def model(**keys: Any) -> dict[str, Any]:
     return values_of({"max_position_embeddings": None, **keys})
 
 
+def pose(**keys: Any) -> dict[str, Any]:
+    """A configuration whose positions skip."""
+    return values_of({"data": {"data_prefix": ["/d"], "pose": keys}})
+
+
+THREE = {"max_steps": 100, "devices": 3}
 SCRATCH = {**YAML_SHAPE, "original_max_position_embeddings": 512}
 CASES: dict[str, tuple[dict[str, Any], CheckpointSummary | None, int]] = {
     # name: what is given, beside which checkpoint, and how many ways out the message offers
@@ -88,6 +95,32 @@ CASES: dict[str, tuple[dict[str, Any], CheckpointSummary | None, int]] = {
     "an exchange alone": (values_of({"cp_comm_type": "p2p"}), PLAIN, 1),
     "a batch": (
         values_of({"micro_batch_size": 3, "global_batch_size": 4}),
+        PLAIN,
+        1,
+    ),
+    "chunks of a pose": (pose(sampler="released", chunks=3), PLAIN, 2),
+    "too many chunks": (pose(chunks=1000), PLAIN, 1),
+    "an offset of a pose": (pose(sampler="released", content_offset="aligned"), PLAIN, 1),
+    "a pose that moves text of packed documents": (
+        values_of({"data": {"data_prefix": ["/d"], "pack_documents": True, "pose": {"sampler": "released"}}}),
+        PLAIN,
+        2,
+    ),
+    "nothing to skip": (
+        values_of({"encoder_seq_length": 4096, "data": {"data_prefix": ["/d"], "pose": {}}}),
+        PLAIN,
+        1,
+    ),
+    "loss": (values_of({"loss": "full", "cross_entropy_loss_fusion": True}), PLAIN, 1),
+    "size of a piece of the loss": (values_of({"loss": "full", "loss_chunk_size": 7}), PLAIN, 1),
+    "stages": (
+        values_of({"pipeline_model_parallel_size": 3, "global_batch_size": 3}, trainer=THREE),
+        PLAIN,
+        1,
+    ),
+    "virtual stages alone": (values_of({"virtual_pipeline_model_parallel_size": 2}), PLAIN, 1),
+    "checkpoints": (
+        values_of(exp_manager={"checkpoint_callback_params": {"save_top_k": -2}}),
         PLAIN,
         1,
     ),
