@@ -78,13 +78,15 @@ class ContextExtensionModel(SafelyRestoredModel):
     def configure_optimizers(self) -> LightningOptimizerAdapter:
         """Megatron's optimizer behind an adapter that Lightning can count."""
         engine = self._require_engine()
-        engine.start_training()
+        with options_named(self.run, "making the optimizer"):
+            engine.start_training()
         if self.resume_from is not None:
             load_engine(engine, self.resume_from)
         return LightningOptimizerAdapter(engine.optimizer, self._optimizer_step)
 
     def _build_engine(self) -> MegatronEngine:
-        self.engine = MegatronEngine(self.run.engine)
+        with options_named(self.run, "building the model"):
+            self.engine = MegatronEngine(self.run.engine)
         self.megatron.extend(self.engine.chunks)
         return self.engine
 
@@ -126,7 +128,7 @@ class ContextExtensionModel(SafelyRestoredModel):
         lr = self.run.schedule.at(step - 1)
         engine.set_lr(lr)
         started = time.perf_counter()
-        with nullcontext() if self._has_computed else options_named(self.run):
+        with nullcontext() if self._has_computed else options_named(self.run, "the first training step"):
             loss = engine.forward_backward(batch)
         self._has_computed = True
         _check_finite(step, "loss", loss, "weights were not changed by it")

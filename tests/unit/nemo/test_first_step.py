@@ -28,6 +28,14 @@ def test_layers_that_cannot_compute_with_an_option(inputs: Path, tmp_path: Path)
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+@pytest.mark.usefixtures("one_rank")
+def test_an_option_that_its_optimizer_does_not_know(inputs: Path, tmp_path: Path) -> None:
+    run = resolved(inputs, tmp_path)
+    optim = replace(run.engine.optim, megatron={"warp": 9})
+    with pytest.raises(ConfigError, match=r"^warp: .*with which making the optimizer failed: TypeError"):
+        fit(replace(run, engine=replace(run.engine, optim=optim)))
+
+
 def test_what_is_not_an_option_s_fault() -> None:
     run = run_of({"bias_dropout_fusion": False})
     with (
@@ -36,7 +44,7 @@ def test_what_is_not_an_option_s_fault() -> None:
     ):
         raise ValueError("no")
     for error in (DataError("a", required="b", given="c", fix="d"), torch.OutOfMemoryError()):
-        with pytest.raises(type(error)), options_named(run):
+        with pytest.raises(type(error)), options_named(run, "it"):
             raise error
-    with pytest.raises(ValueError, match="no"), options_named(run_of()):
+    with pytest.raises(ValueError, match="no"), options_named(run_of(), "it"):
         raise ValueError("no")
