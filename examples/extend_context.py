@@ -4,8 +4,8 @@
     torchrun --nproc-per-node 8 examples/extend_context.py model=llama-7b restore_from_path=/path/to/llama
     python examples/extend_context.py --config-name pretrain model.data.data_prefix=[/path/to/tokens]
 
-The plan is printed first; dry_run=true stops there, --cfg job shows the YAML. NEMO_PI_VERBOSE=1 shows every
-message of the libraries underneath.
+The plan of the run is printed first, and what is wrong is said before anything is allocated: dry_run=true
+stops there. NEMO_PI_VERBOSE=1 shows every message of the libraries underneath.
 """
 
 from __future__ import annotations

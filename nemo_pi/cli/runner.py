@@ -6,6 +6,7 @@ As NeMo's hydra_runner, which takes seconds to import: the same flags, resolvers
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,16 @@ _HYDRA_KEEPS_STILL = (
     "hydra.run.dir=.",
     "hydra.job.chdir=true",
 )
+_HELP = """{script}
+
+Files to choose from, GROUP=NAME:
+
+$APP_CONFIG_GROUPS
+Keys, KEY=VALUE, are explained beside their defaults: the run's in conf/extend_context.yaml and
+conf/pretrain.yaml, the model's in conf/model/base.yaml. Flags: --cfg job prints the YAML that would be run,
+--config-name NAME takes another of conf/, --config-path FOLDER your own, --multirun runs each of KEY=A,B;
+--hydra-help lists Hydra's others.
+"""
 _CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 _FLAGS_WITH_A_VALUE = (*_CONFIG_FLAGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")
 
@@ -54,7 +65,8 @@ def hydra_runner(
             sweeps = bool({"-m", "--multirun"} & set(flags))
             overrides = [as_hydra(word, sweeps=sweeps) for word in words]
             # Flags last: --info takes the word behind it for its own.
-            sys.argv[1:] = [*overrides, *_HYDRA_KEEPS_STILL, *flags]
+            shown = [_help_of(task)] if {"--help", "-h"} & set(flags) else []
+            sys.argv[1:] = [*overrides, *_HYDRA_KEEPS_STILL, *shown, *flags]
             _register_resolvers()
             # Hydra then raises its errors instead of printing them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -66,6 +78,17 @@ def hydra_runner(
         return wrapper
 
     return decorate
+
+
+def _help_of(task: Callable[..., Any]) -> str:
+    """The override that has --help say what the script says of itself, and which groups there are.
+
+    Hydra's own help is the whole YAML, without a word on how to begin.
+    """
+    page = _HELP.format(script=inspect.getdoc(inspect.getmodule(task)) or task.__name__)
+    # In Hydra's quotes; what follows a dollar sign is Hydra's to fill in.
+    quoted = page.replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.help.template='{quoted}'"
 
 
 def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

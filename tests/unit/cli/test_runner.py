@@ -104,6 +104,20 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
         main()
 
 
+def test_help_says_how_to_begin() -> None:
+    out, found = imported("extend_context", "--help")
+    assert found == "[]"
+    assert out.startswith("Extend the context window of a GPT")
+    for wanted in (
+        "python examples/extend_context.py model=demo\n",
+        "dry_run=true",
+        "rope: abf, dynamic, linear",
+        "the model's in conf/model/base.yaml",
+    ):
+        assert wanted in out
+    assert len(out.splitlines()) < 30
+
+
 HEAVY = ("nemo", "lightning", "megatron", "transformers")
 
 # Executes a script as __main__ and says last which of HEAVY it imported.
