@@ -40,7 +40,7 @@ def test_what_is_not_an_option_s_fault() -> None:
     run = run_of({"bias_dropout_fusion": False})
     with (
         pytest.raises(ConfigError, match=r"^model\.bias_dropout_fusion: .*ValueError: no"),
-        options_named(run),
+        options_named(run, "it"),
     ):
         raise ValueError("no")
     for error in (DataError("a", required="b", given="c", fix="d"), torch.OutOfMemoryError()):
