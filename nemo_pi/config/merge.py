@@ -7,7 +7,6 @@ never numbers here, nor numbers booleans, and `null` is only for keys that say w
 
 from __future__ import annotations
 
-import math
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nemo_pi.errors import ConfigError, nearest
+from nemo_pi.rope.validation import is_finite
 
 T = TypeVar("T")
 
@@ -232,9 +232,7 @@ def _number(value: Any) -> int | float | None:
     """A finite number from a number or from exponent notation as text; None for anything else."""
     if isinstance(value, str) and _EXPONENT_NOTATION.fullmatch(value):
         value = float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    return None
+    return value if is_finite(value) else None
 
 
 def _wrong(value: Any, required: str, path: str) -> ConfigError:

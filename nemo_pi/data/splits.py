@@ -108,11 +108,12 @@ def parse_data_prefix(value: Any) -> dict[str, Blend] | Blend:
 
 
 def _number(item: Any) -> float | None:
+    # float(True) is 1: a yes in a list would pass for a weight.
     if isinstance(item, bool):
         return None
     try:
         return float(item)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of 400 digits
         return None
 
 

@@ -160,3 +160,9 @@ def test_target_is_refused_at_any_depth(values: dict[str, Any], key: str) -> Non
 def test_target_is_refused_as_a_key_of_a_section() -> None:
     with pytest.raises(ConfigError, match="never code"):
         from_mapping(Outer, {"inner": {"_target_": "os.system"}})
+
+
+@pytest.mark.parametrize("values", [{"count": 10**400}, {"inner": {"rate": 10**400}}])
+def test_numbers_beyond_floats_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"count: required a whole number|rate: required a finite number"):
+        from_mapping(Outer, values)

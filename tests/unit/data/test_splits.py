@@ -111,3 +111,10 @@ def test_splits_cover_every_document_once(documents: int, numbers: tuple[int, in
     assert [i for first, last in ranges for i in range(first, last)] == list(range(documents))
     for (first, last), share in zip(ranges, shares, strict=True):
         assert abs((last - first) - share * documents) <= 2
+
+
+def test_weights_beyond_floats_are_refused() -> None:
+    with pytest.raises(ConfigError):
+        parse_prefix([10**400, "/a", 1, "/b"])
+    with pytest.raises(ConfigError):
+        parse_splits([10**400, 1, 1])
