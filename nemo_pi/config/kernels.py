@@ -69,6 +69,7 @@ def _activation(model: ModelConfig) -> str:
         )
     if fused is None or name != "auto":
         return name
+    # On a CPU false changes nothing: Megatron's fused activation cannot run there.
     plain = "torch" if on_gpu else name
     return "megatron" if fused else plain
 

@@ -58,6 +58,7 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
     parameters = stage_parameters(run, stage)
     width = run.compute_dtype.itemsize
     shards = run.parallel.dp * run.parallel.cp if run.engine.optim.use_distributed_optimizer else 1
+    # Weights of 16 bits have an fp32 copy, which is what the optimizer steps.
     states = 2 * _FP32 + (_FP32 if width < _FP32 else 0)
     is_last = stage == run.parallel.pp - 1
     return MemoryEstimate(
@@ -113,6 +114,7 @@ def _activations(run: ResolvedRun, stage: int) -> int:
     layers = layout.layers_per_chunk(run.shape.num_layers)
     tokens = run.micro_batch_size * run.training_length // layout.cp
     whole_layer = layer_bytes_per_token(run)
+    # Cosine and sine of a token: half as many numbers each as channels are rotated.
     tables = _FP32 * run.extension.rotary_dim
     in_flight = _chunks_in_flight(run, stage)
     if recompute.granularity != "full":
@@ -122,9 +124,11 @@ def _activations(run: ResolvedRun, stage: int) -> int:
     layer_input = run.compute_dtype.itemsize * run.shape.hidden_size // shards
     number = recompute.num_layers or 1
     if recompute.method == "block":
+        # The first layers of a chunk keep their inputs, and are computed anew one at a time.
         kept = number * layer_input + (layers - number) * whole_layer
         working = whole_layer
     else:
+        # Uniform: each group of layers keeps its input, and is computed anew as a whole.
         kept = -(-layers // number) * layer_input
         working = number * whole_layer
     return tokens * (in_flight * (kept + tables) + working)
@@ -134,6 +138,7 @@ def _chunks_in_flight(run: ResolvedRun, stage: int) -> int:
     """Forward passes of model chunks that wait for their backward pass on one stage, at most."""
     pp, vpp, micro = run.parallel.pp, run.parallel.vpp, run.num_micro_batches
     if vpp is None:
+        # 1F1B: each stage is ahead of the last one by as many passes as there are stages between.
         return min(pp - stage, micro)
     # Interleaved 1F1B: the warm-up fills all chunks but the last, and 2 per stage further ahead, plus one.
     return min((vpp - 1) * pp + 2 * (pp - stage - 1) + 1, micro * vpp)

@@ -22,8 +22,10 @@ def blend_indices(weights: Sequence[float], num_samples: int) -> tuple[NDArray[n
         weights: shares that add up to 1.
         num_samples: how many to lay out.
     """
+    # Imported here: Megatron imports slowly, and one corpus needs no blend.
     from megatron.core.datasets import helpers
 
+    # The compiled helper writes into arrays of just these types; its last argument would make it print.
     corpus = np.zeros(num_samples, dtype=np.int16)
     number = np.zeros(num_samples, dtype=np.int64)
     shares = np.asarray(weights, dtype=np.float64)

@@ -91,6 +91,7 @@ class _Trapezoids:
         """Adds one sample."""
         first_N, lengths_N = chunks.starts_N + chunks.skips_N, chunks.lengths_N
         i, j = np.triu_indices(len(lengths_N), k=1)
+        # From the first token of the later chunk back to the last of the earlier one.
         nearest = first_N[j] - first_N[i] - lengths_N[i] + 1
         ends = (
             nearest,
@@ -99,6 +100,7 @@ class _Trapezoids:
             nearest + lengths_N[i] + lengths_N[j],
         )
         for place, change in zip(ends, (1, -1, -1, 1), strict=True):
+            # Not +=, which would add once where several pairs of chunks change at one distance.
             np.add.at(self._second, place, change)
         # Within a chunk: l pairs at distance 0, and one less at each further.
         self._second[0] += lengths_N.sum()
@@ -107,6 +109,7 @@ class _Trapezoids:
 
     def pairs(self) -> Ints:
         """Pairs at each distance."""
+        # Summed twice, the second difference gives the counts themselves.
         return np.cumsum(np.cumsum(self._second))[: self._target]
 
 
@@ -119,10 +122,12 @@ class _Spectra:
 
     def add(self, chunks: Chunks) -> None:
         """Adds one sample."""
+        # Twice the window: the correlation is circular, and distances must not wrap around.
         taken = np.zeros(2 * self._target)
         taken[chunks.positions()] = 1.0
         self._power += np.abs(np.fft.rfft(taken)) ** 2
 
     def pairs(self) -> Ints:
         """Pairs at each distance."""
+        # Counts are whole numbers: what else there is comes from the transform's rounding.
         return np.rint(np.fft.irfft(self._power)[: self._target]).astype(np.int64)

@@ -23,6 +23,7 @@ class DocumentReader:
 
     def __init__(self, indexed: IndexedDataset | CorpusIndex, documents: tuple[int, int]) -> None:
         self.indexed = indexed
+        # In int64: lengths are int32, and corpora hold more than 2^31 tokens.
         token_starts = np.concatenate([[0], np.cumsum(indexed.sequence_lengths, dtype=np.int64)])
         marks = token_starts[indexed.document_indices[documents[0] : documents[1] + 1]]
         self._first_token = marks[:-1]

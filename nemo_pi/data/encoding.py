@@ -71,6 +71,7 @@ _encoder: Encoder | None = None
 def start_worker(rules: EncodingRules) -> None:
     """Build this process's encoder once."""
     global _encoder
+    # The processes are the parallelism: threads of each one's tokenizer would compete for their cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _encoder = Encoder(rules)
 

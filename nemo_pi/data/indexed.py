@@ -113,6 +113,7 @@ def write_index(idx_path: Path, dtype: type[np.integer], lengths: Sequence[int])
     with open(idx_path, "wb") as stream:
         stream.write(_HEADER.pack(MAGIC, 1, codes[dtype], sizes.size, sizes.size + 1))
         stream.write(sizes.tobytes())
+        # Where each document begins: the end of the one before it.
         stream.write(np.concatenate((np.zeros(1, np.int64), ends))[:-1].tobytes())
         stream.write(np.arange(sizes.size + 1, dtype=np.int64).tobytes())
 

@@ -64,6 +64,7 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
             with _open(path) as stream:
                 for number, raw in enumerate(stream, start=1):
                     if number == 1:
+                        # A byte order mark, which some editors write and JSON does not allow.
                         raw = raw.removeprefix(b"\xef\xbb\xbf")
                     if raw.strip():
                         yield Line(str(path), number, raw)

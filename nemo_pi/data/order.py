@@ -22,6 +22,7 @@ T = TypeVar("T")
 Key = tuple[int, ...]
 """Non-negative integers that decide a stream of random numbers."""
 
+# They end the keys, so that what one epoch draws for several purposes is independent.
 _DOCUMENTS, _SAMPLES, _DRAWS = 0, 1, 2
 
 
@@ -109,6 +110,7 @@ class EpochOrder(PerEpoch[Epoch]):
     def __init__(self, lengths: NDArray[np.int64], seq_length: int, key: Key, name: str = "corpus") -> None:
         self.lengths, self.seq_length = lengths.astype(np.int64), seq_length
         total = int(self.lengths.sum())
+        # A window reads S + 1 tokens for its last label, and shares one of them with its neighbour.
         super().__init__(key, (total - 1) // seq_length)
         if self.samples_per_epoch < 1:
             raise DataError(

@@ -120,6 +120,7 @@ class PackedOrder(PerEpoch[PackedEpoch]):
             )
         self.lengths_P = lengths_P
         rows_P = best_fit_decreasing(np.sort(lengths_P)[::-1], seq_length)
+        # Rows depend on the lengths alone: they are found once, and each epoch fills them with other chunks.
         self._by_row = np.argsort(rows_P, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(rows_P))])
         super().__init__(key, len(self._starts) - 1)
@@ -133,6 +134,7 @@ class PackedOrder(PerEpoch[PackedEpoch]):
 
     def _make(self, number: int) -> PackedEpoch:
         shuffled = permutation(len(self.lengths_P), (*self.key, number, _CHUNKS))
+        # Shuffled first and sorted stably: chunks of one length stay in random order.
         falling = shuffled[np.argsort(-self.lengths_P[shuffled], kind="stable")]
         rows_R = permutation(self.samples_per_epoch, (*self.key, number, _ROWS))
         return PackedEpoch(falling[self._by_row], self._starts, rows_R)
@@ -176,6 +178,7 @@ class PackedDataset(SampleStream):
         padding = np.full(self.seq_length - used, self.rules.eod_id or 0, dtype=np.int64)
         loss_mask = (np.arange(self.seq_length) < used).astype(np.float32)
         edges = np.cumsum([0, *(len(text) - 1 for text in texts), len(padding)])
+        # A full row has no padding, and so no document of it.
         boundaries = np.unique(edges)
         return as_sample(
             np.concatenate([*(text[:-1] for text in texts), padding]),

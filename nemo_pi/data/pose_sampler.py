@@ -88,6 +88,7 @@ def _rising(count: int, highest: int, random: Random) -> Ints:
 def _paper(count: int, length: int, room: int, random: Random) -> tuple[Ints, Ints]:
     lengths, rest = [], length
     for others in range(count - 1, 0, -1):
+        # Each of the others is left a token at least.
         lengths.append(_uniform(1, rest - others, random))
         rest -= lengths[-1]
     return np.array([*lengths, rest]), _rising(count, room, random)
@@ -101,6 +102,7 @@ def _released(count: int, length: int, room: int, random: Random) -> tuple[Ints,
 
 
 def _contiguous(count: int, length: int, room: int, random: Random) -> tuple[Ints, Ints]:
+    # Edges are rounded, not lengths: so the chunks add up to the sample.
     edges = np.arange(count + 1) * length // count
     skips = np.sort(random.randint(0, room + 1, size=count - 1, dtype=np.int64))
     return np.diff(edges), np.concatenate([[0], skips])
@@ -108,11 +110,13 @@ def _contiguous(count: int, length: int, room: int, random: Random) -> tuple[Int
 
 def _random(count: int, length: int, room: int, random: Random) -> tuple[Ints, Ints]:
     places = _subset(length, length + room, random)
+    # The i-th chunk is the i-th token: its skip is what its position exceeds i by.
     return np.ones(length, dtype=np.int64), places - np.arange(length)
 
 
 def _subset(size: int, population: int, random: Random) -> Ints:
     """A sorted random subset of range(population); the work follows its size, not the population's."""
+    # Few enough to permute them all; beyond, that would cost as much as the target window is long.
     if population < 4 * size:
         return np.sort(random.permutation(population)[:size].astype(np.int64))
     chosen = np.empty(0, dtype=np.int64)

@@ -109,6 +109,7 @@ class SampleDataset(SampleStream):
         key = self.order.draw_key(index)
         if self.rules.moved_text is not None:
             tokens, labels = self.moved(index, self.rules.moved_text)
+            # Chunks that are read from several places count as one text.
             boundaries = np.array([0, self.seq_length])
         else:
             window, boundaries = self.window(index)
@@ -196,6 +197,7 @@ def make_sample(
     attended = boundaries[[0, -1]]
     if rules.reset_attention_mask:
         attended = boundaries
+        # The label there begins a document that these tokens do not belong to.
         loss_mask[boundaries[1:-1] - 1] = 0.0
     return as_sample(tokens, labels, loss_mask, rules.positions(boundaries, key), attended, rules)
 
@@ -212,9 +214,11 @@ def as_sample(
     if rules.eod_mask_loss:
         loss_mask = np.where(tokens == rules.eod_id, np.float32(0.0), loss_mask)
     seq_length = len(tokens)
+    # Of one size, so that samples can be stacked: what is left over are empty documents at the end.
     cu_seqlens = np.full(seq_length + 1, seq_length, dtype=np.int32)
     cu_seqlens[: len(attended)] = attended
     return {
+        # Copied: tokens and labels may be views of one window, which share all but one token.
         "tokens": torch.from_numpy(tokens.copy()),
         "labels": torch.from_numpy(labels.copy()),
         "loss_mask": torch.from_numpy(loss_mask),

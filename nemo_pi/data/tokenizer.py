@@ -196,6 +196,7 @@ def _gpt2(vocab: Path, merges: Path) -> Any:
 
     model = tokenizers.ByteLevelBPETokenizer(str(vocab), str(merges))
     end = "<|endoftext|>"
+    # A token that the vocabulary lacks would be given an id beyond the model's embedding.
     known = model.token_to_id(end) is not None
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=model._tokenizer, **({"eos_token": end} if known else {})

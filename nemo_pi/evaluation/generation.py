@@ -191,6 +191,7 @@ def extend_texts(
     lengths_B = torch.full((prompt_BS.size(0),), max_new_tokens)
     done_B = torch.zeros(prompt_BS.size(0), dtype=torch.bool)
     for count in range(1, max_new_tokens + 1):
+        # Rows that have ended repeat their last token: they stay of one length with the others.
         next_B = torch.where(done_B, text_BS[:, -1], draw(next_logits(text_BS)))
         text_BS = torch.cat([text_BS, next_B[:, None]], dim=1)
         ends_B = ended(text_BS[:, start:]) & ~done_B

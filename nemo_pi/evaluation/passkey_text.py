@@ -102,6 +102,7 @@ def passkey_document(
     prefix = [required_bos(tokenizer)] if bos else []
     text = _fit(key, depth, tokenizer, length - len(prefix))
     token_ids = tokenizer.encode(text)
+    # Where the answer begins depends on the tokenizer: the space before it may belong to its first token.
     num_shared = _common_prefix(token_ids, tokenizer.encode(text.removesuffix(f" {key}")))
     return PasskeyDocument(text, (*prefix, *token_ids), len(token_ids) - num_shared, key, depth)
 
@@ -165,6 +166,7 @@ def _fit(key: str, depth: float, tokenizer: TextTokenizer, length: int) -> str:
 def _most_sentences(count: Callable[[int], int], length: int) -> int:
     """Return the largest number of whole filler sentences that keeps the text within `length` tokens."""
     cycle = len(SENTENCES)
+    # A guess from what one more cycle costs, corrected by counting: each count encodes a whole text.
     per_cycle = max(1, count(2 * cycle) - count(cycle))
     guess = max(0, length - count(0)) * cycle // per_cycle
     while (excess := count(guess) - length) > 0:

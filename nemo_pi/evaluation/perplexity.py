@@ -79,6 +79,7 @@ def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Windo
     tokens_BS = torch.stack([pair[:-1] for pair in pairs])
     labels_BS = torch.stack([pair[1:] for pair in pairs])
     if plan.bos_id is not None:
+        # In place of the first token, so that the window keeps its length.
         tokens_BS[:, 0] = plan.bos_id
     scores = scorer.score(tokens_BS, labels_BS, text_positions(length).expand_as(tokens_BS))
     num_scored_B = torch.tensor([w.num_scored for w in windows])
@@ -89,6 +90,7 @@ def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Windo
 
 def _exp(mean_nll: float) -> float:
     try:
+        # From 710 nats a label on, the perplexity is more than a float holds.
         return math.exp(mean_nll)
     except OverflowError:
         return math.inf

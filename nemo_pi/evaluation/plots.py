@@ -135,6 +135,7 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if high < LOG_FROM * low:
         return _margins(low, high)
+    # On a logarithmic axis a margin is a ratio.
     margin = (high / low) ** 0.06
     return low / margin, high * margin**2
 

@@ -65,6 +65,7 @@ def write_results(models: Sequence[ModelResults], path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "models": [model.to_json() for model in models]}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    # A name for this process alone: two that write the same results must not share a draft.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

@@ -75,10 +75,12 @@ def kept_probabilities(logits_BV: Tensor, sampling: Sampling) -> Tensor:
     logits_BV = logits_BV / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits_BV.size(-1):
         least_B1 = logits_BV.topk(sampling.top_k).values[:, -1:]
+        # Tokens as likely as the last one kept are kept too.
         logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
     prob_BV = logits_BV.softmax(-1)
     if sampling.top_p is not None and sampling.top_p < 1:
         sorted_BV, order_BV = prob_BV.sort(descending=True, stable=True)
+        # What is likelier than each token, without it: so the likeliest is kept however small top_p is.
         before_BV = sorted_BV.cumsum(-1) - sorted_BV
         out_BV = (before_BV >= sampling.top_p).scatter(-1, order_BV, before_BV >= sampling.top_p)
         prob_BV = prob_BV.masked_fill(out_BV, 0.0)

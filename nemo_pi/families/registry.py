@@ -26,6 +26,7 @@ PLUG_INS = PlugIns(
 )
 """Families of other packages: classes, made without arguments."""
 
+# Known to have no rotary positions, which says more to their users than that they are unknown.
 _NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
 # What families of mixtures of experts call the number of experts.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

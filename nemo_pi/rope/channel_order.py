@@ -17,6 +17,7 @@ def halves_from_interleaved(head_dim: int, rotary_dim: int) -> Tensor:
         beyond rotary_dim stay.
     """
     channels = torch.arange(head_dim, device="cpu")
+    # Transposed, pairs [D/2, 2] give the first channels of all pairs, then the second ones.
     return torch.cat((channels[:rotary_dim].view(-1, 2).t().reshape(-1), channels[rotary_dim:]))
 
 

@@ -20,6 +20,7 @@ from nemo_pi.rope.methods.hf_rope import HfRope
 
 def scaled_base(rotary_dim: int, base: float, factor: float, original_window: int, seq_len: int) -> float:
     """b · (s·l/L - (s-1))^(D/(D-2)) at length l above L; b itself up to L."""
+    # The formula would make the base smaller for texts that pretraining has read.
     length = max(seq_len, original_window)
     growth = factor * length / original_window - (factor - 1)
     return base * growth ** (rotary_dim / (rotary_dim - 2))
