@@ -85,7 +85,7 @@ def test_the_parts_that_a_message_offers_fill_every_split(
     with pytest.raises(DataError, match=r"model\.data\.splits_string") as caught:
         build({"data_prefix": prefix, "splits_string": splits_string})
     offered = re.match(r"model\.data\.splits_string=(\[[\d,]+\]),", caught.value.fix)
-    assert offered is not None
+    assert offered is not None and sum(json.loads(offered[1])) == documents
     splits = build({"data_prefix": prefix, "splits_string": json.loads(offered[1])})
     shares = [*splits_string.split(","), "0"][:3]
     assert [split is None for split in splits] == [share == "0" for share in shares]

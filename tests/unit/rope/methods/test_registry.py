@@ -189,6 +189,26 @@ def test_export_under_a_type_of_its_own_comes_back(
         from_hf(config, 16)
 
 
+AS_PLAIN = """
+    def to_hf(self, rope):
+        return {"rope_type": "default", "rope_theta": 3 * rope.base}
+"""
+
+
+def test_export_under_plain_entries_asks_for_its_package_where_that_is_missing(
+    installed: Installer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, the entries would pass for a plain model of the whole window."""
+    with monkeypatch.context() as present:
+        Installer(installed.folder, present)(SOURCE + AS_PLAIN, cubed="Cubed")
+        config = json.loads(json.dumps(to_hf(build())))
+        assert from_hf(config, 16) == build()
+    with pytest.raises(CheckpointError, match=rf"\({RECORD}\.method\).*'acme_rope 1\.2' did.*or delete"):
+        from_hf(config, 16)
+    del config[RECORD]
+    assert from_hf(config, 16).method == "none"
+
+
 # --- no other file asks for a method by name ---
 
 NAMES = {*METHODS, "su", "pi"}
