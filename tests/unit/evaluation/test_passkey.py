@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.errors import DataError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey import passkey_retrieval, retrieves
 from nemo_pi.evaluation.passkey_plan import PasskeyPlan
@@ -129,16 +129,6 @@ def test_the_protocol_is_named() -> None:
         "seed": 3,
         "bos": False,
     }
-
-
-@pytest.mark.parametrize(
-    ("lengths", "depths", "num_trials"), [((), (0.5,), 1), ((400,), (), 1), ((400,), (0.5,), 0)]
-)
-def test_empty_plans_are_refused(
-    lengths: tuple[int, ...], depths: tuple[float, ...], num_trials: int
-) -> None:
-    with pytest.raises(ConfigError, match="passkey"):
-        PasskeyPlan(lengths, depths, num_trials, seed=0)
 
 
 def test_a_length_too_short_is_refused(byte_tokenizer: Any) -> None:
