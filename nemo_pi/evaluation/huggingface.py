@@ -20,6 +20,7 @@ from nemo_pi.errors import CheckpointError, ConfigError, check_ids, quoted
 from nemo_pi.evaluation.generation import Generated, GenerationRequest, generate_batch, generation_batches
 from nemo_pi.evaluation.huggingface_cache import CachedLogits, reset_frequencies
 from nemo_pi.evaluation.scorer import TokenScores, score_hidden, score_logits
+from nemo_pi.families.entries import MOST_LAYERS, size
 from nemo_pi.families.inert import without_code
 
 
@@ -149,7 +150,9 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, LookupError, ImportError, AttributeError, TypeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers' checks of a config.json raise kinds of their own
         raise CheckpointError(
             "checkpoint folder",
             required="a causal language model that transformers loads without running code from the folder",
@@ -170,6 +173,9 @@ def _configuration(folder: Path) -> Any:
 
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     values = without_code(values, implementations=False)
+    if "num_hidden_layers" in values:
+        # transformers makes lists with an entry for each layer before it looks at anything else.
+        size(values, "num_hidden_layers", MOST_LAYERS)
     kind = values.get("model_type")
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"config.json: model_type {kind!r} is none that transformers ships")

@@ -164,6 +164,19 @@ def test_code_in_the_folder_is_not_run(llama_folder: Path, tmp_path: Path) -> No
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"), [("tie_word_embeddings", "false"), ("num_hidden_layers", 10**400)]
+)
+def test_a_config_that_transformers_refuses_is_an_error_of_ours(
+    llama_folder: Path, tmp_path: Path, entry: str, value: object
+) -> None:
+    folder = copy(llama_folder, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, entry: value}))
+    with pytest.raises(CheckpointError, match=entry):
+        HuggingFaceScorer(folder)
+
+
 @pytest.mark.parametrize("wrong", [-1, -100, V])
 def test_ids_outside_the_vocabulary_are_refused(scorer: HuggingFaceScorer, wrong: int) -> None:
     tokens, labels, positions = (tensor.clone() for tensor in batch())
