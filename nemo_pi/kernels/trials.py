@@ -33,6 +33,9 @@ _NUMBERS = 2**19
 _FEW = 65521
 # Floating-point operations of one trial for each thread: some 30 ms of attention, 10 ms of products.
 _ATTENTION, _PRODUCTS = 2e9, 6e8
+# Runs with rows of at least so many tokens try attention on rows of this length, whatever it takes (a quarter
+# of a second, far less than a step of such a run): who is first on short rows may not be on long ones.
+LONG_ROW = 2**13
 
 
 def trial_of(job: str, candidate: Backend | RotaryKernel, needs: Needs | RotaryNeeds) -> Trial:
@@ -63,7 +66,8 @@ def _attention(backend: CausalAttention, needs: AttentionNeeds) -> Trial:
     heads, width = groups * shared, needs.width
     # A causal forward pass has 2·S²·D operations a head, a backward pass 2.5 times as many.
     budget = _ATTENTION * torch.get_num_threads() / (3.5 * 2 * width * heads)
-    length = min(needs.tokens, max(512, int(math.sqrt(budget))))
+    least = LONG_ROW if needs.tokens >= LONG_ROW else 512
+    length = min(needs.tokens, max(least, int(math.sqrt(budget))))
     q, k, v = (_draw(length, 1, n, width).permute(1, 2, 0, 3) for n in (heads, groups, groups))
     upstream = _draw(length, 1, heads, width).permute(1, 2, 0, 3)
     leaves = [x.requires_grad_() for x in (q, k, v)]
