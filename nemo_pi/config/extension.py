@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.layer_kinds import check_agrees, with_kinds
 from nemo_pi.config.rescaling import keep_scaled, own_base
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError
@@ -43,6 +44,7 @@ def _resolve(
     model: ModelConfig, shape: ModelShape, summary: CheckpointSummary | None
 ) -> tuple[ContextExtension, str]:
     method, factor = _method_and_factor(model)
+    check_agrees(model, summary)
     if method is not None:
         check_available(method)
     held = None if summary is None or not summary.extension.is_scaled else summary.extension
@@ -63,6 +65,7 @@ def _resolve(
         extra_args=extra,
         **_rotary(model, summary),
     )
+    extension = with_kinds(model, shape, summary, extension)
     # Once, for methods of other packages: what they get wrong shall stop the run here.
     inverse_frequencies(extension, extension.target_window)
     attention_factor(extension, extension.target_window)

@@ -115,7 +115,7 @@ def _activations(run: ResolvedRun, stage: int) -> int:
     tokens = run.micro_batch_size * run.training_length // layout.cp
     whole_layer = layer_bytes_per_token(run)
     # Cosine and sine of a token: half as many numbers each as channels are rotated.
-    tables = _FP32 * run.extension.rotary_dim
+    tables = _FP32 * run.extension.rotary_dim * len(run.extension.kinds)
     in_flight = _chunks_in_flight(run, stage)
     if recompute.granularity != "full":
         again = _recomputed_bytes_per_token(run)

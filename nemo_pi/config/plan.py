@@ -8,6 +8,7 @@ import torch
 
 from nemo_pi.config.memory import MemoryEstimate, estimate_memory
 from nemo_pi.config.plan_data import data_rows
+from nemo_pi.config.plan_layers import layer_rows
 from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.rope.pose_spec import PoseSpec
@@ -63,7 +64,7 @@ def _window_rows(run: ResolvedRun) -> Rows:
     rows.append(
         ("rotary", f"base {extension.base:g}, {extension.rotary_dim} of {extension.head_dim} channels")
     )
-    return rows
+    return rows + layer_rows(run.shape, extension)
 
 
 def _length(run: ResolvedRun) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.registry import family_of
-from nemo_pi.model.backends import ROTARY
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.model.backends import ROTARY, SLIDING
 from nemo_pi.units import grouped, short
 
 Rows = list[tuple[str, str]]
@@ -49,15 +52,21 @@ def _backends(run: ResolvedRun) -> Rows:
     if not is_for_this_machine(run):
         return [("layers of", "Transformer Engine, which is not on this machine")]
     described = backends_of(run).describe()
-    window = run.shape.sliding_window
-    sliding = run.shape.num_layers - len(run.shape.full_attention_layers)
-    share = f" in {sliding} of {run.shape.num_layers} layers" if run.shape.full_attention_layers else ""
-    limit = f", {grouped(window)} tokens back{share}" if window else ""
     return [
-        ("attention", described["attention"] + limit),
+        *_attention(run.shape, described),
         ("norm", described["norm"]),
         ("activation", described["activation"]),
         ("softmax", described["softmax"]),
         ("products", described["matmul"]),
         ("rotary kernel", described[ROTARY]),
     ]
+
+
+def _attention(shape: ModelShape, described: Mapping[str, str]) -> Rows:
+    """One row, or one for each kind of layer where they are computed by different choices."""
+    window, sliding = shape.sliding_window, len(shape.sliding_layers)
+    share = f" in {sliding} of {shape.num_layers} layers" if sliding < shape.num_layers else ""
+    limit = f", {grouped(window)} tokens back{share}" if window else ""
+    if SLIDING not in described:
+        return [("attention", described["attention"] + limit)]
+    return [("attention", described["attention"]), ("sliding window", described[SLIDING] + limit)]

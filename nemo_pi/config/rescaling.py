@@ -15,6 +15,9 @@ from nemo_pi.rope.methods.registry import UNSCALED
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
+FULL, ALL = "full", "all"
+"""Values of pos_scaling_layers."""
+
 
 def keep_scaled(
     model: ModelConfig, method: str | None, factor: float | None, summary: CheckpointSummary
@@ -47,6 +50,12 @@ def keep_scaled(
         given=", ".join(f"{name}={value}" for name, value in differing.items()),
         fix="; ".join([_as_it_is(model, differing, found), *_rescaled(model, method, differing, found)]),
     )
+
+
+def scaled_layers(extension: ContextExtension) -> str:
+    """What pos_scaling_layers would have made of an extension that is scaled."""
+    sliding = extension.sliding
+    return FULL if sliding is not None and not sliding.is_scaled else ALL
 
 
 def own_base(base: float) -> str:
@@ -130,6 +139,7 @@ def _differing(
         "rotary_base": (model.rotary_base, found.base),
         "rotary_percentage": (model.rotary_percentage, found.rotary_percent),
         "rotary_interleaved": (model.rotary_interleaved, found.interleaved),
+        "pos_scaling_layers": (model.pos_scaling_layers, scaled_layers(found)),
     }
     differing = {key: given for key, (given, held) in asked.items() if given is not None and given != held}
     if not differing and model.pos_scaling_extra_args and not _same_with(model.pos_scaling_extra_args, found):

@@ -52,6 +52,10 @@ class ModelConfig:
     pos_scaling_extra_args: dict[str, Any] | None = None
     """Arguments of that method, e.g. {beta_fast: 32, beta_slow: 1} for yarn; conf/rope/*.yaml lists them.
     null: its defaults."""
+    pos_scaling_layers: str | None = None
+    """Which layers are scaled, in a model whose layers with a sliding window have rotary embeddings of their
+    own (Gemma 3, OLMo 3): full (those that attend to everything; the others never look further back than
+    their window) or all. null: full, or as the checkpoint is scaled already; all in other models."""
     seq_len_interpolation_factor: float | None = None
     """NeMo 1.x's spelling of linear scaling's factor; not together with pos_scaling_factor. null: unused."""
     original_max_position_embeddings: int | None = None
@@ -99,12 +103,21 @@ class ModelConfig:
     full_attention_layers: list[int] | None = None
     """Layers, from 0, that attend to everything although the others have a sliding window. null without a
     checkpoint: none."""
+    unrotated_layers: list[int] | None = None
+    """Layers, from 0, whose queries and keys are not rotated (SmolLM3's NoPE layers). null without a
+    checkpoint: none."""
     rotary_base: float | None = None
     """Base of the rotary frequencies. null without a checkpoint: 10000."""
     rotary_percentage: float | None = None
     """Part of each head that is rotated, in (0, 1]. null without a checkpoint: 1."""
     rotary_interleaved: bool | None = None
     """Rotate neighbouring channels (GPT-J) rather than halves (Llama). null without a checkpoint: false."""
+    sliding_rotary: dict[str, Any] | None = None
+    """Rotary embeddings of layers with a sliding window, where they have their own: {base: 10000} and, where
+    they are scaled, method, factor and extra_args. null without a checkpoint: those of the other layers."""
+    query_scaling: dict[str, Any] | None = None
+    """Queries at position m are multiplied by 1 + beta·ln(1 + ⌊m ÷ window⌋), as in {beta: 0.1, window: 16384}
+    (Ministral 3). null without a checkpoint: they are not."""
     position_embedding_type: str = "rope"
     """Only rope can be extended here."""
     normalization: str = "rmsnorm"

@@ -31,6 +31,7 @@ SHAPE_KEYS = {
     "qk_layernorm": "qk_norm",
     "sliding_window": "sliding_window",
     "full_attention_layers": "full_attention_layers",
+    "unrotated_layers": "unrotated_layers",
 }
 _REQUIRED_FROM_SCRATCH = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size")
 _FIXED: dict[str, tuple[Any, ...]] = {
@@ -179,6 +180,13 @@ def _check_sizes(shape: ModelShape) -> None:
             required=f"some layers of 0 to {shape.num_layers - 1} beside a sliding_window for the others",
             given=list(layers),
             fix="correct the list, or leave it null and sliding_window too where all layers attend fully",
+        )
+    if shape.unrotated_layers and not set(shape.unrotated_layers) < set(range(shape.num_layers)):
+        raise ConfigError(
+            "model.unrotated_layers",
+            required=f"some layers of 0 to {shape.num_layers - 1}; one at least must be rotated",
+            given=list(shape.unrotated_layers),
+            fix="correct the list, or leave it null where all layers are rotated",
         )
 
 

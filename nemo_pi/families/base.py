@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nemo_pi.errors import ConfigError
+from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import Sizes, WeightRule
 from nemo_pi.rope.fields import YAML_KEYS
@@ -47,6 +47,12 @@ class Family(ABC):
     """The norm behind the last layer."""
     output: ClassVar[WeightRule]
     """The output layer, where it is not the embedding."""
+    rotary_by_kind: ClassVar[bool] = False
+    """Whether layers with a sliding window have rotary embeddings of their own in transformers' class."""
+    scales_queries: ClassVar[bool] = False
+    """Whether queries grow with their position (llama_4_scaling_beta) in that class."""
+    default_theta: ClassVar[float] = 10000.0
+    """RoPE's base where config.json is silent."""
     rope_keys: ClassVar[tuple[str, ...]] = (
         "rope_parameters",
         "rope_scaling",
@@ -79,7 +85,9 @@ class Family(ABC):
             CheckpointError: rotary values that are missing or contradict each other, or that this family's
                 class in transformers does not compute with.
         """
-        return from_hf(config, shape.head_dim)
+        if config.get("rope_theta") is None:
+            config = {**config, "rope_theta": self.default_theta}
+        return from_hf(config, shape.head_dim, scales_queries=self.scales_queries)
 
     def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
         """The inverse: what to_hf says, and again in the spelling of readers older than transformers 5.
@@ -105,6 +113,14 @@ class Family(ABC):
             to_hf(extension)
         except ConfigError as error:
             raise error.respelled(YAML_KEYS) from error
+        for field, known in (("sliding", self.rotary_by_kind), ("query_scale", self.scales_queries)):
+            if getattr(extension, field) is not None and not known:
+                raise CheckpointError(
+                    YAML_KEYS[field],
+                    required=f"null ({self.architecture} in transformers knows no such thing)",
+                    given=getattr(extension, field).to_dict(),
+                    fix="keep the model as a distributed checkpoint",
+                )
 
     # --- weights ---
 

@@ -48,6 +48,7 @@ class Llama(Family):
         "qk_norm": False,
         "sliding_window": None,
         "full_attention_layers": (),
+        "unrotated_layers": (),
     }
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": None,

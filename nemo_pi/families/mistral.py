@@ -19,6 +19,7 @@ class Mistral(Llama):
         "qkv_bias": False,
         "qk_norm": False,
         "full_attention_layers": (),
+        "unrotated_layers": (),
     }
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 8,

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from nemo_pi.families.entries import flag, size, unusable
+from nemo_pi.families.entries import flag, unusable
+from nemo_pi.families.kinds import kinds_of, read_kinds, windows
 from nemo_pi.families.llama import HF_LAYER, Llama, qkv_rows
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import LAYER, WeightRule
-
-_FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 class Qwen2(Llama):
@@ -21,7 +20,11 @@ class Qwen2(Llama):
 
     name = "qwen2"
     architecture = "Qwen2ForCausalLM"
-    fixed: ClassVar[Mapping[str, Any]] = {"qkv_bias": True, "qk_norm": False}
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "qkv_bias": True,
+        "qk_norm": False,
+        "unrotated_layers": (),
+    }
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 32,
         "head_dim": None,
@@ -37,35 +40,26 @@ class Qwen2(Llama):
     def read_windows(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A window only where use_sliding_window asks for it, and there in the layers that layer_types names
         or, where it is silent, from layer max_window_layers on."""
-        none = {"sliding_window": None, "full_attention_layers": ()}
         if not flag(config, "use_sliding_window") or config["sliding_window"] is None:
-            return none
-        layers, kinds = size(config, "num_hidden_layers"), config["layer_types"]
-        if kinds is None:
-            first = config["max_window_layers"]
-            if isinstance(first, bool) or not isinstance(first, int) or first < 0:
-                raise unusable("max_window_layers", "a number of layers", first)
-            kinds = [_FULL if layer < first else _SLIDING for layer in range(layers)]
-        known = isinstance(kinds, list) and all(kind in (_FULL, _SLIDING) for kind in kinds)
-        if not known or len(kinds) != layers:
-            raise unusable("layer_types", f"{layers} times {_FULL} or {_SLIDING}", kinds)
-        if _SLIDING not in kinds:
-            return none
-        full = tuple(layer for layer, kind in enumerate(kinds) if kind == _FULL)
-        return {"sliding_window": size(config, "sliding_window"), "full_attention_layers": full}
+            return {"sliding_window": None, "full_attention_layers": ()}
+        first = config["max_window_layers"]
+        if config["layer_types"] is None and (
+            isinstance(first, bool) or not isinstance(first, int) or first < 0
+        ):
+            raise unusable("max_window_layers", "a number of layers", first)
+        return windows(config, read_kinds(config, lambda layer: layer >= first))
 
     def shape_entries(self, shape: ModelShape) -> dict[str, Any]:
         """Entries of config.json that say what `shape` says; the layers' windows in both spellings."""
         entries = super().shape_entries(shape)
         del entries["attention_bias"], entries["mlp_bias"]  # Qwen2 has no such options
-        kinds = [_FULL if shape.window_of(layer) is None else _SLIDING for layer in range(shape.num_layers)]
-        first = kinds.index(_SLIDING) if _SLIDING in kinds else shape.num_layers
+        first = min(shape.sliding_layers, default=shape.num_layers)
         return {
             **entries,
             "use_sliding_window": shape.sliding_window is not None,
             "sliding_window": shape.sliding_window,
             "max_window_layers": first,
-            "layer_types": kinds,
+            "layer_types": kinds_of(shape),
         }
 
     def layer_rules(self, shape: ModelShape) -> tuple[WeightRule, ...]:

@@ -21,7 +21,11 @@ class Qwen3(Qwen2):
 
     name = "qwen3"
     architecture = "Qwen3ForCausalLM"
-    fixed: ClassVar[Mapping[str, Any]] = {"qkv_bias": False, "qk_norm": True}
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "qkv_bias": False,
+        "qk_norm": True,
+        "unrotated_layers": (),
+    }
     defaults: ClassVar[Mapping[str, Any]] = {**Qwen2.defaults, "head_dim": 128, "attention_bias": False}
 
     def shape_entries(self, shape: ModelShape) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from nemo_pi.errors import CheckpointError
 from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.llama import Llama
+from nemo_pi.families.ministral3 import Ministral3
 from nemo_pi.families.mistral import Mistral
 from nemo_pi.families.qwen2 import Qwen2
 from nemo_pi.families.qwen3 import Qwen3
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.smollm3 import SmolLM3
 from nemo_pi.plug_ins import PlugIns
 
-_BUILT_IN = (Llama(), Mistral(), Qwen2(), Qwen3())
+_BUILT_IN = (Llama(), Mistral(), Qwen2(), Qwen3(), SmolLM3(), Ministral3())
 _FAMILIES: dict[str, Family] = {family.name: family for family in _BUILT_IN}
 PLUG_INS = PlugIns(
     "nemo_pi.families",

@@ -35,6 +35,8 @@ class ModelShape:
     """Tokens each query may look back, itself included; None means full attention."""
     full_attention_layers: tuple[int, ...] = ()
     """Layers, counted from 0, that attend to everything although the others have a sliding window."""
+    unrotated_layers: tuple[int, ...] = ()
+    """Layers, counted from 0, whose queries and keys are not rotated: they see no positions (NoPE)."""
     qkv_bias: bool = False
     """Whether query, key and value projections add biases."""
     qk_norm: bool = False
@@ -44,14 +46,22 @@ class ModelShape:
         """The sliding window of a layer counted from 0; None means full attention."""
         return None if layer in self.full_attention_layers else self.sliding_window
 
+    @property
+    def sliding_layers(self) -> tuple[int, ...]:
+        """Layers, counted from 0, that have a sliding window."""
+        return tuple(layer for layer in range(self.num_layers) if self.window_of(layer) is not None)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy."""
-        return {**asdict(self), "full_attention_layers": list(self.full_attention_layers)}
+        values = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelShape:
         """The inverse of to_dict; keys it does not know are ignored, absent ones are off (older files)."""
-        known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in values.items() if key in known}
-        given["full_attention_layers"] = tuple(given.get("full_attention_layers", ()))
+        given: dict[str, Any] = {
+            field.name: values[field.name] for field in fields(cls) if field.name in values
+        }
+        for name, value in given.items():
+            given[name] = tuple(value) if isinstance(value, list) else value  # layers, which JSON makes lists
         return cls(**given)

@@ -50,7 +50,9 @@ def rotary_needs(extension: ContextExtension, dtype: torch.dtype) -> RotaryNeeds
         interleaved=extension.interleaved,
         device_type="cuda" if torch.cuda.is_available() else "cpu",
         dtype=dtype,
-        has_attention_factor=attention_factor(extension, extension.target_window) != 1.0,
+        has_attention_factor=any(
+            attention_factor(kind, kind.target_window) != 1.0 for kind in extension.kinds
+        ),
     )
 
 

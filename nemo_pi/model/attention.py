@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nemo_pi.kernels.autograd import rotate_fused_qkv
 from nemo_pi.kernels.rotary import RotaryKernel
+from nemo_pi.model.rotary import RotaryPlan
 
 
 class RotarySelfAttention(SelfAttention):
@@ -23,16 +24,22 @@ class RotarySelfAttention(SelfAttention):
     Args:
         args, kwargs: Megatron's.
         rotary_kernel: what rotates.
+        rotary_plan: which tables this layer is rotated by, if any.
     """
 
-    def __init__(self, *args: Any, rotary_kernel: RotaryKernel, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, rotary_kernel: RotaryKernel, rotary_plan: RotaryPlan, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._kernel = rotary_kernel
+        # Megatron counts layers of the whole model from 1, whatever stage they are on.
+        self._kind = rotary_plan.kinds[self.layer_number - 1]
+        self._scales_queries = rotary_plan.scales_queries
         self._rotation = self._kernel.rotation if self._splits_evenly() else None
         self._tables: Tensor | None = None
 
     def forward(self, *args: Any, rotary_pos_emb: Tensor | None = None, **kwargs: Any) -> Any:
-        """As Megatron's, with `rotary_pos_emb` the [2, S, B, 1, F] tables of RotaryTables."""
+        """As Megatron's, with `rotary_pos_emb` the [2·K, S, B, 1, F] tables of RotaryTables."""
         # Kept aside for the call: Megatron does not hand them to the method that makes query and key.
         self._tables = rotary_pos_emb
         try:
@@ -43,16 +50,27 @@ class RotarySelfAttention(SelfAttention):
     def get_query_key_value_tensors(
         self, hidden_states: Tensor, key_value_states: Tensor | None = None, **kwargs: Any
     ) -> Any:
-        """Query, key and value [S, B, heads, head_dim], query and key already rotated.
+        """Query, key and value [S, B, heads, head_dim], query and key already rotated, if this layer's are.
 
         Where the kernel can, it reads them in the output of the fused projection. It works in place there
         for as many key heads as query heads: the projection does not need its own output for the backward
         pass. With fewer key heads, Megatron would copy the query to bring its heads onto one axis; here the
         rotation itself writes them there, and the projection's output is freed.
         """
-        if self._tables is None:
+        tables = self._tables
+        if tables is None:
             return super().get_query_key_value_tensors(hidden_states, key_value_states, **kwargs)
-        cos, sin = self._tables.unbind(0)
+        query, *others = self._rotated(tables, hidden_states, key_value_states, **kwargs)
+        if self._scales_queries:
+            query = query * tables[-1, ..., :1].to(query.dtype)
+        return query, *others
+
+    def _rotated(
+        self, tables: Tensor, hidden_states: Tensor, key_value_states: Tensor | None, **kwargs: Any
+    ) -> Any:
+        if self._kind is None:
+            return super().get_query_key_value_tensors(hidden_states, key_value_states, **kwargs)
+        cos, sin = tables[2 * self._kind], tables[2 * self._kind + 1]
         interleaved = self.config.rotary_interleaved
         if self._rotation is None:
             qkv = super().get_query_key_value_tensors(hidden_states, key_value_states, **kwargs)

@@ -26,6 +26,8 @@ from nemo_pi.rope.spec import ContextExtension
 
 ROTARY = "rotary"
 """The sixth job, whose kernels and needs are of their own kind."""
+SLIDING = "sliding_attention"
+"""Attention of layers with a sliding window, where it is chosen apart from that of the others."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Workload:
         return (self.length or self.extension.target_window) // self.layout.cp
 
     def needs(self) -> dict[str, Needs]:
-        """What each job of JOBS asks."""
+        """What each job of JOBS asks and, where only some layers' window hides keys, their attention."""
         shape, tp = self.shape, self.layout.tp
         common: dict[str, Any] = {
             "device_type": "cuda" if torch.cuda.is_available() else "cpu",
@@ -60,19 +62,24 @@ class Workload:
             "engine_layers": self.transformer_engine,
         }
         tokens = self.micro_batch_size * self.row_tokens
-        window, chunk = shape.sliding_window, self.loss_chunk_tokens
+        chunk = self.loss_chunk_tokens
         heads, groups = shape.num_attention_heads // tp, max(1, shape.num_query_groups // tp)
         width, hidden, inner = shape.head_dim, shape.hidden_size, shape.ffn_hidden_size // tp
+        window, sliding = shape.sliding_window, shape.sliding_layers
+        hides = window is not None and window < (self.length or self.extension.target_window)
+        mixed = hides and 0 < len(sliding) < shape.num_layers
+        attention = AttentionNeeds(
+            width=width,
+            heads=heads,
+            groups=groups,
+            tokens=self.row_tokens,
+            window=hides and not mixed,
+            split_rows=self.layout.cp > 1,
+            **common,
+        )
         return {
-            "attention": AttentionNeeds(
-                width=width,
-                heads=heads,
-                groups=groups,
-                tokens=self.row_tokens,
-                window=window is not None and window < (self.length or self.extension.target_window),
-                split_rows=self.layout.cp > 1,
-                **common,
-            ),
+            "attention": attention,
+            **({SLIDING: replace(attention, window=True)} if mixed else {}),
             # Norms of heads are computed by the same backend: what divides both widths must suit it.
             "norm": Needs(width=gcd(hidden, width) if shape.qk_norm else hidden, tokens=tokens, **common),
             "activation": Needs(width=inner, tokens=tokens, **common),
@@ -124,6 +131,10 @@ class Backends:
         """What does a job of JOBS; kernels/backends.py says of what kind it is."""
         return self.others[job].backend.load()
 
+    def load_sliding_attention(self) -> Any:
+        """What attends in layers with a sliding window; None where nothing was chosen for them apart."""
+        return self.load(SLIDING) if SLIDING in self.others else None
+
     def describe(self) -> dict[str, str]:
         """{job: name and how it was chosen}, as the plan shows it."""
         return {job: choice.describe() for job, choice in self._all().items()}
@@ -138,7 +149,7 @@ class Backends:
         return BackendRequests(**self.names(), settled=how)
 
     def _all(self) -> dict[str, Choice[Any]]:
-        return {**{job: self.others[job] for job in JOBS}, ROTARY: self.rotary}
+        return {**self.others, ROTARY: self.rotary}
 
 
 Obstacles = Mapping[tuple[str, str], str]
@@ -160,15 +171,17 @@ def choose_backends(
         BackendUnavailableError: the backend asked for by name cannot do the job here, with the reason.
     """
     needs, rotary_needs = work.needs(), work.rotary_needs()
-    there: dict[str, dict[str, str]] = {job: {} for job in (*JOBS, ROTARY)}
+    there: dict[str, dict[str, str]] = {job: {} for job in (*JOBS, SLIDING, ROTARY)}
     for (job, name), reason in (elsewhere or {}).items():
         there[job][name] = reason
     rotary = choose_rotary_kernel(
         requests.rotary, rotary_needs, measure=racing(ROTARY, rotary_needs), elsewhere=there[ROTARY]
     )
     others = {
-        job: choose(job, getattr(requests, job), needs[job], racing(job, needs[job]), there[job])
-        for job in JOBS
+        job: choose(
+            of_kernels(job), _request(requests, job), asked, racing(of_kernels(job), asked), there[job]
+        )
+        for job, asked in needs.items()
     }
     said = {ROTARY: rotary.said, **{job: choice.said for job, choice in others.items()}}
     news = [sentence for job, sentence in said.items() if job not in requests.settled]
@@ -187,7 +200,7 @@ def _short(chosen: Mapping[str, Choice[Any]], needs: Mapping[str, Needs], rotary
     """What `auto` chose for which jobs, and what would suit them but is not to be had here."""
     absent: dict[str, str] = {}
     for job in chosen:
-        for one in KERNELS if job == ROTARY else candidates(job):
+        for one in KERNELS if job == ROTARY else candidates(of_kernels(job)):
             asked: Any = rotary_needs if job == ROTARY else needs[job]
             if one.capability.lacks(asked) is None and (reason := one.obstacle_here()) is not None:
                 absent[one.name] = reason
@@ -196,20 +209,32 @@ def _short(chosen: Mapping[str, Choice[Any]], needs: Mapping[str, Needs], rotary
     return f"auto chose {names}" + (f" ({reasons})" if reasons else "")
 
 
+def of_kernels(job: str) -> str:
+    """The job whose backends do this one."""
+    return "attention" if job == SLIDING else job
+
+
+def _request(requests: BackendRequests, job: str) -> str:
+    """What is asked for. A name that somebody wrote down is meant for attention of all layers."""
+    asked: str = getattr(requests, job)
+    if job == SLIDING and asked == AUTO and "attention" not in requests.settled:
+        return requests.attention
+    return asked
+
+
 def known_names(job: str) -> tuple[str, ...]:
-    """Names that `auto` may take, for a job of JOBS or rotary; none for anything else."""
+    """Names that `auto` may take, for a job of JOBS, SLIDING or rotary; none for anything else."""
     if job == ROTARY:
         return tuple(kernel.name for kernel in KERNELS)
-    return tuple(one.name for one in candidates(job)) if job in JOBS else ()
+    return tuple(one.name for one in candidates(of_kernels(job))) if of_kernels(job) in JOBS else ()
 
 
 def obstacles(work: Workload, requests: BackendRequests) -> dict[tuple[str, str], str]:
     """All that cannot do its job here, and why; other packages' where they are asked for."""
-    needs = work.needs()
     found = {
-        (job, one.name): one.unusable(needs[job])
-        for job in JOBS
-        for one in candidates(job, getattr(requests, job))
+        (job, one.name): one.unusable(needs)
+        for job, needs in work.needs().items()
+        for one in candidates(of_kernels(job), _request(requests, job))
     }
     found |= {(ROTARY, kernel.name): kernel.unusable(work.rotary_needs()) for kernel in KERNELS}
     return {what: reason for what, reason in found.items() if reason is not None}
@@ -223,7 +248,6 @@ def check_requests(work: Workload, requests: BackendRequests) -> None:
     """
     if requests.rotary != AUTO:
         choose_rotary_kernel(requests.rotary, work.rotary_needs())
-    needs = work.needs()
-    for job in JOBS:
-        if getattr(requests, job) != AUTO:
-            choose(job, getattr(requests, job), needs[job])
+    for job, needs in work.needs().items():
+        if (request := _request(requests, job)) != AUTO:
+            choose(of_kernels(job), request, needs)

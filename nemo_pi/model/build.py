@@ -15,6 +15,7 @@ from nemo_pi.model.fusions import fusions
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.model.options import BuildOptions
+from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
@@ -148,12 +149,13 @@ def build_model_chunks(
         rotary_interleaved=extension.interleaved,
         fused_activation=backends.load("activation") is None,
     )
+    plan = RotaryPlan.of(shape, extension)
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
     return [
         RotaryGPTModel(
             config=config,
             transformer_layer_spec=decoder_spec(
-                config, stage, backends, use_transformer_engine=options.transformer_engine
+                config, stage, backends, plan, use_transformer_engine=options.transformer_engine
             ),
             vocab_size=shape.vocab_size,
             max_sequence_length=extension.target_window,

@@ -52,6 +52,7 @@ class SdpaCoreAttention(MegatronModule):
     Args:
         config, layer_number, attn_mask_type, attention_type, softmax_scale, pg_collection: Megatron's.
         backend: what attends; over rows split among ranks it must know parts (PartAttention).
+        sliding_backend: what attends where this layer has a sliding window; None: the same.
     """
 
     def __init__(
@@ -63,14 +64,16 @@ class SdpaCoreAttention(MegatronModule):
         softmax_scale: float | None = None,
         pg_collection: ProcessGroupCollection | None = None,
         backend: CausalAttention = SDPA,
+        sliding_backend: CausalAttention | None = None,
         **_: Any,
     ) -> None:
         super().__init__(config=config)
-        self.backend = backend
         self._scale, self._lookback = softmax_scale, None
         if is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number):
             # Megatron's window is (left, right) tokens beside the query's own.
             self._lookback = config.window_size[0]
+            backend = sliding_backend or backend
+        self.backend = backend
         self._attend = partial(attend_causally, scale=self._scale, lookback=self._lookback, backend=backend)
         self._context_group: dist.ProcessGroup | None = None
         if config.context_parallel_size > 1:

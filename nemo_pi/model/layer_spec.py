@@ -15,11 +15,17 @@ from nemo_pi.model.backends import Backends
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.norm import RMSNorm
 from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
+from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.model.te_documents import with_documents
 
 
 def decoder_spec(
-    config: TransformerConfig, stage: int | None, backends: Backends, *, use_transformer_engine: bool
+    config: TransformerConfig,
+    stage: int | None,
+    backends: Backends,
+    rotary_plan: RotaryPlan,
+    *,
+    use_transformer_engine: bool,
 ) -> TransformerBlockSubmodules:
     """The layers of one model chunk: Megatron's own, their self-attention replaced by ours.
 
@@ -27,6 +33,7 @@ def decoder_spec(
         config: says how many layers the chunk gets.
         stage: number of the chunk under interleaved pipelining, else None.
         backends: what does each job of a layer.
+        rotary_plan: which tables each layer is rotated by.
         use_transformer_engine: from engine_layers.resolve_transformer_engine.
     """
     norm = _norm(backends)
@@ -48,7 +55,9 @@ def decoder_spec(
         mlp.linear_fc1, mlp.linear_fc2 = column, row
     attention.core_attention = _core_attention(backends)
     spec.submodules.self_attention.module = RotarySelfAttention
-    spec.submodules.self_attention.params.update(rotary_kernel=backends.rotary.backend)
+    spec.submodules.self_attention.params.update(
+        rotary_kernel=backends.rotary.backend, rotary_plan=rotary_plan
+    )
     # Megatron builds this one only under use_te_activation_func, which model/build.py sets.
     spec.submodules.mlp.submodules.activation_func = backends.load("activation")
     layers = get_num_layers_to_build(config, vp_stage=stage)
@@ -66,4 +75,5 @@ def _core_attention(backends: Backends) -> ModuleSpec | type:
     loaded = backends.load("attention")
     if isinstance(loaded, type):
         return with_documents(loaded)
-    return ModuleSpec(SdpaCoreAttention, params={"backend": loaded})
+    params = {"backend": loaded, "sliding_backend": backends.load_sliding_attention()}
+    return ModuleSpec(SdpaCoreAttention, params=params)

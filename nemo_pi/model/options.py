@@ -41,6 +41,8 @@ class BackendRequests:
     """model.softmax_backend: of the loss."""
     matmul: str = AUTO
     """model.matmul_backend: of linear layers and the loss."""
+    sliding_attention: str = AUTO
+    """Of layers with a sliding window, where others have none; auto: as `attention` where that is named."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """{job: how its name was chosen}, for names that nobody wrote down (see kernels.registry.Choice.how)."""
 

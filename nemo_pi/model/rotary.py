@@ -1,13 +1,16 @@
 """Rotary tables made from each sample's own positions.
 
-Shape legend: B batch (micro-batch rows), S sequence, F rotary pairs (rotary_dim / 2).
+Shape legend: B batch (micro-batch rows), S sequence, F rotary pairs (rotary_dim / 2), K kinds of layers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import rotary_cos_sin
 
@@ -33,8 +36,35 @@ class RotaryTables(nn.Module):
                 reads it off the positions; a rank that holds a part of the sequence has to be told.
 
         Returns:
-            fp32 [2, S, B, 1, F]: cosines, then sines, the attention temperature folded in. One tensor,
-            because Megatron's recomputation saves its arguments as tensors.
+            fp32 [2·K, S, B, 1, F]: cosines, then sines, the attention temperature folded in; those of layers
+            with a sliding window follow where they have rotary embeddings of their own. Where queries grow
+            with their position, a last entry [S, B, 1, F] has what they are multiplied by, in every column.
+            One tensor, because Megatron's recomputation saves its arguments as tensors.
         """
-        cos_BSF, sin_BSF = rotary_cos_sin(self.extension, position_ids_BS, seq_len)
-        return torch.stack((cos_BSF, sin_BSF)).transpose(1, 2).unsqueeze(3)
+        tables = [
+            table for kind in self.extension.kinds for table in rotary_cos_sin(kind, position_ids_BS, seq_len)
+        ]
+        if self.extension.query_scale is not None:
+            scale_BS = self.extension.query_scale.at(position_ids_BS)
+            tables.append(scale_BS[..., None].expand_as(tables[0]))
+        return torch.stack(tables).transpose(1, 2).unsqueeze(3)
+
+
+@dataclass(frozen=True)
+class RotaryPlan:
+    """Which of the tables each layer of a model is rotated by."""
+
+    kinds: tuple[int | None, ...]
+    """Per layer of the whole model its place in ContextExtension.kinds; None: it is not rotated."""
+    scales_queries: bool = False
+    """Whether the last table is what queries are multiplied by."""
+
+    @classmethod
+    def of(cls, shape: ModelShape, extension: ContextExtension) -> RotaryPlan:
+        """Of a model's layers."""
+        sliding = set(shape.sliding_layers) if extension.sliding is not None else set()
+        kinds = [int(layer in sliding) for layer in range(shape.num_layers)]
+        return cls(
+            tuple(None if layer in shape.unrotated_layers else kind for layer, kind in enumerate(kinds)),
+            extension.query_scale is not None,
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_pi.config.layer_kinds import sliding_section
 from nemo_pi.config.load import resolve
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.shapes import shape_section
@@ -21,9 +22,12 @@ def self_contained_model_config(run: ResolvedRun) -> DictConfig:
     section: dict[str, Any] = asdict(run.config.model) | shape_section(run.shape)
     for field, key in YAML_KEYS.items():
         section[key.removeprefix("model.")] = getattr(run.extension, field)
+    scale = run.extension.query_scale
     section.update(
         restore_from_path=None,
         pos_scaling_extra_args=run.extension.extra_args or None,
+        sliding_rotary=sliding_section(run.extension),
+        query_scaling=None if scale is None else scale.to_dict(),
         seq_len_interpolation_factor=None,
     )
     return OmegaConf.create(section)

@@ -17,6 +17,8 @@ YAML_KEYS = {
     "rotary_percent": "model.rotary_percentage",
     "interleaved": "model.rotary_interleaved",
     "extra_args": "model.pos_scaling_extra_args",
+    "sliding": "model.sliding_rotary",
+    "query_scale": "model.query_scaling",
 }
 """Field → key of a run's YAML."""
 
@@ -28,6 +30,7 @@ HF_ENTRIES = {
     "head_dim": "head_dim",
     "base": "rope_theta",
     "rotary_percent": "partial_rotary_factor",
+    "sliding": "rope_parameters.sliding_attention",
 }
 """Field → entry of config.json."""
 

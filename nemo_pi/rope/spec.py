@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from nemo_pi.errors import ConfigError
 from nemo_pi.rope import validation
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 from nemo_pi.rope.methods.registry import BUILT_IN, INTERPOLATION, PLUG_INS, UNSCALED, method_named
+from nemo_pi.rope.query_scale import QueryScale
 
 METHODS = tuple(BUILT_IN)
 """Names of the methods that come with nemo_pi; installed packages may add to them."""
 
 _DERIVED = ("numbers", "scaling")
+_NESTED = ("sliding", "query_scale")
 PROVIDER = "method_package"
 """Key of to_dict that names the installed package behind a method that is not ours."""
 
@@ -49,6 +52,11 @@ class ContextExtension:
     """Whether pairs are neighbours (2j, 2j+1) rather than halves (j, j + D/2)."""
     extra: tuple[tuple[str, Any], ...] = ()
     """What only this method takes, sorted by name; lists are kept as tuples so that the spec is hashable."""
+    sliding: ContextExtension | None = None
+    """How positions are made in layers with a sliding window, where these have rotary embeddings of their own
+    (Gemma 3, OLMo 3); everything above is then that of the other layers. None: as in the other layers."""
+    query_scale: QueryScale | None = None
+    """How queries grow with their position (Ministral 3); None: they do not."""
 
     numbers: RopeNumbers = field(init=False, repr=False, compare=False)
     """The numbers above, as methods take them."""
@@ -84,6 +92,33 @@ class ContextExtension:
         object.__setattr__(self, "extra", scaling.arguments())
         object.__setattr__(self, "numbers", numbers)
         object.__setattr__(self, "scaling", scaling)
+        if self.sliding is not None:
+            object.__setattr__(self, "sliding", self._checked(self.sliding))
+
+    def _checked(self, sliding: ContextExtension) -> ContextExtension:
+        """The extension of layers with a sliding window, which are built like the others."""
+        if sliding.sliding is not None or sliding.query_scale is not None:
+            raise ConfigError(
+                "sliding",
+                required="rotary embeddings alone",
+                given="an extension with `sliding` or `query_scale` of its own",
+                fix="leave these two out there",
+            )
+        for name in ("head_dim", "rotary_percent"):
+            mine, theirs = getattr(self, name), getattr(sliding, name)
+            if mine != theirs:
+                # One kernel turns the heads of all layers, by tables of one width.
+                raise ConfigError(
+                    f"sliding.{name}",
+                    required=f"{mine}, as in the other layers",
+                    given=theirs,
+                    fix="only a model whose layers rotate the same channels can be computed here",
+                )
+        same: dict[str, Any] = {"interleaved": self.interleaved}
+        if not sliding.is_scaled:
+            # Plain frequencies follow from no window: theirs is the model's, whatever a file says.
+            same |= {"original_window": self.original_window, "target_window": self.target_window}
+        return replace(sliding, **same)
 
     def _check_frequencies(self, scaling: ScalingMethod, numbers: RopeNumbers) -> None:
         """No pair may turn so slowly that fp32 holds its frequency as 0 or nearly so."""
@@ -105,14 +140,19 @@ class ContextExtension:
         return dict(self.extra)
 
     @property
+    def kinds(self) -> tuple[ContextExtension, ...]:
+        """The extension of each kind of layer: this one and, where there is one, that of sliding layers."""
+        return (self,) if self.sliding is None else (self, self.sliding)
+
+    @property
     def is_scaled(self) -> bool:
-        """Whether positions are made otherwise than by plain RoPE."""
-        return self.scaling.is_scaled(self.numbers)
+        """Whether positions are made otherwise than by plain RoPE, in layers of any kind."""
+        return any(kind.scaling.is_scaled(kind.numbers) for kind in self.kinds)
 
     @property
     def depends_on_length(self) -> bool:
-        """Whether the frequencies change with the length of the sequence being read."""
-        return self.scaling.depends_on_length
+        """Whether frequencies of any kind of layer change with the length of the sequence being read."""
+        return any(kind.scaling.depends_on_length for kind in self.kinds)
 
     @classmethod
     def build(
@@ -188,11 +228,16 @@ class ContextExtension:
 
         Where another package registered the method, its name stands there too, for whoever lacks it later.
         """
-        left_out = ("extra", *_DERIVED)
+        left_out = ("extra", *_DERIVED, *_NESTED)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        extra = {key: list(value) if isinstance(value, tuple) else value for key, value in self.extra}
+        values["extra_args"] = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in self.extra
+        }
+        # What most models do not have is left out: their files are those of earlier versions.
+        nested = {name: getattr(self, name) for name in _NESTED}
+        values |= {name: value.to_dict() for name, value in nested.items() if value is not None}
         provider = PLUG_INS.provider(self.method)
-        return {**values, "extra_args": extra, **({} if provider is None else {PROVIDER: provider})}
+        return values if provider is None else {**values, PROVIDER: provider}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ContextExtension:
@@ -204,9 +249,15 @@ class ContextExtension:
             ConfigError: for a window that is missing, a method that nobody has registered here (naming the
                 package that had), or any value that is wrong.
         """
-        known = {f.name for f in fields(cls)} - {"extra", *_DERIVED}
+        known = {f.name for f in fields(cls)} - {"extra", *_DERIVED, *_NESTED}
         values = {"original_window": None, "target_window": None, **values}
         extra = validation.as_mapping("extra_args", values.get("extra_args"))
         if values.get(PROVIDER) is not None:
             method_named(values.get("method"), package=str(values[PROVIDER]))
-        return cls(**{key: values[key] for key in known & set(values)}, extra=tuple(extra.items()))
+        kinds: dict[str, Any] = {"sliding": cls, "query_scale": QueryScale}
+        nested = {
+            name: kinds[name].from_dict(validation.as_mapping(name, values[name]))
+            for name in _NESTED
+            if values.get(name) is not None
+        }
+        return cls(**{key: values[key] for key in known & set(values)}, extra=tuple(extra.items()), **nested)

@@ -69,11 +69,14 @@ def attention_factor(spec: ContextExtension, seq_len: int | None = None) -> floa
 
 
 def same_frequencies(spec: ContextExtension, first_len: int, second_len: int) -> bool:
-    """Whether sequences of these two lengths, in tokens, are rotated alike, bit for bit."""
+    """Whether sequences of these two lengths, in tokens, are rotated alike in all layers, bit for bit."""
     if first_len == second_len or not spec.depends_on_length:
         return True
-    both = [(_on_cpu(spec, length), attention_factor(spec, length)) for length in (first_len, second_len)]
-    return torch.equal(both[0][0], both[1][0]) and both[0][1] == both[1][1]
+    return all(
+        torch.equal(_on_cpu(kind, first_len), _on_cpu(kind, second_len))
+        and attention_factor(kind, first_len) == attention_factor(kind, second_len)
+        for kind in spec.kinds
+    )
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 
 from nemo_pi.families.registry import family_of, family_of_config
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.hf import RECORD
+from nemo_pi.rope.hf import FULL, RECORD
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -39,7 +39,9 @@ def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str
             entry = config.get(key)
             if isinstance(entry, int):
                 return key
-            if isinstance(entry, Mapping) and "original_max_position_embeddings" in entry:
-                return f"{key}.original_max_position_embeddings"
+            for kind in ("", f".{FULL}"):
+                entry = entry.get(FULL) if kind and isinstance(entry, Mapping) else entry
+                if isinstance(entry, Mapping) and "original_max_position_embeddings" in entry:
+                    return f"{key}{kind}.original_max_position_embeddings"
     divided = extension.original_window != config["max_position_embeddings"]
     return "max_position_embeddings" + (" / factor" if divided else "")

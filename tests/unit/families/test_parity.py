@@ -62,31 +62,50 @@ QWEN_WINDOWS: dict[str, dict[str, Any]] = {
     "all layers slide": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0},
     "a window that is not used": {"use_sliding_window": False, "sliding_window": 5, "max_window_layers": 0},
 }
+SMOLLM_LAYERS: dict[str, dict[str, Any]] = {
+    "named layers are not rotated": {"num_hidden_layers": 3, "no_rope_layers": [0, 1, 0, 1]},
+    "layers that are not rotated slide": {
+        "num_hidden_layers": 3,
+        "use_sliding_window": True,
+        "sliding_window": 7,
+    },
+    "other layers slide": {
+        "num_hidden_layers": 3,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+}
+# What a family's variants have besides; a window or an interval that these few layers show.
+ALWAYS: dict[str, dict[str, Any]] = {"smollm3": {"no_rope_layer_interval": 2}}
 OWN: dict[str, dict[str, dict[str, Any]]] = {
     "llama": {},
     "mistral": {"slides": {"sliding_window": 7}, "does not slide": {"sliding_window": None}},
     "qwen2": QWEN_WINDOWS,
     "qwen3": QWEN_WINDOWS,
+    "smollm3": SMOLLM_LAYERS,
+    "ministral3": {"slides": {"sliding_window": 7}},
 }
 CASES = [
-    pytest.param(family, settings, id=f"{family}: {name}")
+    pytest.param(family, ALWAYS.get(family, {}) | settings, id=f"{family}: {name}")
     for family, own in OWN.items()
     for name, settings in (VARIANTS | own).items()
 ]
-SCALINGS: dict[str, dict[str, Any]] = {
-    method: {
-        "rope_parameters": Peer(spec).rope_parameters,
-        "max_position_embeddings": spec.target_window,
-    }
-    for method in ("none", "linear", "yarn")
-    for spec in [make_spec(method, original_window=WINDOW, target_window=TARGET, head_dim=16)]
-}
 SCALED = [
     pytest.param(*case.values, method, id=f"{case.id}, {method}")
     for case in CASES
-    for method in SCALINGS
-    if method == "none" or case.values[1] in VARIANTS.values()  # windows do not depend on the method
+    for method in ("none", "linear", "yarn")
+    if method == "none" or case.id.split(": ")[1] in VARIANTS  # windows do not depend on the method
 ]
+
+
+def scaling(family: str, method: str) -> dict[str, Any]:
+    """Entries of transformers' configuration, from WINDOW to TARGET."""
+    spec = make_spec(method, original_window=WINDOW, target_window=TARGET, head_dim=16)
+    rope = Peer(spec).rope_parameters
+    if family == "ministral3":
+        rope |= {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": WINDOW}
+    return {"rope_parameters": rope, "max_position_embeddings": spec.target_window}
 
 
 def test_no_family_is_left_out() -> None:
@@ -116,7 +135,7 @@ def ours(folder: Path) -> RotaryGPTModel:
 @pytest.mark.parametrize(("family", "settings", "method"), SCALED)
 def test_logits_equal_transformers(family: str, settings: dict, method: str, tmp_path: Path) -> None:
     """Positions from the original window to a hundred times the target, in one row each."""
-    model = saved(tmp_path, family, {**settings, **SCALINGS[method]})
+    model = saved(tmp_path, family, {**settings, **scaling(family, method)})
     tokens_BS = random_tokens(length=40)
     positions_BS = far_positions(*tokens_BS.shape)
     with torch.no_grad():
@@ -138,7 +157,8 @@ def gradients(model: RotaryGPTModel, shape: ModelShape) -> dict[str, Tensor]:
 @pytest.mark.parametrize("groups", [1, 2, 4])  # with 4, rotation works in place of the projection's output
 @pytest.mark.parametrize("family", names())
 def test_gradients_equal_transformers(family: str, groups: int, tmp_path: Path) -> None:
-    model = saved(tmp_path, family, {"num_key_value_heads": groups, **SCALINGS["linear"]})
+    settings = {**ALWAYS.get(family, {}), "num_key_value_heads": groups}
+    model = saved(tmp_path, family, {**settings, **scaling(family, "linear")})
     summary = read_summary(tmp_path)
     copy = ours_from(tmp_path, summary.extension, shape=summary.shape)
     tokens_BS, labels_BS = random_tokens(length=40), random_tokens(length=40, seed=1)

@@ -7,21 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    GlmConfig,
-    GlmForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from nemo_pi.checkpoint.hf.load import load_huggingface
 from nemo_pi.families.shape import ModelShape
@@ -44,15 +30,6 @@ SHAPE = ModelShape(
     vocab_size=96,
 )
 
-_FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
-    "llama": (LlamaForCausalLM, LlamaConfig),
-    "mistral": (MistralForCausalLM, MistralConfig),
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config),
-    "phi3": (Phi3ForCausalLM, Phi3Config),
-    "glm": (GlmForCausalLM, GlmConfig),
-}
-
 
 def plain(window: int = WINDOW, **changes: Any) -> ContextExtension:
     """Unscaled rotary positions for SHAPE."""
@@ -61,7 +38,6 @@ def plain(window: int = WINDOW, **changes: Any) -> ContextExtension:
 
 def transformers_model(family: str = "llama", **settings: Any) -> PreTrainedModel:
     """A random model of SHAPE in fp32, with weights large enough for positions to matter."""
-    model_class, config_class = _FAMILIES[family]
     sizes = {
         "vocab_size": SHAPE.vocab_size,
         "hidden_size": SHAPE.hidden_size,
@@ -80,7 +56,8 @@ def transformers_model(family: str = "llama", **settings: Any) -> PreTrainedMode
         "eos_token_id": 2,
     }
     torch.manual_seed(11)
-    model = model_class(config_class(**{**sizes, **settings}))
+    config = AutoConfig.for_model(family, **{**sizes, **settings})
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
@@ -97,11 +74,16 @@ class ExactRotary(nn.Module):
         super().__init__()
         self.rotary = rotary
 
-    def forward(self, x: Tensor, position_ids: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-        self.rotary(x, position_ids)  # the methods that depend on length choose their frequencies here
-        angle = position_ids[..., None].double() * self.rotary.inv_freq.double()
+    def forward(
+        self, x: Tensor, position_ids: Tensor, layer_type: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        kind = () if layer_type is None else (layer_type,)
+        self.rotary(x, position_ids, *kind)  # methods that depend on length choose their frequencies here
+        inverse, scale = (
+            getattr(self.rotary, "_".join((*kind, name))) for name in ("inv_freq", "attention_scaling")
+        )
+        angle = position_ids[..., None].double() * inverse.double()
         angle = torch.cat((angle, angle), dim=-1)
-        scale = self.rotary.attention_scaling
         return (angle.cos() * scale).to(x.dtype), (angle.sin() * scale).to(x.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,10 @@ from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.kernels.rotary import KERNELS
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.options import BackendRequests, BuildOptions
+from nemo_pi.model.rotary import RotaryTables
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.rope.channel_order import interleaved_from_halves
+from nemo_pi.rope.query_scale import QueryScale
 from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -127,3 +130,39 @@ def test_tables_do_not_outlive_a_forward_that_fails() -> None:
     with pytest.raises(RuntimeError), cpu_shim():
         attention(torch.randn(3, 2, 7), None, rotary_pos_emb=torch.zeros(2, 3, 2, 1, 8))
     assert attention._tables is None
+
+
+def test_layers_are_rotated_by_their_own_tables_or_not_at_all() -> None:
+    """Full, sliding, and not rotated: against the same layer under tables of one kind."""
+    shape = replace(
+        SHAPE, num_layers=4, sliding_window=8, full_attention_layers=(1, 2), unrotated_layers=(2, 3)
+    )
+    model = build(shape, replace(plain(), sliding=plain(base=50.0)))
+    hidden_SBH = torch.randn(5, 2, SHAPE.hidden_size, generator=torch.Generator().manual_seed(0))
+    tables = model.rotary_tables(torch.arange(0, 500, 100).expand(2, 5))
+    for layer, expected in zip(model.decoder.layers, (tables[2:], tables[:2], None, None), strict=True):
+        attention = layer.self_attention
+        ours = rotated(attention, hidden_SBH, tables)
+        attention._kind = 0
+        for one, other in zip(ours, rotated(attention, hidden_SBH, expected), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("unrotated", [(), (0,)])
+@pytest.mark.parametrize("groups", [1, 2, SHAPE.num_attention_heads])
+def test_queries_grow_in_every_layer_and_their_gradients_with_them(groups: int, unrotated: tuple) -> None:
+    shape = replace(SHAPE, num_query_groups=groups, unrotated_layers=unrotated)
+    scaled = replace(plain(), query_scale=QueryScale(0.5, 2))
+    attention = build(shape, scaled).decoder.layers[0].self_attention
+    tables = RotaryTables(scaled)(torch.arange(3).expand(2, 3))
+    hidden = torch.randn(3, 2, SHAPE.hidden_size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    query, key, _ = rotated(attention, hidden, tables)
+    attention._scales_queries = False
+    plain_query, plain_key, _ = rotated(attention, hidden, tables)
+    assert torch.equal(key, plain_key)
+    for token, factor in enumerate((1.0, 1.0, 1 + 0.5 * math.log(2))):
+        torch.testing.assert_close(query[token], factor * plain_query[token])
+        one, other = (
+            torch.autograd.grad(q[token].sum(), hidden, retain_graph=True)[0] for q in (query, plain_query)
+        )
+        torch.testing.assert_close(one, factor * other)

@@ -13,7 +13,7 @@ from torch import nn
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.kernels import native
 from nemo_pi.kernels.backends import JOBS
-from nemo_pi.model.backends import ROTARY, Workload, check_requests, choose_backends
+from nemo_pi.model.backends import ROTARY, SLIDING, Workload, check_requests, choose_backends, obstacles
 from nemo_pi.model.options import BackendRequests, BuildOptions
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.model.models import SHAPE, build, forward, plain, random_tokens
@@ -102,3 +102,36 @@ def test_a_check_looks_at_names_alone() -> None:
     check_requests(work, BackendRequests())
     with pytest.raises(BackendUnavailableError, match="matmul_backend"):
         check_requests(work, BackendRequests(matmul="onednn"))
+
+
+MIXED = replace(WIDE, num_layers=3, sliding_window=9, full_attention_layers=(1,))
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.skipif(native.obstacle() is not None, reason="no compiled kernels")
+def test_a_window_in_some_layers_leaves_the_others_their_backend() -> None:
+    """What knows no window serves the layers without one; before, all of them had PyTorch's."""
+    work = Workload(MIXED, plain(), ParallelLayout())
+    requests = BackendRequests(attention="native", sliding_attention="sdpa")
+    chosen = choose_backends(work, requests)
+    assert (chosen.names()["attention"], chosen.names()[SLIDING]) == ("native", "sdpa")
+    assert choose_backends(work, chosen.requests()).names() == chosen.names()
+    model = build(MIXED, options=BuildOptions(backends=requests))
+    used = [layer.self_attention.core_attention.backend for layer in model.decoder.layers]
+    assert used == [chosen.load(SLIDING), chosen.load("attention"), chosen.load(SLIDING)]
+    other = build(MIXED, options=BuildOptions(backends=BackendRequests(attention="sdpa")))
+    other.load_state_dict(model.state_dict())
+    ours, theirs = (forward(one, random_tokens(length=48)) for one in (model, other))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_backend_asked_for_by_name_is_meant_for_all_layers() -> None:
+    """One that knows no window is refused as long as one layer has one; `auto` takes it for the others."""
+    work = Workload(MIXED, plain(), ParallelLayout())
+    for request in ("native", "rows"):
+        with pytest.raises(BackendUnavailableError, match="it knows no sliding window"):
+            check_requests(work, BackendRequests(attention=request))
+    recorded = BackendRequests(attention="sdpa", settled={"attention": "as this run began"})
+    assert choose_backends(work, recorded).names()[SLIDING] == "sdpa"
+    assert (SLIDING, "rows") in obstacles(work, BackendRequests())
+    assert SLIDING not in Workload(MIXED, plain(9), ParallelLayout()).needs()  # it hides nothing

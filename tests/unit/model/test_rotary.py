@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from nemo_pi.model.rotary import RotaryTables
+from nemo_pi.model.rotary import RotaryPlan, RotaryTables
+from nemo_pi.rope.query_scale import QueryScale
 from nemo_pi.rope.spec import ContextExtension
+from tests.unit.model.models import SHAPE, plain
 from tests.unit.rope.peers import Peer, make_spec
 
 
@@ -60,3 +64,33 @@ def test_has_nothing_to_save() -> None:
     tables = RotaryTables(ContextExtension.unscaled(64, 16))
     tables(torch.arange(8)[None])
     assert not tables.state_dict() and not list(tables.buffers()) and not list(tables.parameters())
+
+
+def test_each_kind_of_layer_has_its_tables() -> None:
+    """[4, S, B, 1, F]: those of sliding layers follow, as an extension of their own would make them."""
+    spec = make_spec("dynamic", original_window=64, target_window=256, head_dim=16)
+    local = ContextExtension.unscaled(64, 16, base=500.0)
+    positions_BS = torch.tensor([[0, 3, 40, 200]])
+    tables = RotaryTables(replace(spec, sliding=local))(positions_BS, seq_len=256)
+    assert torch.equal(tables[:2], RotaryTables(spec)(positions_BS, seq_len=256))
+    assert torch.equal(tables[2:], RotaryTables(local)(positions_BS))
+
+
+def test_queries_scale_comes_last() -> None:
+    positions_BS = torch.tensor([[0, 63, 64, 200], [1, 2, 3, 4]])
+    spec = replace(ContextExtension.unscaled(64, 16), query_scale=QueryScale(0.5, 64))
+    tables = RotaryTables(spec)(positions_BS)
+    assert tables.shape == (3, 4, 2, 1, 8)
+    expected_BS = 1 + 0.5 * torch.log(torch.tensor([[1.0, 1.0, 2.0, 4.0], [1.0] * 4]))
+    for column in tables[-1].unbind(-1):
+        torch.testing.assert_close(column.squeeze(-1).t(), expected_BS)
+
+
+def test_a_plan_names_each_layers_tables() -> None:
+    shape = replace(
+        SHAPE, num_layers=5, sliding_window=8, full_attention_layers=(2, 4), unrotated_layers=(1, 4)
+    )
+    own = replace(plain(), sliding=plain(base=500.0))
+    assert RotaryPlan.of(shape, own).kinds == (1, None, 0, 1, None)
+    assert RotaryPlan.of(shape, plain()).kinds == (0, None, 0, 0, None)
+    assert not RotaryPlan.of(shape, own).scales_queries
