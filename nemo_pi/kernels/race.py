@@ -3,12 +3,13 @@
 Neither a processor's vendor nor its flags tell: of two that have AVX-512, one computes it on 256-bit units.
 Candidates take turns on a piece of the job (kernels/trials.py); the best round of each counts. One that
 fails, or computes something else than PyTorch's own, is passed over. Verdicts are kept, in this process
-and on disk (kernels/verdicts.py). NEMO_PI_RACE=0 turns races off: then `auto` takes backends as they are
+and on disk (kernels/verdicts.py); one that other programs disturbed is not kept on disk. NEMO_PI_RACE=0 turns races off: then `auto` takes backends as they are
 listed, which is the same on every machine.
 """
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import time
@@ -36,6 +37,9 @@ _MOST, _PATIENCE, _QUICK = 10, 0.05, 0.25
 _BEHIND = 3
 # Part of the largest value by which results may differ: rounding of fp32 sums, and far below any mistake.
 _TOLERANCE = 1e-2
+# Part of a race's time, for each thread, that threads may have waited for a processor: on an idle machine it
+# is under a hundredth, beside one other busy program a third and more.
+_WAITING = 0.05
 _PLAIN = ("sdpa", "torch")
 """PyTorch's own, by which others are judged."""
 
@@ -52,11 +56,28 @@ def _measured(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -
     key = verdicts.key(job, needs.key(), names)
     found = verdicts.find(key, names)
     if found is None:
+        waited, started = waiting(), time.perf_counter()
         found = race(job, needs, candidates)
+        waited, took = waiting() - waited, time.perf_counter() - started
+        quiet = waited <= _WAITING * took * torch.get_num_threads()
+        if not quiet:
+            _log.info("%s: other programs disturbed the race; the next run races again", job)
         # Nothing is kept of a race in which all failed: what stopped them may be gone next time.
         if found:
-            verdicts.keep(key, found)
+            verdicts.keep(key, found, on_disk=quiet)
     return found
+
+
+def waiting() -> float:
+    """Seconds that this process's threads were ready to run and had no processor; 0 where nobody counts them."""
+    total = 0
+    for path in glob.glob("/proc/self/task/*/schedstat"):
+        try:
+            with open(path, encoding="ascii") as file:
+                total += int(file.read().split()[1])  # running, waiting (both in ns), times on a processor
+        except (OSError, ValueError, IndexError):  # the thread has ended, or the kernel keeps no such counts
+            continue
+    return total / 1e9
 
 
 # A plan may be made where gradients are off; trials run backward, too.

@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from nemo_pi.kernels import native
+
 PLACE = "NEMO_PI_CACHE"
 """Environment variable: the folder of the file; 0 or nothing for no file."""
 FILE = "backends.json"
@@ -46,10 +48,10 @@ def find(about: str, names: Sequence[str]) -> dict[str, float] | None:
     return _known[about]
 
 
-def keep(about: str, seconds: Mapping[str, float]) -> None:
-    """Remembers a verdict, on disk as well where that is possible."""
+def keep(about: str, seconds: Mapping[str, float], *, on_disk: bool = True) -> None:
+    """Remembers a verdict, on disk as well where that is wanted and possible."""
     _known[about] = dict(seconds)
-    folder = _folder()
+    folder = _folder() if on_disk else None
     if folder is None:
         return
     every = {name: value for name, value in _read().items() if name != about}
@@ -118,7 +120,7 @@ def machine() -> str:
         own = version("nemo_pi")
     except PackageNotFoundError:
         own = "not installed"
-    return f"{processor()}; torch {torch.__version__}; nemo_pi {own}"
+    return f"{processor()}; torch {torch.__version__}; nemo_pi {own}, kernels {native.build()}"
 
 
 @cache

@@ -11,11 +11,14 @@
 #include <string.h>
 
 #include "simd.h"
+#include "wide.h"
 
-#define TILE 48 /* a multiple of 6 and of 16: the rows and columns of multiply_6x16 */
+#define TILE 48 /* a multiple of 24 and of 16: the rows and columns of products */
 #define BAND 4  /* tiles that take turns on a block of keys */
 #define LN_2 0.6931471805599453f
 #define HIDDEN -1e30f
+
+int nemo_pi_wide = 0;
 
 typedef struct {
   int64_t batch, heads, groups, queries, keys, width;
@@ -146,10 +149,10 @@ static void forward_block(const Shape *shape, Scratch *s, Tile *tile, int64_t ke
   const int64_t width = shape->width;
   const Left q = {tile->q, width, 1}, prob = {s->score, TILE, 1};
   const Right keys = {s->keys_t + key * width, 16, 16 * width}, values = {s->values + key * width, width, 16};
-  multiply(q, keys, TILE, TILE, width, s->score, TILE, 0);
+  multiply_fastest(q, keys, TILE, TILE, width, s->score, TILE, 0);
   for (int i = 0; i < TILE; i++)
     soften_row(tile, s->score + i * TILE, i, count_seen(shape, tile, i, key), width);
-  multiply(prob, values, TILE, width, least(TILE, tile->seen - key), tile->sum, width, 1);
+  multiply_fastest(prob, values, TILE, width, least(TILE, tile->seen - key), tile->sum, width, 1);
 }
 
 static void close_forward(const Job *job, Tile *tile, int64_t batch, int64_t head) {
@@ -183,13 +186,13 @@ static void backward_block(const Shape *shape, Scratch *s, Tile *tile, int64_t k
   const Right keys = {s->keys_t + at, 16, 16 * width}, values = {s->values_t + at, 16, 16 * width};
   const Right q_rows = {tile->q, width, 16}, grad_rows = {tile->grad, width, 16};
   const Right key_rows = {s->key_rows + at, width, 16};
-  multiply(q, keys, TILE, TILE, width, s->score, TILE, 0);
-  multiply(grad, values, TILE, TILE, width, s->score_grad, TILE, 0);
+  multiply_fastest(q, keys, TILE, TILE, width, s->score, TILE, 0);
+  multiply_fastest(grad, values, TILE, TILE, width, s->score_grad, TILE, 0);
   for (int i = 0; i < TILE; i++)
     gradients_of_row(tile, s->score + i * TILE, s->score_grad + i * TILE, i, count_seen(shape, tile, i, key));
-  multiply(prob_t, grad_rows, TILE, width, tile->rows, s->dv + at, width, 1);
-  multiply(score_grad_t, q_rows, TILE, width, tile->rows, s->dk + at, width, 1);
-  multiply(score_grad, key_rows, TILE, width, least(TILE, tile->seen - key), tile->sum, width, 1);
+  multiply_fastest(prob_t, grad_rows, TILE, width, tile->rows, s->dv + at, width, 1);
+  multiply_fastest(score_grad_t, q_rows, TILE, width, tile->rows, s->dk + at, width, 1);
+  multiply_fastest(score_grad, key_rows, TILE, width, least(TILE, tile->seen - key), tile->sum, width, 1);
 }
 
 /* Packs upstream gradients; finds log-sum-exp and Σ grad·out of every query. */

@@ -5,12 +5,14 @@ Shape legend: B batch, N query heads, G key/value heads, Q queries, K keys, D he
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 from torch import Tensor
 
 from nemo_pi.kernels import native_attention
-from nemo_pi.kernels.native import obstacle
+from nemo_pi.kernels.native import WIDE, library, obstacle
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"native: {obstacle()}")
 
@@ -114,6 +116,27 @@ def test_the_same_in_every_run() -> None:
         results.append((out, lse, *gradients))
     for again in results[1:]:
         assert all(torch.equal(one, other) for one, other in zip(results[0], again, strict=True))
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="compares AVX-512 with AVX2: needs both"
+)
+@pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 96, 112, 128])
+def test_wider_registers_change_no_bit(width: int) -> None:
+    """Each sum adds the same products in the same order, however many are computed at once."""
+    q, k, v = draw(1, 4, 131, width), draw(1, 2, 131, width), draw(1, 2, 131, width)
+    upstream = torch.randn_like(q)
+    wide = ctypes.c_int.in_dll(library(), WIDE)
+    results = []
+    for value in (1, 0):
+        wide.value = value
+        try:
+            out, lse = native_attention.attend(q, k, v, causal=True, scale=0.2)
+            grads = native_attention.gradients(upstream, q, k, v, out, lse, causal=True, scale=0.2)
+        finally:
+            wide.value = 1
+        results.append((out, lse, *grads))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_any_strides() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nemo_pi.kernels import verdicts
+from nemo_pi.kernels import native, verdicts
 from nemo_pi.kernels.backends import JOBS, candidates, choose, register, unregister
 from nemo_pi.kernels.capability import RotaryNeeds
 from nemo_pi.kernels.needs import AttentionNeeds, Capability, Needs, ProductNeeds
 from nemo_pi.kernels.norm import rms_norm_torch
-from nemo_pi.kernels.race import SWITCH, race, racing
+from nemo_pi.kernels.race import SWITCH, race, racing, waiting
 from nemo_pi.kernels.registry import Backend
 from nemo_pi.kernels.rotary import KERNELS
 from nemo_pi.kernels.verdicts import FILE, PLACE
@@ -201,5 +204,42 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_verdict_is_of_one_kind_of_processor_and_work() -> None:
     key = known_key()
     assert verdicts.processor() in key and f"torch {torch.__version__}" in key and "1 threads" in key
+    # Kernels that were compiled anew may be faster or slower.
+    assert native.build() in key and native.build() != ""
     assert key != verdicts.key("norm", Needs(width=48, tokens=10).key(), ("native", "torch"))
     assert key != verdicts.key("norm", NEEDS["norm"].key(), ("torch",))
+
+
+def test_a_disturbed_verdict_is_not_kept_on_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process goes on with it, so that all its choices agree; the next one races again."""
+    counts = iter([0.0, 0.0, 5.0, 5.0 + 1e-9])
+    monkeypatch.setattr("nemo_pi.kernels.race.waiting", lambda: next(counts))
+    measured = racing("norm", NEEDS["norm"])
+    assert measured is not None
+    measured(candidates("norm"))
+    assert cache.exists()
+    cache.unlink()
+    verdicts.forget()
+    counts = iter([0.0, 5.0])
+    disturbed = measured(candidates("norm"))
+    assert not cache.exists()
+    assert measured(candidates("norm")) == disturbed
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waiting")
+def test_a_busy_neighbour_is_seen() -> None:
+    """Two programs on one processor: each waits about half of the time."""
+    allowed = os.sched_getaffinity(0)
+    processor = min(allowed)
+    spin = f"import os; os.sched_setaffinity(0, {{{processor}}})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin]) as other:
+        try:
+            os.sched_setaffinity(0, {processor})
+            time.sleep(0.3)  # the other one has begun
+            waited, started = waiting(), time.perf_counter()
+            while time.perf_counter() - started < 0.5:
+                pass
+            assert waiting() - waited > 0.05
+        finally:
+            os.sched_setaffinity(0, allowed)
+            other.kill()
