@@ -49,7 +49,7 @@ EXTRAS = {
 
 
 def native_kernels() -> list[Extension]:
-    """Kernels for CPUs with AVX2 (products in AVX-512 where there is), plain C; left out without a compiler, when PyTorch's operators serve.
+    """Kernels for CPUs with AVX2, plain C; left out without a compiler, when PyTorch's operators serve.
 
     OpenMP is compiled in but not linked to: PyTorch has loaded the one runtime that a process should have.
     """

@@ -1,7 +1,8 @@
 """The kernels of csrc/, compiled when nemo_pi is installed: where they are, and whether they run here.
 
-They are plain C for processors with AVX2 and FMA, attention's products with AVX-512 where there is, called through ctypes, which lets other Python threads go
-on. Whoever installs without a C compiler does without them. NEMO_PI_NATIVE=0 turns them off.
+They are plain C for processors with AVX2 and FMA (attention's products with AVX-512 where there is), called
+through ctypes, which lets other Python threads go on. Whoever installs without a C compiler does without
+them. NEMO_PI_NATIVE=0 turns them off.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _load() -> ctypes.CDLL | str:
         # OpenMP's functions are found in the runtime that PyTorch has loaded for all to see.
         loaded = ctypes.CDLL(str(files[-1]))
         for name, result in _FUNCTIONS.items():
-                getattr(loaded, name).restype = result
+            getattr(loaded, name).restype = result
         ctypes.c_int.in_dll(loaded, WIDE).value = capability == "AVX512"
     except (OSError, AttributeError, ValueError) as error:
         return f"{files[-1].name} cannot be loaded: {error}"

@@ -3,8 +3,8 @@
 Neither a processor's vendor nor its flags tell: of two that have AVX-512, one computes it on 256-bit units.
 Candidates take turns on a piece of the job (kernels/trials.py); the best round of each counts. One that
 fails, or computes something else than PyTorch's own, is passed over. Verdicts are kept, in this process
-and on disk (kernels/verdicts.py); one that other programs disturbed is not kept on disk. NEMO_PI_RACE=0 turns races off: then `auto` takes backends as they are
-listed, which is the same on every machine.
+and on disk (kernels/verdicts.py); one that other programs disturbed is not kept on disk. NEMO_PI_RACE=0
+turns races off: then `auto` takes backends as they are listed, which is the same on every machine.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _measured(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -
 
 
 def waiting() -> float:
-    """Seconds that this process's threads were ready to run and had no processor; 0 where nobody counts them."""
+    """Seconds that this process's threads waited for a processor; 0 where nobody counts them."""
     total = 0
     for path in glob.glob("/proc/self/task/*/schedstat"):
         try:
