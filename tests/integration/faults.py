@@ -112,6 +112,18 @@ def count_layers_on_each_stage() -> None:
     )
 
 
+def rotate_by_number_on_each_stage() -> None:
+    """Whether a layer is rotated is looked up by its number on its pipeline stage of two layers."""
+    from nemo_pi.model import build
+
+    original = build.RotaryPlan.of
+    build.RotaryPlan.of = (
+        lambda *model: replace(  # type: ignore[method-assign]
+            plan := original(*model), kinds=plan.kinds[:2] * 2
+        )
+    )
+
+
 def forget_shared_embedding() -> None:
     """The gradients of a shared embedding are not added up over the first and the last stage."""
     from megatron.core.distributed import finalize_model_grads

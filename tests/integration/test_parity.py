@@ -91,6 +91,7 @@ FAULTS = (
     ("forget_shared_embedding", Row("pp2", "", PP2, 2, model="tied")),
     ("forget_norms_of_heads", Row("qwen3-tp2", "", TP2, 2, model="qwen3")),
     ("count_layers_on_each_stage", Row("qwen2-pp2", "", PP2, 2, model="qwen2")),
+    ("rotate_by_number_on_each_stage", Row("smollm3-pp2", "", PP2, 2, model="smollm3")),
 )
 
 

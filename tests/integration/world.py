@@ -146,6 +146,20 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     # The upper two layers look back 24 tokens.
     "qwen2": ("qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 2}),
     "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
+    # The third layer sees no positions, and 24 tokens back.
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 3, "use_sliding_window": True, "sliding_window": 24}),
+    # Queries grow from the tenth token on.
+    "ministral3": (
+        "ministral3",
+        {
+            "head_dim": 32,
+            "rope_parameters": {
+                "rope_type": "default",
+                "llama_4_scaling_beta": 0.3,
+                "original_max_position_embeddings": 10,
+            },
+        },
+    ),
 }
 
 
@@ -168,6 +182,7 @@ def write_model(folder: Path, name: str) -> None:
         "initializer_range": 0.08,  # sharper attention than 0.02: positions matter to the loss
         "bos_token_id": None,
         "eos_token_id": 0,
+        "pad_token_id": None,  # a family's own may lie outside this vocabulary
     }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**sizes, **settings}))
     with torch.no_grad():

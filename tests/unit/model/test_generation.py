@@ -131,14 +131,23 @@ def test_keys_kept_unrotated_would_not_do_either(tmp_path: Path) -> None:
 
 
 QWEN_WINDOWS = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+SMOLLM_LAYERS = {"use_sliding_window": True, "sliding_window": 9, "no_rope_layer_interval": 2}
+# Queries grow at every tenth token, within the prompt and beyond.
+GROWING = {"rope_type": "default", "llama_4_scaling_beta": 0.5, "original_max_position_embeddings": 10}
 
 
 @pytest.mark.parametrize(
     ("family", "settings"),
-    [("mistral", {"sliding_window": 9}), ("qwen2", QWEN_WINDOWS), ("qwen3", {})],
-    ids=["mistral", "qwen2", "qwen3"],
+    [
+        ("mistral", {"sliding_window": 9}),
+        ("qwen2", QWEN_WINDOWS),
+        ("qwen3", {}),
+        ("smollm3", SMOLLM_LAYERS),
+        ("ministral3", {"rope_parameters": GROWING}),
+    ],
+    ids=["mistral", "qwen2", "qwen3", "smollm3", "ministral3"],
 )
-def test_windows_biases_and_norms_of_heads_generate_as_transformers(
+def test_what_is_particular_to_a_family_generates_as_transformers(
     family: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     theirs = transformers_model(family, max_position_embeddings=FACTOR * WINDOW, **settings)
