@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nemo_pi.families.entries import flag, unusable
-from nemo_pi.families.kinds import kinds_of, read_kinds, windows
+from nemo_pi.families.layer_types import kinds_of, read_kinds, windows
 from nemo_pi.families.llama import HF_LAYER, Llama, qkv_rows
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import LAYER, WeightRule

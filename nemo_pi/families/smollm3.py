@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nemo_pi.families.entries import MOST_LAYERS, flag, size, unusable
-from nemo_pi.families.kinds import kinds_of, read_kinds, windows
+from nemo_pi.families.layer_types import kinds_of, read_kinds, windows
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.hf import SLIDING
