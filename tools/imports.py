@@ -20,6 +20,7 @@ FLOORS = {
     "evaluation": 4,
     "model": 5,
     "engine": 6,
+    "verification": 7,
     "config": 7,
     "nemo": 8,
     "cli": 9,

@@ -52,7 +52,11 @@ class MegatronEngine:
             chunks = build_model_chunks(
                 settings.shape, settings.extension, settings.layout, settings.build, self.backends
             )
-        self.chunks: list[RotaryGPTModel] = [chunk.to(groups.device()) for chunk in chunks]
+        # Weights without storage (verification/empty.py) cannot be moved, and are filled where they belong.
+        self.chunks: list[RotaryGPTModel] = [
+            chunk if any(weight.is_meta for weight in chunk.parameters()) else chunk.to(groups.device())
+            for chunk in chunks
+        ]
         self.config = self.chunks[0].config
         self.modules: list[Any] = list(self.chunks)
         if self.config.bf16 or self.config.fp16:

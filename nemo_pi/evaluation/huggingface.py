@@ -143,7 +143,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=_configuration(folder),
+            config=configuration(folder),
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
@@ -163,7 +163,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _configuration(folder: Path) -> Any:
+def configuration(folder: Path) -> Any:
     """config.json as transformers' own class reads it, without what names code or a kernel to download.
 
     Nor an attention of transformers' own: it may need a package that is not installed here, and models that

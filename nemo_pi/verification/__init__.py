@@ -1,0 +1,1 @@
+"""A checkpoint's model shown to be computed as it was meant: beside transformers, and beside itself."""
