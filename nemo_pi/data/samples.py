@@ -66,7 +66,7 @@ class SampleRules:
     """Chunks after the first are read from further on, as this draws them; the sample is contiguous then.
     None: the text runs on."""
     reset_attention_mask: bool = False
-    """Mark every document in ``cu_seqlens``, and mask the label that would cross into the next one.
+    """Mark every document in ``cu_seqlens``, and mask each label that would cross into another one.
     False: the sample is contiguous, as GPT training concatenates."""
     eod_mask_loss: bool = False
     """No loss where the input token is the end of a document. False: loss everywhere."""
@@ -111,10 +111,10 @@ class SampleDataset(SampleStream):
             tokens, labels = self.moved(index, self.rules.moved_text)
             # Chunks that are read from several places count as one text.
             boundaries = np.array([0, self.seq_length])
-        else:
-            window, boundaries = self.window(index)
-            tokens, labels = window[:-1], window[1:]
-        return make_sample(tokens, labels, boundaries, self.rules, key)
+            return make_sample(tokens, labels, boundaries, self.rules, key)
+        window, boundaries = self.window(index)
+        ends = self._ends_a_document(index)
+        return make_sample(window[:-1], window[1:], boundaries, self.rules, key, ends_document=ends)
 
     def window(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The S + 1 tokens of sample `index`, and where its documents begin and end within the first S."""
@@ -125,6 +125,12 @@ class SampleDataset(SampleStream):
         inner = epoch.starts[first : last + 1].clip(start, end - 1) - start
         # unique: empty documents have no extent, and a boundary after the S-th token is no boundary.
         return self._tokens(epoch, start, end), np.unique(inner)
+
+    def _ends_a_document(self, index: int) -> bool:
+        """Whether the last token of sample `index` is the last of its document."""
+        epoch, start = self.order.locate(index)
+        end = start + self.seq_length
+        return bool(epoch.starts[np.searchsorted(epoch.starts, end)] == end)
 
     def moved(self, index: int, spec: PoseSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens [S] and labels [S] of sample `index`, its chunks read where `spec` draws them.
@@ -183,6 +189,8 @@ def make_sample(
     boundaries: NDArray[np.int64],
     rules: SampleRules,
     key: Key = (0,),
+    *,
+    ends_document: bool = False,
 ) -> Sample:
     """Turn text that runs through documents into a sample.
 
@@ -192,6 +200,7 @@ def make_sample(
         boundaries: [num_docs + 1] offsets of documents within the tokens: first 0, last S.
         rules: see `SampleRules`.
         key: decides random positions.
+        ends_document: the last token is its document's last, so that its label begins the next document.
     """
     loss_mask = np.ones(len(tokens), dtype=np.float32)
     attended = boundaries[[0, -1]]
@@ -199,6 +208,8 @@ def make_sample(
         attended = boundaries
         # The label there begins a document that these tokens do not belong to.
         loss_mask[boundaries[1:-1] - 1] = 0.0
+        if ends_document:
+            loss_mask[-1] = 0.0
     return as_sample(tokens, labels, loss_mask, rules.positions(boundaries, key), attended, rules)
 
 

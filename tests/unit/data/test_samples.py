@@ -147,6 +147,32 @@ def test_reset_sample_marks_documents_and_masks_the_label_across_them() -> None:
     assert sample["loss_mask"].tolist() == [1, 0, 1, 1, 1]
 
 
+@settings(SLOW_MACHINE, max_examples=60)
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=12), st.integers(2, 12), st.integers(0, 1))
+def test_with_documents_apart_a_label_is_of_its_token_s_document(
+    numbered: Numbered, lengths: list[int], seq_length: int, epoch: int
+) -> None:
+    """Also where a document ends exactly with its sample, so that the last label begins the next."""
+    if sum(lengths) <= seq_length:
+        return
+    prefix = numbered(lengths)
+    ours = dataset(prefix, seq_length, SampleRules(reset_attention_mask=True))
+    stream, owners = naive_stream(prefix, epoch)
+    owner = dict(zip(stream, owners, strict=True))
+    for index in range(epoch * len(ours), (epoch + 1) * len(ours)):
+        sample = ours[index]
+        pairs = zip(sample["tokens"].tolist(), sample["labels"].tolist(), strict=True)
+        assert sample["loss_mask"].tolist() == [float(owner[token] == owner[label]) for token, label in pairs]
+
+
+def test_documents_of_one_sample_each_never_score_the_next_one(numbered: Numbered) -> None:
+    rules = SampleRules(reset_attention_mask=True)
+    ours = dataset(numbered([8] * 20), 8, rules)
+    assert {tuple(ours[i]["loss_mask"].tolist()) for i in range(len(ours))} == {(1.0,) * 7 + (0.0,)}
+    plain = dataset(numbered([8] * 20), 8)
+    assert plain[0]["loss_mask"].tolist() == [1.0] * 8, "seen across, the next document is predicted"
+
+
 @settings(SLOW_MACHINE)
 @given(st.lists(st.booleans(), min_size=2, max_size=24), st.booleans())
 def test_masks_against_megatron(ends: list[bool], eod_mask_loss: bool) -> None:
