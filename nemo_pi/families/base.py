@@ -16,7 +16,7 @@ from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import Sizes, WeightRule
 from nemo_pi.rope.fields import YAML_KEYS
-from nemo_pi.rope.hf import RECORD, from_hf, to_hf
+from nemo_pi.rope.hf import RECORD, config_entries, from_hf, to_hf
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -90,17 +90,8 @@ class Family(ABC):
         return from_hf(config, shape.head_dim, scales_queries=self.scales_queries)
 
     def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
-        """The inverse: what to_hf says, and again in the spelling of readers older than transformers 5.
-
-        Those look at rope_theta and rope_scaling only and would otherwise drop the scaling silently;
-        transformers 5 reads the same from either.
-        """
-        fields = to_hf(extension)
-        rope = fields["rope_parameters"]
-        fields["rope_theta"] = rope["rope_theta"]
-        if rope["rope_type"] != "default":
-            fields["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
-        return fields
+        """The inverse, in the spelling that readers of transformers 4.45 to 5 share."""
+        return config_entries(extension)
 
     def check_exportable(self, extension: ContextExtension) -> None:
         """Refuses positions that this family's class in transformers cannot compute.

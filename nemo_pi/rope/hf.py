@@ -95,6 +95,30 @@ def _check_one_window(sliding: ContextExtension, window: int) -> None:
         )
 
 
+def config_entries(spec: ContextExtension) -> dict[str, Any]:
+    """What to_hf says, as a config.json says it: once, and in words that transformers has known since 4.45.
+
+    Returns:
+        `rope_theta`, `rope_scaling` where positions are scaled, `max_position_embeddings`, and where they are
+        needed `original_max_position_embeddings`, `partial_rotary_factor` and RECORD. Where kinds of layers
+        differ: what to_hf returns.
+
+    Raises:
+        ConfigError: Hugging Face has no words for the method.
+    """
+    entries = to_hf(spec)
+    if spec.sliding is not None:
+        return entries  # sets by kind of layer have been known since transformers 5, in these words
+    rope = entries.pop("rope_parameters")
+    file: dict[str, Any] = {}
+    if spec.rotary_percent != 1.0:
+        file["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    file |= spec.scaling.to_hf_file(spec.numbers, rope)
+    if spec.query_scale is not None:  # read inside alone, by families that are no older than transformers 5
+        file["rope_scaling"]["original_max_position_embeddings"] = spec.query_scale.window
+    return {**file, **entries}
+
+
 def from_hf(
     config: Mapping[str, Any],
     head_dim: int,

@@ -178,6 +178,22 @@ class ScalingMethod:
             entries[name] = list(value) if isinstance(value, tuple) else value
         return entries
 
+    def to_hf_file(self, rope: RopeNumbers, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """What a config.json holds of `entries`, in the words that transformers 4.45 to 5 read alike.
+
+        rope_parameters is newer: readers before transformers 5 ignore it, and 5 ignores it where rope_scaling
+        stands beside it. A file therefore holds rope_theta and rope_scaling, and nothing twice.
+
+        Args:
+            rope: the numbers of the extension.
+            entries: its `rope_parameters`, as to_hf returns them.
+        """
+        scaling = {name: value for name, value in entries.items() if name != "rope_theta"}
+        file: dict[str, Any] = {"rope_theta": entries["rope_theta"]}
+        if scaling != {"rope_type": "default"}:
+            file["rope_scaling"] = scaling
+        return file
+
     def hf_window(self, rope: RopeNumbers) -> int:
         """Its `max_position_embeddings` there."""
         return rope.target_window

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,14 @@ class LongRope(ScalingMethod):
     def is_scaled(self, rope: RopeNumbers) -> bool:
         """The lists act even where the windows are alike."""
         return True
+
+    def to_hf_file(self, rope: RopeNumbers, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """The original window beside rope_scaling, too: before transformers 5 the length from which on the
+        long factors count is read there alone."""
+        return {
+            **super().to_hf_file(rope, entries),
+            "original_max_position_embeddings": rope.original_window,
+        }
 
     @classmethod
     def from_hf(cls, entries: HfRope) -> dict[str, Any]:

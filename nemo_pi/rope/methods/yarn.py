@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +145,23 @@ class Yarn(ScalingMethod):
         """An explicit attention factor acts even where the windows are alike."""
         return rope.factor != 1.0 or self.attention_factor not in (None, 1.0)
 
+    def hf_window(self, rope: RopeNumbers) -> int:
+        """The original window: readers before transformers 4.51 know no other place to read it."""
+        return rope.original_window
+
+    def to_hf_file(self, rope: RopeNumbers, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """The original window beside rope_scaling, and the attention factor as a number.
+
+        Inside rope_scaling, transformers 4.51 to 4.5x would take max_position_embeddings over it for the
+        factor. DeepSeek's pair is unknown before, and dropped without a word.
+        """
+        file = super().to_hf_file(rope, entries)
+        original = "original_max_position_embeddings"
+        file[original] = file["rope_scaling"].pop(original)
+        if self.mscale is not None:
+            file["rope_scaling"].setdefault("attention_factor", self.attention_scaling(rope, None))
+        return file
+
     @classmethod
     def from_hf(cls, entries: HfRope) -> dict[str, Any]:
         """The windows may give the factor; readers take a zero for "not given" and a lone mscale for none."""
@@ -153,4 +171,8 @@ class Yarn(ScalingMethod):
         extra = {name: value for name, value in extra.items() if name == "truncate" or value}
         if not {"mscale", "mscale_all_dim"} <= set(extra):
             extra = {name: value for name, value in extra.items() if not name.startswith("mscale")}
+        elif windows.get("factor") and extra.get("attention_factor") == attention_factor(
+            windows["factor"], extra["mscale"], extra["mscale_all_dim"]
+        ):
+            del extra["attention_factor"]  # what to_hf_file adds, for readers who do not know the pair
         return {**windows, "extra_args": extra}

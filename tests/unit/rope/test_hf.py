@@ -13,9 +13,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from nemo_pi.errors import CheckpointError
-from nemo_pi.rope.hf import RECORD, from_hf, to_hf
+from nemo_pi.rope.hf import RECORD, config_entries, from_hf, to_hf
 from nemo_pi.rope.spec import ContextExtension
-from nemo_pi.rope.tables import inverse_frequencies, rotary_cos_sin
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies, rotary_cos_sin
 from tests.unit.rope.peers import METHODS, UNTYPED, make_spec, random_spec
 
 
@@ -63,7 +63,7 @@ def test_transformers_finds_nothing_odd(method: str, caplog: pytest.LogCaptureFi
         ("linear", "linear", 4096, None),
         ("ntk", "default", 4096, None),
         ("dynamic", "dynamic", 512, None),
-        ("yarn", "yarn", 4096, 512),
+        ("yarn", "yarn", 512, 512),
         ("llama3", "llama3", 4096, 512),
         ("longrope", "longrope", 4096, 512),
         ("abf", "default", 4096, None),
@@ -77,6 +77,33 @@ def test_fields(method: str, rope_type: str, window: int, original: int | None) 
     assert rope.get("original_max_position_embeddings") == original
     assert rope.get("factor") == (None if rope_type == "default" else 8.0)
     assert rope.get("partial_rotary_factor") == (0.25 if method == "proportional" else None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_says_it_once_and_transformers_reads_the_same(method: str) -> None:
+    spec = make_spec(method)
+    file = through_json(config_entries(spec))
+    assert "rope_parameters" not in file
+    for length in (100, 512, 513, 4096, 10_000):
+        positions = torch.tensor([[0, 1, 50, length - 1]])
+        ours, theirs = rotary_cos_sin(spec, positions), reader(file, 64)(torch.zeros(1), positions)
+        for ours_BSF, theirs_BSD in zip(ours, theirs, strict=True):
+            tolerance = length * (2e-6 if method == "dynamic" else 2.0**-22) + 1e-6
+            torch.testing.assert_close(ours_BSF, theirs_BSD[..., :32], rtol=0.0, atol=tolerance)
+
+
+@pytest.mark.parametrize("seed", range(70))
+def test_round_trip_through_a_file(seed: int) -> None:
+    spec = random_spec(seed)
+    file = through_json(config_entries(spec))
+    assert from_hf(file, spec.head_dim) == spec
+    file.pop(RECORD, None)
+    read = from_hf(file, spec.head_dim)
+    for length in (1, spec.original_window, spec.original_window + 1, spec.target_window + 1):
+        assert torch.equal(inverse_frequencies(read, length), inverse_frequencies(spec, length))
+        assert attention_factor(read, length) == attention_factor(spec, length)
+    if spec.method not in UNTYPED:
+        assert read == spec
 
 
 def test_plain_models_need_no_record() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def test_transformers_reads_what_we_mean(method: str, spelling: dict, tmp_path) 
 
     assert extension_from_config(written, shape) == extension
     assert written["a_field_of_somebody_else"] == BASE["a_field_of_somebody_else"]
-    assert written["max_position_embeddings"] == (32 if method == "dynamic" else 256)
+    assert written["max_position_embeddings"] == (32 if method in ("dynamic", "yarn") else 256)
 
     theirs = LlamaRotaryEmbedding(AutoConfig.from_pretrained(tmp_path))
     for length in (16, 32, 33, 200, 256, 700):
@@ -148,12 +149,24 @@ def test_older_readers_find_the_scaling_too(method: str) -> None:
     """Readers before transformers 5 know rope_theta and rope_scaling only."""
     config = {**BASE, "rope_theta": 777.0}
     written = build_config(shape_from_config(config), extension_for(method), HuggingFaceSource(config), None)
-    del written["rope_parameters"]
+    assert "rope_parameters" not in written, "one truth, in words that all readers know"
     without = {key: value for key, value in written.items() if key != "nemo_pi_extension"}
     extension, read = extension_for(method), extension_from_config(without, shape_from_config(without))
     for length in (16, 256, 700):
         assert torch.equal(inverse_frequencies(read, length), inverse_frequencies(extension, length))
         assert attention_factor(read, length) == attention_factor(extension, length)
+
+
+def test_a_factor_that_is_edited_is_edited_for_everybody(tmp_path: Path) -> None:
+    """The key that vLLM's, Qwen's and llama.cpp's pages name; an export that says it twice would keep one."""
+    written = build_config(shape_from_config(BASE), extension_for("linear"), HuggingFaceSource(BASE), None)
+    written["rope_scaling"] = {**written["rope_scaling"], "factor": 16.0}
+    written["max_position_embeddings"] = 512
+    write_json(tmp_path / "config.json", written)
+    read = extension_from_config(written, shape_from_config(written))
+    assert (read.original_window, read.target_window, read.factor) == (32, 512, 16.0)
+    theirs = LlamaRotaryEmbedding(AutoConfig.from_pretrained(tmp_path))
+    torch.testing.assert_close(inverse_frequencies(read, 512), theirs.inv_freq, rtol=1e-6, atol=0)
 
 
 def test_no_stale_rope_entry_survives() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from megatron.core import parallel_state
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
 from nemo_pi.checkpoint.hf.load import load_huggingface
@@ -340,7 +340,8 @@ def test_tokenizer_and_lengths(tmp_path: Path, single_rank: None) -> None:
         tokenizer_path=summary.tokenizer_path,
     )
     assert json_of(out / "tokenizer_config.json") == {"model_max_length": 256}
-    assert json_of(out / "config.json")["rope_parameters"] == {
+    assert json_of(out / "config.json")["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    assert AutoConfig.from_pretrained(out).rope_parameters == {
         "rope_type": "linear",
         "rope_theta": 10000.0,
         "factor": 4.0,
