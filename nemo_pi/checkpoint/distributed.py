@@ -33,7 +33,7 @@ from nemo_pi.checkpoint.files import (
     sync_path,
     write_json,
 )
-from nemo_pi.checkpoint.hf.tokenizer import copy_tokenizer, tokenizer_folder
+from nemo_pi.checkpoint.hf.tokenizer import copy_tokenizer
 from nemo_pi.checkpoint.integrity import check_checkpoint, check_pickles
 from nemo_pi.checkpoint.manifest import (
     CENTRAL_FILES,
@@ -106,7 +106,7 @@ def _prepare(
     partial = start_folder(folder)
     if tokenizer_path is not None:
         (partial / TOKENIZER_FOLDER).mkdir()
-        copy_tokenizer(tokenizer_folder(tokenizer_path), partial / TOKENIZER_FOLDER)
+        copy_tokenizer(tokenizer_path, partial / TOKENIZER_FOLDER)
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:

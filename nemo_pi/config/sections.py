@@ -19,6 +19,11 @@ class TokenizerConfig:
     model: str | None = None
     """Folder (huggingface) or file (sentencepiece). null: the checkpoint's own."""
 
+    @property
+    def files(self) -> str | None:
+        """Folder or file that travels with checkpoints and exports; None for bytes, which need none."""
+        return None if self.library == "byte" else self.model
+
 
 @dataclass
 class PoseConfig:

@@ -106,7 +106,7 @@ class DistributedCheckpointing(Callback):
             pl_module.engine,
             checkpoint_folder(self.root, step),
             meta,
-            tokenizer_path=tokenizer.model if tokenizer and tokenizer.library == "huggingface" else None,
+            tokenizer_path=None if tokenizer is None else tokenizer.files,
         )
         self._last_saved = step
         if self.keep and launcher.is_global_zero():

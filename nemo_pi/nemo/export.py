@@ -20,14 +20,11 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
     The scaling is written in Hugging Face's own terms, the tokenizer and the other fields of the
     checkpoint's config.json travel along.
     """
-    tokenizer = None
-    if run.tokenizer is not None and run.tokenizer.library == "huggingface":
-        tokenizer = run.tokenizer.model
     export_weights(
         engine,
         folder,
         source_config=None if run.checkpoint is None else read_source_config(run.checkpoint.path),
-        tokenizer_path=tokenizer,
+        tokenizer_path=None if run.tokenizer is None else run.tokenizer.files,
         dtype=run.export.dtype,
         overwrite=overwrite,
     )

@@ -41,6 +41,7 @@ class HuggingFaceWeights:
         self.file_of: dict[str, Path] = {}
         self.sizes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
+        self._stored_as: dict[str, str] = {}
         for file in _weight_files(folder):
             self._read_header(file)
 
@@ -60,6 +61,13 @@ class HuggingFaceWeights:
                 self.file_of[name] = file
                 self.sizes[name] = tuple(part.get_shape())
                 self.dtypes[name] = _dtype_name(part.get_dtype(), name, file)
+
+    def rename(self, stored: str, name: str) -> None:
+        """Offers the tensor `stored` under another name from now on; the file is left alone."""
+        table: dict[str, Any]
+        for table in (self.file_of, self.sizes, self.dtypes):
+            table[name] = table.pop(stored)
+        self._stored_as[name] = stored
 
     def check(self, expected: Mapping[str, tuple[int, ...]], *, also_allowed: frozenset[str]) -> None:
         """Compares names and shapes with what a model of this shape must have.
@@ -104,7 +112,7 @@ class HuggingFaceWeights:
             CheckpointError: the dimension does not divide, or the file can no longer be read.
         """
         with opened(self.file_of[name]) as handle:
-            sizes = self.sizes[name]
+            sizes, name = self.sizes[name], self._stored_as.get(name, name)
             first, end = rows or (0, sizes[0])
             if dim is None or parts == 1:
                 whole = (first, end) == (0, sizes[0])
@@ -127,7 +135,7 @@ class HuggingFaceWeights:
     def rows(self, name: str, start: int, count: int) -> Tensor:
         """Up to `count` rows of a matrix from row `start` on, as stored."""
         with opened(self.file_of[name]) as handle:
-            return handle.get_slice(name)[start : start + count]
+            return handle.get_slice(self._stored_as.get(name, name))[start : start + count]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.base import Family
 from nemo_pi.families.fusion import fuse, reorder_heads
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
@@ -113,10 +114,22 @@ def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
             fix="check that config.json and the safetensors come from the same model",
         )
     (head,), (embedding,) = family.output.names(None), family.embedding.names(None)
+    if shape.tied_embeddings:
+        name_tied_matrix(weights, family)
     weights.check(family.tensors(shape), also_allowed=frozenset({head} if shape.tied_embeddings else ()))
     # Some folders store the tied matrix under both names.
     if head in weights.sizes and shape.tied_embeddings:
         _check_tied(weights, head, embedding)
+
+
+def name_tied_matrix(weights: HuggingFaceWeights, family: Family) -> None:
+    """Offers a tied model's one vocabulary matrix as the embedding where it is stored as the output layer.
+
+    safetensors' own save_model keeps one name of a shared tensor, and of a Llama that is lm_head.weight.
+    """
+    (head,), (embedding,) = family.output.names(None), family.embedding.names(None)
+    if head in weights.sizes and embedding not in weights.sizes:
+        weights.rename(head, embedding)
 
 
 def _check_tied(weights: HuggingFaceWeights, head: str, embedding: str) -> None:

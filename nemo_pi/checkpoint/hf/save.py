@@ -16,7 +16,7 @@ from nemo_pi.checkpoint.hf.gather import Key, ModelGroups, gathered_tensors, loc
 from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
-from nemo_pi.checkpoint.hf.tokenizer import tokenizer_folder
+from nemo_pi.checkpoint.hf.tokenizer import tokenizer_files
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
@@ -52,7 +52,7 @@ def export_huggingface(
         folder: to write; must not exist, unless an earlier export wrote it or `overwrite` is set.
         source_config: what the model came from, as nemo_pi.checkpoint.summary.read_source_config returns
             it; its other fields and storage dtypes are kept.
-        tokenizer_path: folder with tokenizer files.
+        tokenizer_path: folder with tokenizer files, or one of them.
         dtype: to store all weights in: float32, bfloat16, float16 or float64; None keeps the source's,
             tensor by tensor, and without a source the model's.
         groups: this replica's process groups; None where one rank holds the whole model.
@@ -125,7 +125,7 @@ def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool) -> 
     check_target(folder, overwrite=overwrite)
     if tokenizer_path is not None:
         # For its check alone, before weights are written for minutes.
-        tokenizer_folder(tokenizer_path)
+        tokenizer_files(tokenizer_path)
     start_folder(folder)
 
 

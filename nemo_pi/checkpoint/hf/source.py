@@ -11,8 +11,10 @@ from typing import Any
 
 from nemo_pi.checkpoint.files import own_file, read_json
 from nemo_pi.checkpoint.hf.folder import DTYPES, HuggingFaceWeights
+from nemo_pi.checkpoint.hf.load import name_tied_matrix
 from nemo_pi.checkpoint.hf.tokenizer import GENERATION_CONFIG
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.registry import family_of_config
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ class HuggingFaceSource:
     @classmethod
     def read(cls, folder: Path) -> HuggingFaceSource:
         """Reads a folder's configuration files and safetensors headers."""
-        dtypes = HuggingFaceWeights(folder).dtypes
+        config = read_json(own_file(folder / "config.json", folder))
+        weights = HuggingFaceWeights(folder)
+        name_tied_matrix(weights, family_of_config(config))
+        dtypes = weights.dtypes
         main = Counter(dtypes.values()).most_common(1)[0][0]
         generation = folder / GENERATION_CONFIG
         return cls(
-            config=read_json(own_file(folder / "config.json", folder)),
+            config=config,
             generation_config=read_json(own_file(generation, folder)) if generation.is_file() else None,
             dtype=main,
             other_dtypes={name: dtype for name, dtype in dtypes.items() if dtype != main},

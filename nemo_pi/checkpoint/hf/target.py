@@ -14,7 +14,6 @@ from nemo_pi.checkpoint.hf.tokenizer import (
     copy_tokenizer,
     extended_generation_config,
     special_token_ids,
-    tokenizer_folder,
 )
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.inert import without_code
@@ -91,13 +90,13 @@ def write_side_files(
         dtype: of the weights; None where each tensor keeps the source's.
     """
     config = build_config(shape, extension, source, dtype)
-    if source is None:
-        config |= special_token_ids(tokenizer_folder(tokenizer_path)) if tokenizer_path else NO_SPECIAL_TOKENS
-    write_json(folder / "config.json", config)
     extended = source is None or extension_from_config(source.config, shape) != extension
     if tokenizer_path is not None:
         max_length = extension.target_window if extended else None
-        copy_tokenizer(tokenizer_folder(tokenizer_path), folder, max_length=max_length)
+        copy_tokenizer(tokenizer_path, folder, max_length=max_length)
+    if source is None:
+        config |= special_token_ids(folder) if tokenizer_path else NO_SPECIAL_TOKENS
+    write_json(folder / "config.json", config)
     if source is not None and source.generation_config is not None:
         old, new = source.config.get("max_position_embeddings"), extension.target_window
         values = without_code(source.generation_config)
@@ -108,5 +107,6 @@ def write_side_files(
 
 def _write_marker(folder: Path, shape: ModelShape, extension: ContextExtension) -> None:
     values: dict[str, Any] = {"shape": shape.to_dict(), "extension": extension.to_dict()}
-    values["files"] = sorted(path.name for path in folder.iterdir())
+    files = (path for path in folder.rglob("*") if path.is_file())
+    values["files"] = sorted(path.relative_to(folder).as_posix() for path in files)
     write_json(folder / MARKER, values)

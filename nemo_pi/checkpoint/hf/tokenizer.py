@@ -13,8 +13,10 @@ from nemo_pi.families.inert import without_code
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 
+SENTENCEPIECE = "tokenizer.model"
+
 # Any one of these makes a tokenizer; the others only accompany them.
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+_VOCABULARIES = ("tokenizer.json", SENTENCEPIECE, "vocab.json", "tekken.json")
 _COMPANIONS = (
     "merges.txt",
     "special_tokens_map.json",
@@ -24,7 +26,8 @@ _COMPANIONS = (
     TOKENIZER_CONFIG,
 )
 _CONFIGURATIONS = (TOKENIZER_CONFIG, "special_tokens_map.json", "chat_template.json")
-TOKENIZER_FILES = _VOCABULARIES + _COMPANIONS
+# Named templates beside the default one, each a file NAME.jinja.
+_TEMPLATES = "additional_chat_templates"
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -50,11 +53,34 @@ def tokenizer_folder(path: str | Path) -> Path:
     return folder
 
 
-def copy_tokenizer(source: Path, target: Path, *, max_length: int | None = None) -> None:
-    """Copies tokenizer files (never code) from one folder to another.
+def tokenizer_files(path: str | Path) -> dict[str, Path]:
+    """The files of a tokenizer by the names that they have in a Hugging Face folder.
 
     Args:
-        source: folder with tokenizer files.
+        path: the folder, or one file of it. A file of another name than Hugging Face's stands alone:
+            `name.json` for a tokenizer.json, anything else for a sentencepiece tokenizer.model.
+
+    Raises:
+        CheckpointError: there is no tokenizer.
+    """
+    given = Path(path).expanduser()
+    if _stands_alone(given):
+        return {"tokenizer.json" if given.suffix == ".json" else SENTENCEPIECE: given}
+    folder = tokenizer_folder(given)
+    templates = sorted((folder / _TEMPLATES).glob("*.jinja"))
+    names = (*_VOCABULARIES, *_COMPANIONS, *(f"{_TEMPLATES}/{template.name}" for template in templates))
+    return {name: folder / name for name in names if (folder / name).is_file()}
+
+
+def _stands_alone(path: Path) -> bool:
+    return path.is_file() and path.name not in _VOCABULARIES
+
+
+def copy_tokenizer(source: str | Path, target: Path, *, max_length: int | None = None) -> None:
+    """Copies tokenizer files (never code) into a folder.
+
+    Args:
+        source: as tokenizer_files.
         target: an existing folder.
         max_length: tokens to write as `model_max_length`, of which inference servers take the minimum
             with the model's window; None copies it as it is.
@@ -62,11 +88,14 @@ def copy_tokenizer(source: Path, target: Path, *, max_length: int | None = None)
     Raises:
         CheckpointError: a file is a link that leaves the folder.
     """
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(own_file(source / name, source), target / name)
-            sync_path(target / name)
-        if name in _CONFIGURATIONS and (target / name).is_file():
+    source = Path(source).expanduser()
+    # A file that its user names is meant, wherever it lies; what lies in a folder may be a stranger's.
+    folder = None if _stands_alone(source) else tokenizer_folder(source)
+    for name, file in tokenizer_files(source).items():
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file if folder is None else own_file(file, folder), target / name)
+        sync_path(target / name)
+        if name in _CONFIGURATIONS:
             values = read_json(target / name)
             if without_code(values) != values:  # else the very bytes stay
                 write_json(target / name, without_code(values))

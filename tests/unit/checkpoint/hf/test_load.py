@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from megatron.core.transformer.module import Float16Module
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from transformers import AutoModelForCausalLM
 
 from nemo_pi.checkpoint.hf.load import load_huggingface
@@ -123,6 +123,42 @@ def test_a_tied_output_layer_may_be_stored_if_equal(copy: Path) -> None:
     assert read_summary(copy).shape.tied_embeddings
     _, chunks = filled_chunks(copy)
     assert torch.equal(chunks[0].embedding.word_embeddings.weight, embedding)
+
+
+@pytest.mark.parametrize("shard", ["5GB", "20KB"])
+def test_a_tied_matrix_may_be_stored_as_the_output_layer_alone(
+    shard: str, tied_llama: Path, tmp_path: Path
+) -> None:
+    """As safetensors' own save_model writes a Llama: it keeps one name of a shared tensor."""
+    folder = tmp_path / "model"
+    model = AutoModelForCausalLM.from_pretrained(tied_llama)
+    model.save_pretrained(folder, max_shard_size=shard)
+    if shard == "5GB":
+        (folder / "model.safetensors").unlink()
+        save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    else:
+        rename_stored(folder, "model.embed_tokens.weight", "lm_head.weight")
+    names = [name for file in folder.glob("*.safetensors") for name in load_file(file)]
+    assert "lm_head.weight" in names and "model.embed_tokens.weight" not in names
+    torch.testing.assert_close(our_logits(folder), their_logits(tied_llama), rtol=1e-4, atol=2e-4)
+    assert read_summary(folder).dtype == "float32"
+
+
+def rename_stored(folder: Path, name: str, other: str) -> None:
+    """Renames a tensor of a sharded folder."""
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    file = folder / index["weight_map"].pop(name)
+    tensors = load_file(file)
+    tensors[other] = tensors.pop(name)
+    save_file(tensors, file, metadata={"format": "pt"})
+    index["weight_map"][other] = file.name
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_an_output_layer_alone_is_no_model_where_it_is_not_tied(copy: Path) -> None:
+    edit(copy, model__embed_tokens__weight=None)
+    with pytest.raises(CheckpointError, match=r"tensor model\.embed_tokens\.weight"):
+        read_summary(copy)
 
 
 def test_a_difference_in_the_last_row_of_a_tied_layer(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

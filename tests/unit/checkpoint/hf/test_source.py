@@ -51,3 +51,9 @@ def test_it_survives_json(folder: Path) -> None:
 def test_something_else_is_refused(values: dict) -> None:
     with pytest.raises(CheckpointError, match="read_source_config"):
         HuggingFaceSource.from_dict(values)
+
+
+def test_a_tied_matrix_under_the_output_layer_s_name_keeps_its_dtype(folder: Path) -> None:
+    tensors = {name: torch.zeros(2, dtype=torch.bfloat16) for name in ("a", "b")}
+    save_file({**tensors, "lm_head.weight": torch.zeros(2)}, folder / "model.safetensors")
+    assert HuggingFaceSource.read(folder).dtype_of("model.embed_tokens.weight") == "float32"

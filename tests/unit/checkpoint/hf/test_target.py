@@ -108,3 +108,12 @@ def test_a_damaged_marker_claims_nothing(written: Path, files: object) -> None:
     (written / "nemo_pi_export.json").write_text(json.dumps({"files": files}))
     with pytest.raises(CheckpointError, match="a folder with other files"):
         check_target(written)
+
+
+def test_files_in_folders_are_the_export_s_own_too(written: Path, tmp_path: Path) -> None:
+    templates = tmp_path / "tokenizer" / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "rag.jinja").write_text("{{ 1 }}")
+    write_side_files(written, SHAPE, LONG, SOURCE, tmp_path / "tokenizer", None)
+    assert "additional_chat_templates/rag.jinja" in values(written / "nemo_pi_export.json")["files"]
+    check_target(written)

@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from nemo_pi.checkpoint.hf.tokenizer import (
     copy_tokenizer,
     extended_generation_config,
     has_tokenizer,
     special_token_ids,
+    tokenizer_files,
     tokenizer_folder,
 )
 from nemo_pi.errors import CheckpointError
+
+DEMO = Path(__file__).resolve().parents[4] / "demo" / "model"
 
 
 @pytest.fixture
@@ -58,6 +62,37 @@ def test_a_tokenizer_is_found_by_folder_or_file(source: Path, tmp_path: Path) ->
     assert not has_tokenizer(tmp_path)
     with pytest.raises(CheckpointError, match=r"tokenizer_path.*tokenizer\.json"):
         tokenizer_folder(tmp_path)
+
+
+def test_named_chat_templates_travel_along(source: Path, tmp_path: Path) -> None:
+    """As transformers saves a tokenizer with several: a file each, the default one beside them."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "TOOLS", "rag": "{{ 1 }}"}
+    tokenizer.save_pretrained(source)
+    (source / "additional_chat_templates" / "evil.py").write_text("raise SystemExit")
+    copy_tokenizer(source, tmp_path)
+    copied = sorted(path.name for path in (tmp_path / "additional_chat_templates").iterdir())
+    assert copied == ["rag.jinja", "tool_use.jinja"]
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template == tokenizer.chat_template
+
+
+def test_a_template_that_is_a_link_out_of_the_folder_is_not_copied(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("xyzzy")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "a.jinja").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=r"a\.jinja: required a file of this folder"):
+        copy_tokenizer(source, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("mine.json", "tokenizer.json"), ("v3.model", "tokenizer.model")])
+def test_a_file_of_another_name_stands_alone(name: str, kept: str, source: Path, tmp_path: Path) -> None:
+    """What lies beside it, and under which name, says nothing of it."""
+    (source / name).write_text('{"mine": 1}')
+    assert tokenizer_files(source / name) == {kept: source / name}
+    (tmp_path / "target").mkdir()
+    copy_tokenizer(source / name, tmp_path / "target")
+    assert (tmp_path / "target" / kept).read_text() == '{"mine": 1}'
+    assert not (tmp_path / "target" / "special_tokens_map.json").exists()
 
 
 def test_special_tokens_are_found_by_their_names(source: Path) -> None:
