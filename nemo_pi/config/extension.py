@@ -139,7 +139,7 @@ def _original_window(
 ) -> tuple[int, str]:
     given, target = model.original_max_position_embeddings, model.max_position_embeddings
     if summary is not None:
-        return _window_of_checkpoint(given, summary)
+        return _window_of_checkpoint(given, summary, corrects=model.allow_rescaling)
     if given is not None:
         return given, "model.original_max_position_embeddings"
     if target is None:
@@ -154,8 +154,11 @@ def _original_window(
     return target, "model.max_position_embeddings (no checkpoint)"
 
 
-def _window_of_checkpoint(given: int | None, summary: CheckpointSummary) -> tuple[int, str]:
-    """The checkpoint's own window; the YAML corrects only one known not to be the pretrained one."""
+def _window_of_checkpoint(
+    given: int | None, summary: CheckpointSummary, *, corrects: bool
+) -> tuple[int, str]:
+    """The checkpoint's own window; the YAML corrects only one known not to be the pretrained one, or, where
+    it says so (`corrects`), any that is no more than what the checkpoint claims to read."""
     extension = summary.extension
     # Fine-tuned directly, a model has learned all of the window it was trained at.
     found = extension.original_window if extension.is_scaled else extension.target_window
@@ -165,11 +168,16 @@ def _window_of_checkpoint(given: int | None, summary: CheckpointSummary) -> tupl
         # With a sliding attention window, published configs name how far a stack of layers could look back
         # (Mistral 7B v0.1: 32,768) rather than what the model was pretrained on (8,192).
         return given, _source_of(given, found, summary)
+    claimed = 1 <= given <= extension.target_window
+    if corrects and claimed:
+        # Mistral-Nemo's first config.json named 1,024,000 tokens; it was pretrained on 131,072.
+        return given, _source_of(given, found, summary)
+    mend = "; where the checkpoint is wrong, model.allow_rescaling=true beside it counts from yours"
     raise ConfigError(
         "model.original_max_position_embeddings",
         required=f"{found}, as the checkpoint says ({summary.window_source})",
         given=given,
-        fix="model.original_max_position_embeddings=null takes the checkpoint's",
+        fix="model.original_max_position_embeddings=null takes the checkpoint's" + (mend if claimed else ""),
     )
 
 

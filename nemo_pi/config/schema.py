@@ -59,13 +59,14 @@ class ModelConfig:
     seq_len_interpolation_factor: float | None = None
     """NeMo 1.x's spelling of linear scaling's factor; not together with pos_scaling_factor. null: unused."""
     original_max_position_embeddings: int | None = None
-    """Window of the pretrained model in tokens. null: what the checkpoint says; a given value must agree."""
+    """Window of the pretrained model in tokens. null: what the checkpoint says; a given value must agree, or
+    corrects one that the checkpoint overstates, with allow_rescaling."""
     encoder_seq_length: int | None = None
     """Training length in tokens, at most the target window. null: the target window; with data.pose, the
     original one."""
     allow_rescaling: bool = False
     """Accept a checkpoint that has been scaled before and replace its scaling: the factor then counts from
-    its original window, never on top."""
+    its original window, never on top. Also lets original_max_position_embeddings say what that window was."""
 
     # --- the checkpoint to start from ---
     restore_from_path: str | None = None

@@ -258,6 +258,31 @@ def test_only_a_sliding_window_lets_the_yaml_correct_the_original_window() -> No
     assert refusal(sliding, **longer).field == "model.original_max_position_embeddings"
 
 
+def test_a_window_that_the_checkpoint_overstates_is_corrected_by_two_keys() -> None:
+    """Mistral-Nemo's first config.json names 1,024,000 tokens; it was pretrained on 131,072."""
+    nemo = summary_of(extension=ContextExtension.unscaled(1_024_000, 64))
+    wanted = {"original_max_position_embeddings": 131_072, "max_position_embeddings": 524_288}
+    error = refusal(nemo, **wanted)
+    assert "model.allow_rescaling=true" in error.fix
+    extension, source = resolve_extension(ModelConfig(**wanted, allow_rescaling=True), SHAPE, nemo)
+    assert windows(extension) == (131_072, 524_288, "linear", 4.0)
+    assert source.startswith("model.original_max") and "1024000" in source
+    as_it_is = ModelConfig(
+        original_max_position_embeddings=131_072, pos_scaling_type="none", allow_rescaling=True
+    )
+    assert windows(resolve_extension(as_it_is, SHAPE, nemo)[0]) == (131_072, 131_072, "none", 1.0)
+    for impossible in (0, -1, 1_024_001):
+        keys = {"original_max_position_embeddings": impossible, "max_position_embeddings": 2_000_000}
+        assert "allow_rescaling" not in refusal(nemo, **keys, allow_rescaling=True).fix
+
+
+def test_a_linear_checkpoint_s_window_may_be_said_when_it_is_rescaled() -> None:
+    """Its one window is the original length: 64 tokens by 4, to be read to 512."""
+    held = from_hf({"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 4.0}}, 64)
+    keys = {"original_max_position_embeddings": 64, "max_position_embeddings": 512, "allow_rescaling": True}
+    assert windows(extension_of(summary_of(extension=held), **keys)) == (64, 512, "linear", 8.0)
+
+
 @pytest.mark.parametrize(
     ("model", "expected", "source"),
     [
