@@ -36,6 +36,11 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "backend": ("backend", str, f"{', '.join(BACKENDS)} (default auto)"),
     "dtype": ("dtype", str, f"{' or '.join(DTYPES)} (default float32)"),
     "tokenizer": ("tokenizer", str, "folder of the tokenizer (default: the checkpoint's)"),
+    "add-bos": (
+        "add_bos",
+        bool,
+        "begin with the BOS token (default: where the tokenizer adds it)",
+    ),
     **{name.replace("_", "-"): (name, int, f"{text} (default 1)") for name, text in LAYOUT_FLAGS.items()},
 }
 
@@ -75,6 +80,9 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--config-path", type=Path, default=CONF, help="folder of the YAML (default conf/)")
     made.add_argument("--config-name", default="evaluate", help="its name (default evaluate)")
     for flag, (key, kind, text) in FLAGS.items():
+        if kind is bool:
+            made.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, help=f"{key}: {text}")
+            continue
         made.add_argument(f"--{flag}", type=kind, help=f"{key}: {text}", metavar=kind.__name__.upper())
     return made
 

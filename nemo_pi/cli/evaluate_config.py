@@ -29,8 +29,8 @@ class EvaluateConfig:
     """Tokens; None: the checkpoint's."""
     tasks: dict[str, Any] = field(default_factory=dict)
     """Task name → its arguments, or false."""
-    add_bos: bool = False
-    """Whether windows and prompts begin with the beginning-of-text token."""
+    add_bos: bool | None = None
+    """Whether windows and prompts begin with the beginning-of-text token; None: as the tokenizer adds it."""
     batch_tokens: int = 8192
     """Tokens per batch of one replica."""
     results: str = "results/evaluation"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.cli.evaluate_config import EvaluateConfig, located
 from nemo_pi.cli.evaluate_models import choose_backend
-from nemo_pi.cli.flags import layout_of, text_of, tokenizer_folder
+from nemo_pi.cli.flags import end_ids, layout_of, tokenizer_folder
+from nemo_pi.data.encoding import Encoder, EncodingRules
+from nemo_pi.data.jsonl import find_files, read_lines
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.errors import ConfigError, DataError, NemoPiError
 from nemo_pi.evaluation.evaluate import PlannedTask
@@ -47,20 +48,25 @@ class ModelPlan:
 def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[list[int]]:
     """Token ids of the documents that exceed the longest window.
 
+    Args:
+        path: whatever preprocess_data.py reads: JSON lines, also compressed, or a folder of them.
+
     Raises:
         DataError: no such document, a file that cannot be read, or a line that is not what it should be.
     """
-    documents = []
-    for number, line in enumerate(text_of(path).removesuffix("\n").split("\n"), start=1):
+    encode = Encoder(EncodingRules(tokenizer={}, keys_option=None), tokenizer)
+    documents: list[list[int]] = []
+    try:
+        files = find_files(path)
+    except DataError as error:
+        raise error.respelled({"--input": "documents"}) from error
+    for line in read_lines(files):
         try:
-            documents.append(tokenizer.encode(json.loads(line)["text"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}:{number}",
-                required='a JSON object with a "text" string',
-                given=f"{line[:60]!r} ({error})",
-                fix="write one JSON object a line",
-            ) from error
+            ((ids,),) = encode([line])
+        except DataError as error:
+            place = f"{line.path}:{line.number}"
+            raise DataError(place, required=error.required, given=error.given, fix=error.fix) from error
+        documents.append(ids.tolist())
     long_enough = [document for document in documents if len(document) > longer_than]
     if not long_enough:
         longest = max(map(len, documents), default=0)
@@ -113,7 +119,9 @@ def plan_model(name: str, folder: Path, config: EvaluateConfig, windows: tuple[i
     )
     # Each replica is to have as many windows at a time as it would have alone.
     batch_tokens = config.batch_tokens * (layout.dp if layout else 1)
-    context = TaskContext(tokenizer, documents, *windows, config.add_bos, batch_tokens)
+    add_bos = bool(tokenizer.start_ids) if config.add_bos is None else config.add_bos
+    ends = end_ids(folder, tokenizer)
+    context = TaskContext(tokenizer, documents, *windows, add_bos, batch_tokens, ends)
     planned = [_planned(task, context) for task in config.chosen_tasks()]
     return ModelPlan(name, folder, summary, layout, context, planned)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nemo_pi.checkpoint.end_tokens import stated_end_ids
 from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import TOKENIZER_FOLDER
 from nemo_pi.config.parallelism import resolve_layout
 from nemo_pi.config.schema import ModelConfig
+from nemo_pi.data.tokenizer import Tokenizer
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.parallel import launcher
@@ -78,6 +80,18 @@ def tokenizer_folder(given: Path | None, checkpoint: Path) -> Path:
         given="nothing",
         fix="give the folder of the tokenizer that the model was trained with",
     )
+
+
+def end_ids(checkpoint: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Tokens that end a generated text: those that the checkpoint names, else the tokenizer's one.
+
+    Raises:
+        CheckpointError: its files name something else.
+    """
+    stated = stated_end_ids(checkpoint)
+    if stated:
+        return stated
+    return () if tokenizer.eod_id is None else (tokenizer.eod_id,)
 
 
 def layout_of(args: object, shape: ModelShape) -> ParallelLayout:

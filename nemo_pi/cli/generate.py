@@ -12,7 +12,14 @@ import torch
 
 from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
-from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, text_of, tokenizer_folder
+from nemo_pi.cli.flags import (
+    add_layout_flags,
+    add_model_flags,
+    end_ids,
+    layout_of,
+    text_of,
+    tokenizer_folder,
+)
 from nemo_pi.cli.parser import Parser
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
@@ -38,8 +45,12 @@ def parse(description: str | None = None, arguments: Sequence[str] | None = None
     add("--top-k", type=int, help="draw among this many likeliest tokens (default: all)")
     add("--top-p", type=float, help="draw among the fewest tokens that reach this probability (default: all)")
     add("--seed", type=int, default=1234, help="of the draws (default 1234)")
-    add("--add-bos", action="store_true", help="begin with the tokenizer's beginning-of-text token")
-    add("--ignore-eos", action="store_true", help="go on after the end-of-text token")
+    add(
+        "--add-bos",
+        action=argparse.BooleanOptionalAction,
+        help="begin with the beginning-of-text token (default: where the tokenizer itself adds it)",
+    )
+    add("--ignore-eos", action="store_true", help="go on after an end-of-text token")
     add("--no-cache", action="store_true", help="compute every token from scratch: slow, the same tokens")
     add_model_flags(parser)
     add_layout_flags(parser)
@@ -67,7 +78,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     # Local layers: cached generation has been tried with these only.
     engine = open_engine(summary, layout, BuildOptions(params_dtype=getattr(torch, args.dtype)))
     scorer = MegatronScorer(engine, args.model.name, use_cache=not args.no_cache)
-    stops = () if args.ignore_eos or tokenizer.eod_id is None else (tokenizer.eod_id,)
+    stops = () if args.ignore_eos else end_ids(args.model, tokenizer)
     started = time.perf_counter()
     request = GenerationRequest(args.max_new_tokens, sampling, stop_ids=stops)
     (generated,) = scorer.generate(prompt_1S.tolist(), request)
@@ -91,16 +102,17 @@ def prompt_ids(args: argparse.Namespace, tokenizer: Tokenizer) -> list[int]:
         ConfigError: --add-bos without such a token. DataError: a file that cannot be read.
     """
     text = args.prompt if args.prompt_file is None else text_of(args.prompt_file)
-    if not args.add_bos:
-        return tokenizer.encode(text)
-    if tokenizer.bos_id is None:
-        raise ConfigError(
-            "--add-bos",
-            required="a tokenizer with a beginning-of-text token",
-            given=tokenizer.name,
-            fix="leave the flag out",
-        )
-    return [tokenizer.bos_id, *tokenizer.encode(text)]
+    starts = tokenizer.start_ids if args.add_bos is not False else ()
+    if args.add_bos and not starts:
+        if tokenizer.bos_id is None:
+            raise ConfigError(
+                "--add-bos",
+                required="a tokenizer with a beginning-of-text token",
+                given=tokenizer.name,
+                fix="leave the flag out",
+            )
+        starts = (tokenizer.bos_id,)
+    return [*starts, *tokenizer.encode(text)]
 
 
 def one_replica(layout: ParallelLayout) -> ParallelLayout:

@@ -26,6 +26,8 @@ class EncodingRules:
     """Keys of the JSON objects to encode, each into its own dataset."""
     append_eod: bool = False
     """End every document with the tokenizer's end-of-document id."""
+    keys_option: str | None = "--json-keys"
+    """The flag that names `keys`, for messages; None: they cannot be chosen."""
 
 
 class Encoder:
@@ -53,7 +55,8 @@ class Encoder:
                 given = (
                     type(record[key]).__name__ if key in record else f"only {', '.join(record) or 'no keys'}"
                 )
-                raise _bad_line(line, f"a string under the key {key!r} (--json-keys)", given)
+                option = f" ({self.rules.keys_option})" if self.rules.keys_option else ""
+                raise _bad_line(line, f"a string under the key {key!r}{option}", given)
         return [record[key] for key in self.rules.keys]
 
     def _encode(self, line: Line, text: str) -> NDArray[np.int32]:

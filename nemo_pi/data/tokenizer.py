@@ -36,6 +36,10 @@ class Tokenizer(Protocol):
     def bos_id(self) -> int | None:
         """Id that begins a sequence, or None."""
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """Ids that the tokenizer's own post-processor puts before a text; empty where it adds none."""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; no special token is added at either end."""
 
@@ -50,6 +54,7 @@ class ByteTokenizer:
     vocab_size = 257
     eod_id: int | None = 256
     bos_id: int | None = None
+    start_ids: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         """The UTF-8 bytes of `text`."""
@@ -79,6 +84,8 @@ class SentencePieceTokenizer:
         self.vocab_size = int(self._processor.vocab_size())
         self.eod_id = _id_or_none(self._processor.eos_id())
         self.bos_id = _id_or_none(self._processor.bos_id())
+        # It adds what it is asked for, and NeMo asks for nothing.
+        self.start_ids: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         """Piece ids of `text`."""
@@ -118,10 +125,18 @@ class HuggingFaceTokenizer:
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values())
         self.eod_id = self._tokenizer.eos_token_id
         self.bos_id = self._tokenizer.bos_token_id
+        self.start_ids = self._start_ids()
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special tokens written out in the text are recognised, as NeMo does."""
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    def _start_ids(self) -> tuple[int, ...]:
+        bare = self.encode("a")
+        whole = list(self._tokenizer.encode("a", add_special_tokens=True, verbose=False))
+        # What is added behind the text, some tokenizers' end of text, would end a prompt before it is read.
+        starts = (n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+        return tuple(whole[: next(starts, 0)])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens included, with no cleaning of spaces."""

@@ -28,7 +28,7 @@ class PasskeyPlan:
     seed: int
     """Of keys."""
     bos: bool = False
-    """Whether documents begin with the tokenizer's beginning-of-text token."""
+    """Whether documents begin with what begins a text for the tokenizer."""
     generate: bool = False
     """Whether answers are generated token by token instead of read off one pass."""
 

@@ -87,7 +87,7 @@ def passkey_document(
         trial: the number of the trial.
         seed: of the experiment.
         depth: in [0, 1], rounded to whole filler sentences; None draws it uniformly.
-        bos: begin with the tokenizer's beginning-of-text token.
+        bos: begin with `start_ids`.
 
     Raises:
         DataError: a length too short for a document, or that this tokenizer cannot hit exactly.
@@ -99,7 +99,7 @@ def passkey_document(
     depth = random_depth if depth is None else depth
     if not 0 <= depth <= 1:
         raise ConfigError("depth", required="from 0 (beginning) to 1 (end)", given=depth, fix="give e.g. 0.5")
-    prefix = [required_bos(tokenizer)] if bos else []
+    prefix = start_ids(tokenizer) if bos else ()
     text = _fit(key, depth, tokenizer, length - len(prefix))
     token_ids = tokenizer.encode(text)
     # Where the answer begins depends on the tokenizer: the space before it may belong to its first token.
@@ -107,12 +107,15 @@ def passkey_document(
     return PasskeyDocument(text, (*prefix, *token_ids), len(token_ids) - num_shared, key, depth)
 
 
-def required_bos(tokenizer: TextTokenizer) -> int:
-    """The token that begins a text.
+def start_ids(tokenizer: TextTokenizer) -> tuple[int, ...]:
+    """What begins a text: what the tokenizer itself puts there, else its beginning-of-text token.
 
     Raises:
-        ConfigError: the tokenizer has none.
+        ConfigError: the tokenizer has neither.
     """
+    own: tuple[int, ...] = getattr(tokenizer, "start_ids", ())  # a tokenizer of a task's need not say
+    if own:
+        return own
     if tokenizer.bos_id is None:
         raise ConfigError(
             "add_bos",
@@ -120,7 +123,7 @@ def required_bos(tokenizer: TextTokenizer) -> int:
             given="none",
             fix="set it to false",
         )
-    return tokenizer.bos_id
+    return (tokenizer.bos_id,)
 
 
 def shortest_length(tokenizer: TextTokenizer, bos: bool = False) -> int:
@@ -128,7 +131,7 @@ def shortest_length(tokenizer: TextTokenizer, bos: bool = False) -> int:
     keys = (f"{digit * 11111:05}" for digit in range(10))
     bare = max(len(tokenizer.encode(_build(key, 0, 0))) for key in keys)
     # Keys of mixed digits may take more tokens than those of one digit, at most one per digit and mention.
-    return bare + 15 + len(tokenizer.encode(_CYCLE)) + bos
+    return bare + 15 + len(tokenizer.encode(_CYCLE)) + (len(start_ids(tokenizer)) if bos else 0)
 
 
 def _build(key: str, before: int, after: int, ragged: str = "") -> str:

@@ -78,9 +78,8 @@ def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Windo
     pairs = [plan.documents[w.document][w.start : w.start + length + 1] for w in windows]
     tokens_BS = torch.stack([pair[:-1] for pair in pairs])
     labels_BS = torch.stack([pair[1:] for pair in pairs])
-    if plan.bos_id is not None:
-        # In place of the first token, so that the window keeps its length.
-        tokens_BS[:, 0] = plan.bos_id
+    # In place of the first tokens, so that the window keeps its length.
+    tokens_BS[:, : len(plan.start_ids)] = torch.tensor(plan.start_ids, dtype=torch.int64)
     scores = scorer.score(tokens_BS, labels_BS, text_positions(length).expand_as(tokens_BS))
     num_scored_B = torch.tensor([w.num_scored for w in windows])
     counts_BS = torch.arange(length) >= length - num_scored_B[:, None]

@@ -20,7 +20,7 @@ class PerplexityPlan:
     """Checked documents, spans and windows; `num_tokens` says what it costs before anything is computed."""
 
     documents: list[Tensor]
-    """Token ids int64, each with the beginning-of-text token where one is asked for."""
+    """Token ids int64, each with what begins every window where that is asked for."""
     spans: list[Span]
     """The labels that are scored, at every length."""
     lengths: tuple[int, ...]
@@ -29,8 +29,8 @@ class PerplexityPlan:
     """Labels of a window after a document's first, in tokens."""
     scored: str
     """"whole_document" or "full_context"."""
-    bos_id: int | None
-    """What every window begins with; None: its own first token."""
+    start_ids: tuple[int, ...]
+    """What every window begins with, in place of its own first tokens; empty: nothing."""
 
     @classmethod
     def build(
@@ -41,7 +41,7 @@ class PerplexityPlan:
         stride: int = 256,
         scored: str = WHOLE_DOCUMENT,
         max_tokens: int | None = None,
-        bos_id: int | None = None,
+        bos_id: int | Sequence[int] | None = None,
     ) -> PerplexityPlan:
         """Plans the windows of `plan_windows`; every length scores the same labels, each once.
 
@@ -53,23 +53,26 @@ class PerplexityPlan:
             scored: "whole_document" or "full_context", see `plan_spans`.
             max_tokens: a limit on the labels scored at each length; None scores all. The cost at length L is
                 about max_tokens * L / stride tokens read.
-            bos_id: where given, every window begins with this token (in place of the first token of its
-                context), and a document's first token is scored too. None adds nothing.
+            bos_id: where given, every window begins with this token, or these (in place of the first tokens
+                of its context), and a document's first token is scored too. None adds nothing.
 
         Raises:
             DataError: no documents or one too short.
             ConfigError: a length, stride, budget or protocol that cannot be.
         """
-        _check(lengths, stride, scored)
-        tensors = [_with_bos(torch.as_tensor(document, dtype=torch.int64), bos_id) for document in documents]
+        starts = () if bos_id is None else (bos_id,) if isinstance(bos_id, int) else tuple(bos_id)
+        _check(lengths, stride, scored, len(starts))
+        begin = torch.tensor(starts, dtype=torch.int64)
+        tensors = [torch.cat([begin, torch.as_tensor(text, dtype=torch.int64)]) for text in documents]
         spans = plan_spans(
             [len(tensor) for tensor in tensors],
             longest=max(lengths),
             stride=stride,
             scored=scored,
             max_tokens=max_tokens,
+            start=max(1, len(starts)),
         )
-        return cls(tensors, spans, tuple(sorted(set(lengths))), stride, scored, bos_id)
+        return cls(tensors, spans, tuple(sorted(set(lengths))), stride, scored, starts)
 
     def windows(self, length: int) -> list[Window]:
         """Return every window of this length, document by document."""
@@ -94,7 +97,9 @@ class PerplexityPlan:
     @property
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no perplexity stands without it."""
-        start = "no BOS" if self.bos_id is None else "BOS before every window"
+        count = len(self.start_ids)
+        bos = "BOS" if count == 1 else f"{count} beginning-of-text tokens"
+        start = f"{bos} before every window" if count else "no BOS"
         scored, documents = plural(self.num_scored, "token"), plural(len(self.spans), "document")
         return {
             "name": "sliding window",
@@ -105,15 +110,11 @@ class PerplexityPlan:
             "scored": self.scored,
             "num_documents": len(self.spans),
             "num_scored_tokens": self.num_scored,
-            "bos_id": self.bos_id,
+            "bos_id": self.start_ids[0] if count == 1 else list(self.start_ids) or None,
         }
 
 
-def _with_bos(document: Tensor, bos_id: int | None) -> Tensor:
-    return document if bos_id is None else torch.cat([document.new_tensor([bos_id]), document])
-
-
-def _check(lengths: Sequence[int], stride: int, scored: str) -> None:
+def _check(lengths: Sequence[int], stride: int, scored: str, num_starts: int) -> None:
     if scored not in SCORED:
         raise ConfigError(
             "scored", required=f"one of {', '.join(SCORED)}", given=scored, fix="correct the name"
@@ -125,10 +126,12 @@ def _check(lengths: Sequence[int], stride: int, scored: str) -> None:
             given=list(lengths),
             fix="give e.g. [512, 1024]",
         )
-    if not 1 <= stride <= min(lengths):
+    most = min(lengths) - max(0, num_starts - 1)
+    if not 1 <= stride <= most:
+        beside = f" less {num_starts - 1} that begin it" if num_starts > 1 else ""
         raise ConfigError(
             "stride",
-            required=f"from 1 to the shortest length, {min(lengths)} tokens",
+            required=f"from 1 to the shortest length, {min(lengths)} tokens{beside}",
             given=stride,
             fix="lower the stride, or leave the short lengths out",
         )

@@ -77,7 +77,13 @@ def doubling_lengths(original_window: int, target_window: int) -> tuple[int, ...
 
 
 def plan_spans(
-    document_lengths: Sequence[int], *, longest: int, stride: int, scored: str, max_tokens: int | None = None
+    document_lengths: Sequence[int],
+    *,
+    longest: int,
+    stride: int,
+    scored: str,
+    max_tokens: int | None = None,
+    start: int = 1,
 ) -> list[Span]:
     """Choose what is scored of each document, at most `max_tokens` labels in all.
 
@@ -91,12 +97,13 @@ def plan_spans(
         max_tokens: shared evenly among the documents, each from its beginning; where that gives a document
             less than the least span (longest window or stride), only as many documents as it suffices for,
             first ones first.
+        start: index of the first label that is text; above 1 where several tokens begin every window.
 
     Raises:
         DataError: no documents, or one that is too short. ConfigError: a budget below one least span.
     """
     _check_documents(document_lengths, longest)
-    first, least = (1, longest) if scored == WHOLE_DOCUMENT else (longest + 1 - stride, stride)
+    first, least = (start, longest) if scored == WHOLE_DOCUMENT else (longest + 1 - stride, stride)
     if max_tokens is None:
         return [Span(i, first, length) for i, length in enumerate(document_lengths)]
     if max_tokens < least:

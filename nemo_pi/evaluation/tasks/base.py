@@ -52,10 +52,13 @@ class TaskContext:
     target_window: int
     """Tokens to evaluate up to."""
     add_bos: bool = False
-    """True begins every window and prompt with the tokenizer's beginning-of-text token."""
+    """True begins every window and prompt with what begins a text for the tokenizer
+    (nemo_pi.evaluation.passkey_text.start_ids)."""
     batch_tokens: int = 8192
     """Tokens per batch; a longer window is a batch of its own. Results do not depend on it but for
     rounding."""
+    end_ids: tuple[int, ...] = ()
+    """Tokens that end a text of the model's, as its generation_config.json says; for stop_ids of requests."""
 
     def __post_init__(self) -> None:
         doubling_lengths(self.original_window, self.target_window)  # raises on impossible windows

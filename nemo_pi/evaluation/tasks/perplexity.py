@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_pi.evaluation.passkey_text import required_bos
+from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
 from nemo_pi.evaluation.plots import plot_perplexity
@@ -52,7 +52,7 @@ class Perplexity(Task[PerplexityPlan, PerplexityResult]):
             stride=self.stride,
             scored=self.scored,
             max_tokens=self.max_tokens,
-            bos_id=required_bos(context.tokenizer) if context.add_bos else None,
+            bos_id=start_ids(context.tokenizer) if context.add_bos else None,
         )
         cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens)
         return Plan(work, context, cost, work.protocol)

@@ -10,10 +10,12 @@ import pytest
 from nemo_pi.cli.flags import (
     add_layout_flags,
     add_model_flags,
+    end_ids,
     layout_of,
     text_of,
     tokenizer_folder,
 )
+from nemo_pi.data.tokenizer import ByteTokenizer
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.parallel.layout import ParallelLayout
 from tests.unit.model.models import SHAPE
@@ -82,3 +84,13 @@ def test_the_tokenizer_is_the_given_one_or_the_checkpoints(tmp_path: Path) -> No
     assert tokenizer_folder(Path("other"), tmp_path) == Path("other")
     with pytest.raises(CheckpointError, match="no such folder"):
         tokenizer_folder(Path("other"), tmp_path / "absent")
+
+
+def test_a_text_ends_where_the_checkpoint_says_else_with_the_tokenizer_s_token(tmp_path: Path) -> None:
+    tokenizer = ByteTokenizer()
+    assert end_ids(tmp_path, tokenizer) == (256,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    assert end_ids(tmp_path, tokenizer) == (1, 2)
+    (tmp_path / "generation_config.json").unlink()
+    tokenizer.eod_id = None
+    assert end_ids(tmp_path, tokenizer) == ()

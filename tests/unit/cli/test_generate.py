@@ -46,3 +46,19 @@ def test_all_ranks_share_the_one_model() -> None:
         one_replica(ParallelLayout(tp=2, dp=2))
     with pytest.raises(ConfigError, match="required 2, the number of ranks that pipeline and context leave"):
         one_replica(ParallelLayout(pp=2, dp=2))
+
+
+class WithStart(WithBeginning):
+    start_ids = (258, 259)
+
+
+@pytest.mark.parametrize(
+    ("flag", "plain", "adding"),
+    [([], [97], [258, 259, 97]), (["--add-bos"], [257, 97], [258, 259, 97]), (["--no-add-bos"], [97], [97])],
+)
+def test_a_prompt_begins_as_the_tokenizer_begins_it(
+    flag: list[str], plain: list[int], adding: list[int]
+) -> None:
+    args = parse(arguments=[*REQUIRED, "--prompt", "a", *flag])
+    assert prompt_ids(args, WithBeginning()) == plain
+    assert prompt_ids(args, WithStart()) == adding

@@ -65,6 +65,34 @@ def test_huggingface_adds_no_special_tokens(tmp_path: Path, bpe: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("template", "starts"),
+    [
+        ("$A", ()),
+        ("<s> $A", (0,)),
+        ("<s> $A <|endoftext|>", (0,)),
+        ("<|endoftext|> <s> $A", (1, 0)),
+        ("$A <|endoftext|>", ()),
+    ],
+)
+def test_what_the_tokenizer_itself_begins_a_text_with(
+    template: str, starts: tuple[int, ...], tmp_path: Path, bpe: Path
+) -> None:
+    fast = transformers.AutoTokenizer.from_pretrained(bpe)
+    fast.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 0), ("<|endoftext|>", 1)]
+    )
+    fast.save_pretrained(tmp_path)
+    ours = build_tokenizer("huggingface", tmp_path)
+    assert ours.start_ids == starts
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)(SENTENCE)["input_ids"]
+    assert theirs[: len(starts) + 3] == [*starts, *ours.encode(SENTENCE)][: len(starts) + 3]
+
+
+def test_other_libraries_begin_a_text_with_nothing(pieces: Path) -> None:
+    assert build_tokenizer("sentencepiece", pieces).start_ids == ByteTokenizer().start_ids == ()
+
+
 def test_added_tokens_count_into_the_vocabulary(tmp_path: Path, bpe: Path) -> None:
     fast = transformers.AutoTokenizer.from_pretrained(bpe)
     size = len(fast)

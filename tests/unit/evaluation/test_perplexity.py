@@ -175,3 +175,25 @@ def test_bad_arguments_are_refused(changes: dict[str, object], field: str) -> No
     arguments: dict[str, object] = {"lengths": [8, 16], "stride": 4, **changes}
     with pytest.raises(ConfigError, match=f"^{field}"):
         perplexity(Unigram(), [[1] * 40], **arguments)  # type: ignore[arg-type]
+
+
+def test_several_tokens_may_begin_every_window() -> None:
+    """GLM's tokenizer begins a text with two. Neither is scored, and every token of the text is, once."""
+    seen = []
+
+    class Recorder(Unigram):
+        def score(
+            self, tokens_BS: torch.Tensor, labels_BS: torch.Tensor, position_ids_BS: torch.Tensor
+        ) -> TokenScores:
+            seen.extend(zip(tokens_BS.tolist(), labels_BS.tolist(), strict=True))
+            return super().score(tokens_BS, labels_BS, position_ids_BS)
+
+    result = perplexity(Recorder(), [[1, 2, 3, 4, 5, 6]], [4], stride=2, bos_id=(8, 9))
+    assert seen == [([8, 9, 1, 2], [9, 1, 2, 3]), ([8, 9, 3, 4], [2, 3, 4, 5]), ([8, 9, 4, 5], [3, 4, 5, 6])]
+    assert result.by_length[4] == pytest.approx(2 ** (21 / 6 + 1), rel=1e-6)
+    assert (result.protocol["bos_id"], result.num_scored) == ([8, 9], 6)
+    assert "2 beginning-of-text tokens before every window" in result.protocol["summary"]
+    with pytest.raises(
+        ConfigError, match=r"^stride: required from 1 to the shortest length, 4 tokens less 1"
+    ):
+        perplexity(Recorder(), [[1, 2, 3, 4, 5, 6]], [4], stride=4, bos_id=(8, 9))
