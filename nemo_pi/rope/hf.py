@@ -101,22 +101,19 @@ def config_entries(spec: ContextExtension) -> dict[str, Any]:
     Returns:
         `rope_theta`, `rope_scaling` where positions are scaled, `max_position_embeddings`, and where they are
         needed `original_max_position_embeddings`, `partial_rotary_factor` and RECORD. Where kinds of layers
-        differ: what to_hf returns.
+        differ or queries grow: what to_hf returns.
 
     Raises:
         ConfigError: Hugging Face has no words for the method.
     """
     entries = to_hf(spec)
-    if spec.sliding is not None:
-        return entries  # sets by kind of layer have been known since transformers 5, in these words
+    if spec.sliding is not None or spec.query_scale is not None:
+        return entries  # neither is known in other words, nor before transformers 5
     rope = entries.pop("rope_parameters")
     file: dict[str, Any] = {}
     if spec.rotary_percent != 1.0:
         file["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
-    file |= spec.scaling.to_hf_file(spec.numbers, rope)
-    if spec.query_scale is not None:  # read inside alone, by families that are no older than transformers 5
-        file["rope_scaling"]["original_max_position_embeddings"] = spec.query_scale.window
-    return {**file, **entries}
+    return {**file, **spec.scaling.to_hf_file(spec.numbers, rope), **entries}
 
 
 def from_hf(
