@@ -64,8 +64,8 @@ class HuggingFaceWeights:
 
     def rename(self, stored: str, name: str) -> None:
         """Offers the tensor `stored` under another name from now on; the file is left alone."""
-        table: dict[str, Any]
-        for table in (self.file_of, self.sizes, self.dtypes):
+        tables: tuple[dict[str, Any], ...] = (self.file_of, self.sizes, self.dtypes)
+        for table in tables:
             table[name] = table.pop(stored)
         self._stored_as[name] = stored
 
