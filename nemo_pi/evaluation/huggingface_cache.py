@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nemo_pi.rope.hf import FULL, SLIDING
 from nemo_pi.rope.positions import text_positions
 
 
@@ -65,18 +66,29 @@ class CachedLogits:
 
 def reset_frequencies(model: nn.Module) -> None:
     """Make dynamic NTK forget the longest text it has read; other scalings do not remember any."""
-    for module in _rotary_modules(model):
+    for module, kind in list(_rotary_modules(model)):
         window = getattr(module, "original_max_seq_len", None)
-        if window is not None and getattr(module, "max_seq_len_cached", window) > window:
-            original = module.original_inv_freq.to(module.inv_freq.device)
-            module.register_buffer("inv_freq", original, persistent=False)
-            module.max_seq_len_cached = window
+        if window is not None and getattr(module, f"{kind}max_seq_len_cached", window) > window:
+            name = f"{kind}inv_freq"
+            original = getattr(module, f"{kind}original_inv_freq").to(getattr(module, name).device)
+            module.register_buffer(name, original, persistent=False)
+            setattr(module, f"{kind}max_seq_len_cached", window)
 
 
-def _rotary_modules(model: nn.Module) -> Iterator[Any]:
-    return (module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), Tensor))
+# Kinds of layers with rotary embeddings of their own stand before the names of what each has.
+_KINDS = ("", *(f"{kind}_" for kind in (FULL, SLIDING)))
+
+
+def _rotary_modules(model: nn.Module) -> Iterator[tuple[Any, str]]:
+    """Modules with frequencies, once for each kind of layer that they have some for."""
+    return (
+        (module, kind)
+        for module in model.modules()
+        for kind in _KINDS
+        if isinstance(getattr(module, f"{kind}inv_freq", None), Tensor)
+    )
 
 
 def _frequencies(model: nn.Module) -> list[Tensor]:
     # Cloned: LongRoPE's are written over in place.
-    return [module.inv_freq.clone() for module in _rotary_modules(model)]
+    return [getattr(module, f"{kind}inv_freq").clone() for module, kind in _rotary_modules(model)]

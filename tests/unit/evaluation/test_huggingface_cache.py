@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, Olmo3Config
 
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.generation import GenerationRequest
@@ -30,22 +30,31 @@ ROPE: dict[str, dict[str, Any]] = {
 }
 
 
+# Rotary embeddings by kind of layer, of which one depends on the length.
+BY_KIND = {"full_attention": ROPE["dynamic"], "sliding_attention": ROPE["default"]}
+ROPE |= {"dynamic, full layers": BY_KIND}
+
+
 def model_folder(method: str, folder: Path) -> Path:
     torch.manual_seed(4)
-    config = LlamaConfig(
+    config_class, own = LlamaConfig, {"rope_parameters": {"rope_theta": 10000.0, **ROPE[method]}}
+    if ROPE[method] is BY_KIND:
+        own = {"rope_parameters": BY_KIND, "layer_types": [*BY_KIND], "sliding_window": 40}
+        config_class = Olmo3Config
+    config = config_class(
         vocab_size=96,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=WINDOW if method in ("default", "dynamic") else 4 * WINDOW,
-        rope_parameters={"rope_theta": 10000.0, **ROPE[method]},
+        max_position_embeddings=4 * WINDOW if method in ("linear", "longrope") else WINDOW,
+        **own,
         initializer_range=0.4,
         bos_token_id=None,
         eos_token_id=None,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
@@ -57,7 +66,7 @@ def prompts() -> list[list[int]]:
 
 def by_transformers(folder: Path, prompt: list[int]) -> tuple[int, ...]:
     """One token after the other, each from scratch, by a model that has read nothing longer before."""
-    text, model = list(prompt), LlamaForCausalLM.from_pretrained(folder).eval()
+    text, model = list(prompt), AutoModelForCausalLM.from_pretrained(folder).eval()
     for _ in range(NEW):
         ids = torch.tensor([text])
         with torch.no_grad():
@@ -78,10 +87,10 @@ def test_greedy_batches_equal_transformers_prompt_by_prompt(method: str, tmp_pat
     assert len({token for row in expected for token in row}) > 10, "a loop would prove little"
 
 
-@pytest.mark.parametrize("method", ["dynamic", "longrope"])
+@pytest.mark.parametrize("method", ["dynamic", "longrope", "dynamic, full layers"])
 def test_a_cache_kept_under_older_frequencies_would_tell(method: str, tmp_path: Path) -> None:
     folder = model_folder(method, tmp_path)
-    model = LlamaForCausalLM.from_pretrained(folder).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
     differs = []
     for prompt in prompts():
         ids = torch.tensor([prompt])
@@ -90,9 +99,10 @@ def test_a_cache_kept_under_older_frequencies_would_tell(method: str, tmp_path: 
     assert any(differs)
 
 
-def test_scores_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["dynamic", "dynamic, full layers"])
+def test_scores_do_not_depend_on_what_was_read_before(method: str, tmp_path: Path) -> None:
     """transformers' dynamic NTK reads a shorter text at the frequencies of the longest it has seen."""
-    folder = model_folder("dynamic", tmp_path)
+    folder = model_folder(method, tmp_path)
     ids = torch.randint(96, (1, 4 * WINDOW), generator=torch.Generator().manual_seed(1))
     positions = torch.arange(4 * WINDOW)[None]
 
