@@ -1,9 +1,10 @@
 """An estimate of the memory of the fullest rank, from arithmetic alone.
 
 Weights, gradients and optimizer states are exact; activations count what autograd keeps of one layer
-(arXiv 2205.05198, section 4, redone for RMSNorm, SwiGLU, grouped queries and attention without a score
-matrix). Left out: the framework itself (about 1 GiB with CUDA), communication buffers, fragmentation (a
-third more was seen on a CPU). benchmarks/memory_estimate.py compares it with what torch allocates.
+(arXiv 2205.05198, section 4, redone for the kinds of layers that families have, grouped queries and
+attention without a score matrix). Left out: the framework itself (about 1 GiB with CUDA), communication
+buffers, fragmentation (a third more was seen on a CPU). benchmarks/memory_estimate.py compares it with what
+torch allocates.
 """
 
 from __future__ import annotations
@@ -74,14 +75,16 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
 def stage_parameters(run: ResolvedRun, stage: int) -> int:
     """Parameters that one tensor-parallel rank of a pipeline stage holds."""
     shape, tp, pp = run.shape, run.parallel.tp, run.parallel.pp
-    parameters = shape.num_layers // pp * family_of(shape).layer_parameters(shape, tp)
-    table = shape.vocab_size * shape.hidden_size // tp
+    family = family_of(shape)
+    parameters = shape.num_layers // pp * family.layer_parameters(shape, tp)
+    table = family.embedding.num_parameters(shape, tp)
     if stage == 0:
         parameters += table
     if stage == pp - 1:
         # Tied embeddings are one table on one stage, and a copy of it where the ends are apart.
         shared = shape.tied_embeddings and pp == 1
-        parameters += shape.hidden_size + (0 if shared else table)
+        last = (family.final_norm, *family.last_biases)
+        parameters += sum(rule.num_parameters(shape, tp) for rule in last) + (0 if shared else table)
     return parameters
 
 
@@ -145,17 +148,18 @@ def _chunks_in_flight(run: ResolvedRun, stage: int) -> int:
 
 
 def _backward(run: ResolvedRun) -> int:
-    """The backward pass of SwiGLU in one layer at its fullest.
+    """The backward pass of one layer's activation at its fullest.
 
-    Gradients of the product, of gate and up, and a scratch of the product's size, which itself is gone by
-    then. Compiled kernels write over gate and up, which leaves the gradient of the product. Beside them the
-    gradient of the layer's output.
+    Gradients of its result and of its input and, where it is gated, a scratch of the result's size, which
+    itself is gone by then. Compiled kernels write over gate and up, which leaves the gradient of the product.
+    Beside them the gradient of the layer's output.
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
     tokens = run.micro_batch_size * run.training_length // layout.cp
     residual = shape.hidden_size // (layout.tp if layout.sequence_parallel else 1)
     native = is_for_this_machine(run) and backends_of(run).others["activation"].name == "native"
-    hidden_layers = 1 if native else 3
+    gated = family_of(shape).layer_kind(shape).gated
+    hidden_layers = 1 if native else 3 if gated else 2
     return tokens * width * (hidden_layers * shape.ffn_hidden_size // layout.tp + residual)
 
 

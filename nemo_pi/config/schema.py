@@ -78,7 +78,7 @@ class ModelConfig:
     hidden_size: int | None = None
     """Width of the residual stream."""
     ffn_hidden_size: int | None = None
-    """Width of one half of the SwiGLU hidden layer."""
+    """Width of the MLP's hidden layer; of one of its halves, where it is gated (SwiGLU)."""
     num_attention_heads: int | None = None
     """Query heads."""
     num_query_groups: int | None = None
@@ -88,12 +88,12 @@ class ModelConfig:
     vocab_size: int | None = None
     """Rows of the embedding, never padded: the tensor-parallel size must divide it."""
     layernorm_epsilon: float | None = None
-    """Epsilon of RMSNorm. null without a checkpoint: 1e-5."""
+    """Epsilon of the norms. null without a checkpoint: 1e-5."""
     share_embeddings_and_output_weights: bool | None = None
     """Whether the output layer is the embedding. null without a checkpoint: false."""
     family: str | None = None
     """llama, mistral, …: Hugging Face's model_type, which an export is written as. null without a checkpoint:
-    the first family that has the features named below."""
+    the first family with RMSNorm and SwiGLU that has the features named below."""
     add_qkv_bias: bool | None = None
     """Biases in the query, key and value projections (Qwen2). null without a checkpoint: the family's."""
     qk_layernorm: bool | None = None
@@ -121,12 +121,18 @@ class ModelConfig:
     (Ministral 3). null without a checkpoint: they are not."""
     position_embedding_type: str = "rope"
     """Only rope can be extended here."""
-    normalization: str = "rmsnorm"
-    """Only rmsnorm."""
-    activation: str = "fast-swiglu"
-    """fast-swiglu or swiglu: the same function."""
-    bias: bool = False
-    """Biases in linear layers; only false."""
+    normalization: str | None = None
+    """rmsnorm, layernorm, or layernorm1p (weights around 0), as the family has it. null: the family's."""
+    activation: str | None = None
+    """Of the MLP: fast-swiglu, swiglu or silu (one function, gated where the family's MLP is), gelu,
+    gelu_tanh or relu2. null: the checkpoint's, else the family's."""
+    bias: bool | None = None
+    """Biases in the MLP's linear layers. null: the checkpoint's, else the family's."""
+    attention_output_bias: bool | None = None
+    """Biases in attention's output projection. null: the checkpoint's, else the family's."""
+    use_parallel_residual: bool | None = None
+    """Whether attention and MLP read the same residual (GPT-NeoX, StableLM). null: the checkpoint's, else the
+    family's."""
     init_method_std: float = passed(0.02, transformer="init_method_std")
     """Standard deviation of random initial weights; unused with a checkpoint."""
     hidden_dropout: float = 0.0
@@ -171,9 +177,10 @@ class ModelConfig:
     that can run; on CPUs it is measured at the run's own shapes, and kept. A backend of another package is
     taken, and imported, only where its name is written."""
     norm_backend: str = "auto"
-    """RMSNorm: transformer_engine (in its layers), native or torch."""
+    """Norms: transformer_engine (in its layers), native (RMSNorm only) or torch."""
     activation_backend: str = "auto"
-    """SwiGLU: megatron (its fused one, on GPUs), transformer_engine (in its layers), native or torch."""
+    """Of the MLP: megatron (its fused one, on GPUs), transformer_engine (in its layers), native (SwiGLU only)
+    or torch."""
     softmax_backend: str = "auto"
     """Softmax of the loss: native or torch."""
     matmul_backend: str = "auto"

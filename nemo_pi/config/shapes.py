@@ -14,6 +14,7 @@ from nemo_pi.errors import ConfigError, nearest
 from nemo_pi.families.base import Family
 from nemo_pi.families.registry import PLUG_INS, families, family_named, names
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.kernels.activation import FUNCTIONS
 
 # YAML key → field of ModelShape. NeMo's and Megatron's names on the left, where they have one.
 SHAPE_KEYS = {
@@ -32,10 +33,23 @@ SHAPE_KEYS = {
     "sliding_window": "sliding_window",
     "full_attention_layers": "full_attention_layers",
     "unrotated_layers": "unrotated_layers",
+    "activation": "activation",
+    "bias": "mlp_bias",
+    "attention_output_bias": "proj_bias",
+    "use_parallel_residual": "parallel_residual",
 }
 _REQUIRED_FROM_SCRATCH = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size")
-_FIXED: dict[str, tuple[Any, ...]] = {
-    "position_embedding_type": ("rope",),
+# NeMo's words for activations, and those of Hugging Face.
+_ACTIVATIONS = {
+    "fast-swiglu": "silu",
+    "swiglu": "silu",
+    "swish": "silu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "squared-relu": "relu2",
+}
+# What a model has whose family is not named: kind of norm and of activation, and no biases.
+_UNNAMED: dict[str, tuple[Any, ...]] = {
     "normalization": ("rmsnorm",),
     "activation": ("fast-swiglu", "swiglu"),
     "bias": (False,),
@@ -47,30 +61,64 @@ def resolve_shape(model: ModelConfig, summary: CheckpointSummary | None) -> Mode
 
     Raises:
         ConfigError: a shape key that disagrees with the checkpoint, is missing without one, or is not a
-            size a model can have; an architecture other than RoPE, RMSNorm, SwiGLU without biases.
+            size a model can have; positions other than RoPE, or a kind of norm, activation or bias that its
+            family has not.
     """
-    _check_architecture(model)
+    if model.position_embedding_type != "rope":
+        raise ConfigError(
+            "model.position_embedding_type",
+            required="rope (only rotary positions can be interpolated)",
+            given=repr(model.position_embedding_type),
+            fix="model.position_embedding_type=rope",
+        )
+    if summary is None and model.family is None:
+        _check_unnamed(model)
     shape = _shape_from_yaml(model) if summary is None else _shape_of_checkpoint(model, summary)
     _check_sizes(shape)
+    _check_norm(model, shape)
+    if summary is None:
+        _check_can_be_said(shape)
     return shape
 
 
-def _check_architecture(model: ModelConfig) -> None:
-    for key, allowed in _FIXED.items():
+def _check_can_be_said(shape: ModelShape) -> None:
+    """Refuse features that the family's config.json has no words for: its export would say others."""
+    family = family_named(shape.family)
+    said = family.read_shape(family.shape_entries(shape))
+    keys = [key for key, field in SHAPE_KEYS.items() if getattr(said, field) != getattr(shape, field)]
+    if keys:
+        raise ConfigError(
+            ", ".join(f"model.{key}" for key in keys),
+            required="what a config.json of the family can say: "
+            + ", ".join(f"{key}={_as_yaml(getattr(said, SHAPE_KEYS[key]))}" for key in keys),
+            given=", ".join(f"{key}={_as_yaml(getattr(shape, SHAPE_KEYS[key]))}" for key in keys),
+            fix="give those values, or leave the keys null",
+        )
+
+
+def _check_unnamed(model: ModelConfig) -> None:
+    for key, allowed in _UNNAMED.items():
         given = getattr(model, key)
-        if given not in allowed:
+        if given is not None and given not in allowed:
             words = " or ".join(str(value).lower() for value in allowed)
-            why = (
-                "only rotary positions can be interpolated"
-                if key.startswith("position")
-                else "the only kind built"
-            )
             raise ConfigError(
                 f"model.{key}",
-                required=f"{words} ({why})",
+                required=f"{words} where no family is named",
                 given=repr(given),
-                fix=f"model.{key}={allowed[0]}",
+                fix=f"model.{key}=null, or name the family in model.family: {', '.join(names())}",
             )
+
+
+def _check_norm(model: ModelConfig, shape: ModelShape) -> None:
+    kind = family_named(shape.family).layer_kind(shape)
+    found = kind.norm.lower() + ("1p" if kind.zero_centered else "")
+    if model.normalization not in (None, found):
+        raise ConfigError(
+            "model.normalization",
+            required=f"{found}, as every model of the family {shape.family} has",
+            given=repr(model.normalization),
+            fix="model.normalization=null",
+        )
 
 
 def _shape_of_checkpoint(model: ModelConfig, summary: CheckpointSummary) -> ModelShape:
@@ -106,12 +154,16 @@ def _shape_from_yaml(model: ModelConfig) -> ModelShape:
     given.setdefault("num_query_groups", given["num_attention_heads"])
     if "head_dim" not in given:
         given["head_dim"] = _derived_head_dim(given["hidden_size"], given["num_attention_heads"])
+    if "activation" in given:
+        check_choice("model.activation", given["activation"], tuple(FUNCTIONS))
     family = _family_with(given)
-    return ModelShape(**{**family.fixed, **given, "family": family.name})
+    return ModelShape(**{**family.usual, **family.fixed, **given, "family": family.name})
 
 
 def _given(model: ModelConfig, key: str) -> Any:
     value = getattr(model, key)
+    if key == "activation":
+        return _ACTIVATIONS.get(value, value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -121,12 +173,14 @@ def _family_with(given: dict[str, Any]) -> Family:
         check_choice("model.family", given["family"], names())
         PLUG_INS.check_claims(given["family"], "model.family")
         family_named(given["family"])  # another package's is known once it has been asked for
+    named = given.get("family")
     able = [
         family
         for family in families()
-        if all(given.get(field, value) == value for field, value in family.fixed.items())
+        if (family.by_features or family.name == named)
+        and all(given.get(field, value) == value for field, value in family.fixed.items())
     ]
-    chosen = [family for family in able if given.get("family", family.name) == family.name]
+    chosen = [family for family in able if named in (None, family.name)]
     if chosen:
         return chosen[0]
     keys = {field: key for key, field in SHAPE_KEYS.items()}

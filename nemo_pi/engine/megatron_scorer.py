@@ -138,13 +138,14 @@ class MegatronScorer:
         self, model: RotaryGPTModel, labels_BL: Tensor, hidden_LBH: Tensor, non_loss_data: bool
     ) -> Tensor:
         """Scores [2, B, L] of a micro-batch on the last stage, the same on every tensor-parallel rank."""
-        hidden_NH, weight_VH = model.output_inputs(hidden_LBH)
+        hidden_NH, weight_VH, bias_V = model.output_inputs(hidden_LBH)
         scores = token_log_probs(
             hidden_NH,
             weight_VH,
             labels_BL.t().flatten(),
             chunk_tokens=self.chunk_tokens,
             group=model.vocab_group,
+            bias_V=bias_V,
             products=model.products,
         )
         return torch.stack([part_N.double().view(labels_BL.t().shape).t() for part_N in scores])

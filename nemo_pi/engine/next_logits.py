@@ -91,14 +91,14 @@ def _last_logits(
     model: RotaryGPTModel, is_last_BL: Tensor, hidden_LBH: Tensor, non_loss_data: bool
 ) -> Tensor:
     """Logits [B, V] of a micro-batch on the last stage, the same on all its ranks."""
-    hidden_NH, weight_VH = model.output_inputs(hidden_LBH)
+    hidden_NH, weight_VH, bias_V = model.output_inputs(hidden_LBH)
     is_last_LB1 = is_last_BL.t()[:, :, None] > 0
     hidden_LBH = hidden_NH.view(*is_last_LB1.shape[:2], -1)
     # masked_fill, not a product: 0 · inf would be NaN.
     hidden_BH = hidden_LBH.masked_fill(~is_last_LB1, 0.0).sum(0)
     if groups.context_size() > 1:
         dist.all_reduce(hidden_BH, group=groups.context_group())
-    logits_BV = hidden_BH @ weight_VH.t()
+    logits_BV = torch.nn.functional.linear(hidden_BH, weight_VH, bias_V)
     if model.vocab_group is not None:
         logits_BV = gather_from_tensor_model_parallel_region(logits_BV, group=model.vocab_group)
     return logits_BV.float()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.families.kind import MEGATRON_FUNCTIONS, LayerKind
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.table import qkv_rows
 from nemo_pi.families.weights import Sizes, WeightRule
 from nemo_pi.rope.fields import YAML_KEYS
 from nemo_pi.rope.hf import RECORD, config_entries, from_hf, to_hf
@@ -41,6 +43,12 @@ class Family(ABC):
     """transformers' class of its language model."""
     fixed: ClassVar[Mapping[str, Any]]
     """Fields of ModelShape that every model of this family has alike, beyond sizes."""
+    usual: ClassVar[Mapping[str, Any]] = {}
+    """Fields of ModelShape that its models may or may not share, as a YAML without a checkpoint gets them."""
+    by_features: ClassVar[bool] = True
+    """Whether a YAML without a checkpoint gets this family by its features; others have to be named."""
+    interleaved: ClassVar[bool] = False
+    """Whether its class in transformers rotates neighbouring channels of a head rather than halves."""
     embedding: ClassVar[WeightRule]
     """The token embedding."""
     final_norm: ClassVar[WeightRule]
@@ -53,6 +61,8 @@ class Family(ABC):
     """Whether queries grow with their position (llama_4_scaling_beta) in that class."""
     default_theta: ClassVar[float] = 10000.0
     """RoPE's base where config.json is silent."""
+    last_biases: ClassVar[tuple[WeightRule, ...]] = ()
+    """Biases of the final norm and of the output layer; there is one even where that is the embedding."""
     rope_keys: ClassVar[tuple[str, ...]] = (
         "rope_parameters",
         "rope_scaling",
@@ -87,7 +97,8 @@ class Family(ABC):
         """
         if config.get("rope_theta") is None:
             config = {**config, "rope_theta": self.default_theta}
-        return from_hf(config, shape.head_dim, scales_queries=self.scales_queries)
+        extension = from_hf(config, shape.head_dim, scales_queries=self.scales_queries)
+        return replace(extension, interleaved=True) if self.interleaved else extension
 
     def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
         """The inverse, in the spelling that readers of transformers 4.45 to 5 share."""
@@ -127,14 +138,14 @@ class Family(ABC):
             output = WeightRule(
                 output.megatron, self.embedding.huggingface, self.embedding.sizes, self.embedding.split_dim
             )
-        return (self.embedding, *self.layer_rules(shape), self.final_norm, output)
+        return (self.embedding, *self.layer_rules(shape), self.final_norm, output, *self.last_biases)
 
     def export_order(self, shape: ModelShape) -> list[tuple[WeightRule, int | None]]:
         """(row, layer) of every parameter that a Hugging Face folder holds, layer by layer."""
         rules = self.layer_rules(shape)
         layers = [(rule, layer) for layer in range(shape.num_layers) for rule in rules]
-        last = [] if shape.tied_embeddings else [(self.output, None)]
-        return [(self.embedding, None), *layers, (self.final_norm, None), *last]
+        last = [self.final_norm, *([] if shape.tied_embeddings else [self.output]), *self.last_biases]
+        return [(self.embedding, None), *layers, *((rule, None) for rule in last)]
 
     def tensors(self, shape: ModelShape) -> dict[str, Sizes]:
         """Every tensor a Hugging Face folder of this shape holds, in export order, with its whole shape."""
@@ -145,9 +156,20 @@ class Family(ABC):
 
     # --- Megatron and the plan ---
 
+    def layer_kind(self, shape: ModelShape) -> LayerKind:
+        """What layers are made of: what the shape says; subclasses add what all their models have alike."""
+        return LayerKind(
+            activation=shape.activation,
+            parallel=shape.parallel_residual,
+            qk_norm=shape.qk_norm,
+            qkv_bias=shape.qkv_bias,
+            proj_bias=shape.proj_bias,
+            mlp_bias=shape.mlp_bias,
+        )
+
     def megatron_options(self, shape: ModelShape) -> dict[str, Any]:
-        """Arguments of Megatron's TransformerConfig: the sizes; subclasses add the kinds of layers."""
-        window = shape.sliding_window
+        """Arguments of Megatron's TransformerConfig that follow from the sizes and the kind of layers."""
+        kind, window = self.layer_kind(shape), shape.sliding_window
         # Megatron counts a window beside the query's own token, and marks layers that have one with 1.
         layers = [int(layer not in shape.full_attention_layers) for layer in range(shape.num_layers)]
         return {
@@ -158,15 +180,37 @@ class Family(ABC):
             "num_query_groups": shape.num_query_groups,
             "kv_channels": shape.head_dim,
             "layernorm_epsilon": shape.norm_epsilon,
-            "add_qkv_bias": shape.qkv_bias,
-            "qk_layernorm": shape.qk_norm,
+            "normalization": kind.norm,
+            "layernorm_zero_centered_gamma": kind.zero_centered,
+            "gated_linear_unit": kind.gated,
+            "activation_func": MEGATRON_FUNCTIONS[kind.activation],
+            "add_qkv_bias": kind.qkv_bias,
+            # Of the MLP; attention gets a copy with the bias of its own output (model/attention.py).
+            "add_bias_linear": kind.mlp_bias,
+            "qk_layernorm": kind.qk_norm,
             "window_size": None if window is None else (window - 1, 0),
             "window_attn_skip_freq": layers if shape.full_attention_layers else None,
         }
 
-    @abstractmethod
     def kept_channels(self, shape: ModelShape) -> KeptChannels:
-        """What autograd keeps of one layer for one token, nothing recomputed; fp32 statistics aside."""
+        """What autograd keeps of one layer for one token, nothing recomputed; fp32 statistics aside.
+
+        The input and the output of each norm, but one input where both read the same; rotated query and key,
+        value, and attention's output; the MLP's projections and what becomes of them. Norms of heads keep
+        their inputs, too: the fused projection's output stays, and with fewer key than query heads so does
+        the copy that brings the query's heads onto one axis.
+        """
+        kind, (query, key, value) = self.layer_kind(shape), qkv_rows(shape)
+        attention = query + key + value + query
+        if kind.qk_norm:
+            copied = query if shape.num_query_groups < shape.num_attention_heads else 0
+            attention += query + key + copied
+        outputs = 1 if kind.shared_norm else 2
+        return KeptChannels(
+            residual=(outputs + (1 if kind.parallel else 2)) * shape.hidden_size,
+            attention=attention,
+            mlp=(3 if kind.gated else 2) * shape.ffn_hidden_size,
+        )
 
     def layer_parameters(self, shape: ModelShape, tp: int = 1) -> int:
         """Parameters of one layer on one of `tp` tensor-parallel ranks."""

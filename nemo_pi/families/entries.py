@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from nemo_pi.errors import CheckpointError
@@ -54,6 +55,42 @@ def epsilon(config: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
         raise unusable(key, "a small positive number", value)
     return float(value)
+
+
+ACTIVATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "silu": "silu",
+        "swish": "silu",
+        "gelu": "gelu",
+        "gelu_python": "gelu",
+        # All of them the approximation by tanh, written out in one way or another.
+        "gelu_new": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "gelu_python_tanh": "gelu_tanh",
+        "gelu_accurate": "gelu_tanh",
+        "relu2": "relu2",
+    }
+)
+"""transformers' names of activations, with the shape's name for each."""
+
+
+def activation(config: Mapping[str, Any], key: str) -> str:
+    """The shape's name of an activation.
+
+    Raises:
+        CheckpointError: it is missing or none that can be computed here.
+    """
+    value = config.get(key)
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        fix = "start from a checkpoint with one of these"
+        raise unusable(key, f"one of {', '.join(ACTIVATIONS)}", value, fix)
+    return ACTIVATIONS[value]
+
+
+def hf_activation(name: str) -> str:
+    """The inverse: the first of transformers' names."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
 
 
 def unusable(key: str, required: str, given: Any, fix: str = CORRECT) -> CheckpointError:

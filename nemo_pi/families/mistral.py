@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nemo_pi.families.entries import size
-from nemo_pi.families.llama import Llama
+from nemo_pi.families.llama import PLAIN_LAYERS, Llama
 from nemo_pi.families.shape import ModelShape
 
 
@@ -16,8 +16,7 @@ class Mistral(Llama):
     name = "mistral"
     architecture = "MistralForCausalLM"
     fixed: ClassVar[Mapping[str, Any]] = {
-        "qkv_bias": False,
-        "qk_norm": False,
+        **PLAIN_LAYERS,
         "full_attention_layers": (),
         "unrotated_layers": (),
     }

@@ -1,7 +1,4 @@
-"""Qwen2 and Qwen2.5: a Llama with biases in query, key and value; some layers may have a sliding window.
-
-Shape legend: N query heads, G key/value groups, D head dim.
-"""
+"""Qwen2 and Qwen2.5: a Llama with biases in query, key and value; some layers may have a sliding window."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ from typing import Any, ClassVar
 
 from nemo_pi.families.entries import flag, unusable
 from nemo_pi.families.layer_types import kinds_of, read_kinds, windows
-from nemo_pi.families.llama import HF_LAYER, Llama, qkv_rows
+from nemo_pi.families.llama import PLAIN_LAYERS, Llama
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.families.weights import LAYER, WeightRule
 
 
 class Qwen2(Llama):
@@ -21,8 +17,8 @@ class Qwen2(Llama):
     name = "qwen2"
     architecture = "Qwen2ForCausalLM"
     fixed: ClassVar[Mapping[str, Any]] = {
+        **PLAIN_LAYERS,
         "qkv_bias": True,
-        "qk_norm": False,
         "unrotated_layers": (),
     }
     defaults: ClassVar[Mapping[str, Any]] = {
@@ -61,17 +57,3 @@ class Qwen2(Llama):
             "max_window_layers": first,
             "layer_types": kinds_of(shape),
         }
-
-    def layer_rules(self, shape: ModelShape) -> tuple[WeightRule, ...]:
-        """Llama's table and the biases, which are fused as the rows that they are added to."""
-        if not shape.qkv_bias:
-            return super().layer_rules(shape)
-        biases = WeightRule(
-            LAYER + "self_attention.linear_qkv.bias",
-            tuple(f"{HF_LAYER}self_attn.{part}_proj.bias" for part in "qkv"),
-            lambda shape: tuple((rows,) for rows in qkv_rows(shape)),
-            split_dim=0,
-            by_group=True,
-            rotated=(0, 1),
-        )
-        return (*super().layer_rules(shape), biases)

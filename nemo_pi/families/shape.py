@@ -41,6 +41,14 @@ class ModelShape:
     """Whether query, key and value projections add biases."""
     qk_norm: bool = False
     """Whether query and key are normalised, head by head, before they are rotated."""
+    proj_bias: bool = False
+    """Whether attention's output projection adds a bias."""
+    mlp_bias: bool = False
+    """Whether the MLP's projections add biases."""
+    activation: str = "silu"
+    """The MLP's function: one of nemo_pi.kernels.activation.FUNCTIONS."""
+    parallel_residual: bool = False
+    """Whether attention and MLP read the same residual and are added to it together."""
 
     def window_of(self, layer: int) -> int | None:
         """The sliding window of a layer counted from 0; None means full attention."""

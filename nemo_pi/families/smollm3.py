@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nemo_pi.families.entries import MOST_LAYERS, flag, size, unusable
 from nemo_pi.families.layer_types import kinds_of, read_kinds, windows
-from nemo_pi.families.llama import Llama
+from nemo_pi.families.llama import PLAIN_LAYERS, Llama
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.hf import SLIDING
 
@@ -17,7 +17,7 @@ class SmolLM3(Llama):
 
     name = "smollm3"
     architecture = "SmolLM3ForCausalLM"
-    fixed: ClassVar[Mapping[str, Any]] = {"qkv_bias": False, "qk_norm": False}
+    fixed: ClassVar[Mapping[str, Any]] = PLAIN_LAYERS
     default_theta = 2e6
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 4,

@@ -32,9 +32,10 @@ class WeightRule:
     """Dimension of each part that tensor parallelism splits; None for a replica."""
     by_group: bool = False
     """Whether query, key and value rows are interleaved by key/value group (Megatron's fused qkv) instead of
-    stacked."""
+    stacked. A single part is stored so already."""
     rotated: tuple[int, ...] = ()
-    """Parts whose rows are channels of heads that are rotated, and so follow the order of channels."""
+    """Parts whose rows are channels of heads that are rotated, and so follow the order of channels. Of a
+    single part by group, its query and key rows."""
 
     def names(self, layer: int | None) -> tuple[str, ...]:
         """The Hugging Face name of each part in layer `layer` (0-based; None outside the layers)."""
@@ -66,8 +67,12 @@ LAYER = "decoder.layers.{n}."
 
 # Transformer Engine fuses each norm into the linear layer behind it; the parameter is the same.
 _ENGINE_NAMES = {
-    "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
-    "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight",
+    f"{linear}.layer_norm_{end}": f"{norm}.{end}"
+    for linear, norm in (
+        ("self_attention.linear_qkv", "input_layernorm"),
+        ("mlp.linear_fc1", "pre_mlp_layernorm"),
+    )
+    for end in ("weight", "bias")
 }
 
 _LAYER_PATTERN = re.compile(r"^decoder\.layers\.(\d+)\.(.+)$")

@@ -3,9 +3,11 @@
 What a backend's `load` returns, by job:
 
 - attention: a CausalAttention (kernels/attention.py), or a class in place of Megatron's core attention;
-- norm: a function of x, weight and epsilon (kernels/norm.py), or a class in place of Megatron's norm;
-- activation: a function of gate and up side by side (kernels/activation.py), a class that Megatron builds in
-  its place, or None for Megatron's own fused one;
+- norm: a function of x, weight and epsilon, and of the bias where it can do LayerNorm (kernels/norm.py), or a
+  class in place of Megatron's norm;
+- activation: a function of gate and up side by side and, where it can do more than SwiGLU, of the function's
+  name and whether it is gated (kernels/activation.py), a class that Megatron builds in its place, or None for
+  Megatron's own fused one;
 - softmax: a TorchSoftmax (kernels/softmax.py);
 - matmul: a TorchProducts (kernels/products.py).
 
@@ -28,9 +30,17 @@ from nemo_pi.plug_ins import PlugIns
 
 _CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
 _FP32 = frozenset({torch.float32})
+_BOTH_NORMS = frozenset({"RMSNorm", "LayerNorm"})
 # Layers of Transformer Engine have norms and products built in, so that ours have no place there.
-_OURS = Capability(engine_layers=False)
-_ENGINE = Capability(_CUDA, engine_layers=True)
+_OURS = Capability(engine_layers=False, norms=_BOTH_NORMS)
+# Its gelu, as Megatron's fused one, is the approximation by tanh.
+_ENGINE = Capability(
+    _CUDA,
+    engine_layers=True,
+    norms=_BOTH_NORMS,
+    activations=frozenset({"gated silu", "gated gelu_tanh", "gelu_tanh"}),
+)
+_FUSED = Capability(_CUDA, activations=frozenset({"gated silu", "gated gelu_tanh"}))
 _TE = "transformer_engine"
 
 
@@ -77,14 +87,14 @@ _JOBS: dict[str, list[Backend]] = {
     "norm": [
         _engine("norm", _engine_part("TENorm")),
         _compiled("norm", norm.rms_norm_native, multiple_of=16),
-        Backend("torch", "norm", _OURS, lambda: norm.rms_norm_torch),
+        Backend("torch", "norm", _OURS, lambda: norm.norm_torch),
     ],
     "activation": [
         # Compiled for GPUs by torch's JIT; the same numbers as Transformer Engine's within rounding.
-        Backend("megatron", "activation", Capability(_CUDA), lambda: None),
+        Backend("megatron", "activation", _FUSED, lambda: None),
         _engine("activation", _engine_part("TEActivationOp")),
         _compiled("activation", activation.swiglu_native, multiple_of=16),
-        Backend("torch", "activation", Capability(), lambda: activation.swiglu_torch),
+        Backend("torch", "activation", Capability(activations=None), lambda: activation.activation_torch),
     ],
     "softmax": [
         Backend(

@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What any job asks; norm, activation and softmax ask no more."""
+    """What any job asks; softmax asks no more."""
 
     width: int
     """Channels that a call treats together: of a head, of a normed row, of one half of an MLP's hidden layer,
@@ -52,6 +52,37 @@ class AttentionNeeds(Needs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormNeeds(Needs):
+    """Of norms."""
+
+    norm: str = "RMSNorm"
+    """RMSNorm or LayerNorm, which has a bias."""
+
+    def describe(self) -> str:
+        """In words, for messages."""
+        return f"{self.norm} of {super().describe()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationNeeds(Needs):
+    """Of the MLP's activation."""
+
+    function: str = "silu"
+    """A name in nemo_pi.kernels.activation.FUNCTIONS."""
+    gated: bool = True
+    """Whether the function of one half is multiplied with the other half."""
+
+    @property
+    def kind(self) -> str:
+        """Both, as capabilities name them."""
+        return f"gated {self.function}" if self.gated else self.function
+
+    def describe(self) -> str:
+        """In words, for messages."""
+        return f"{self.kind} of {super().describe()}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProductNeeds(Needs):
     """Of the linear layers' and the loss's products."""
 
@@ -75,6 +106,10 @@ class Capability:
     """Whether attention takes a sliding window."""
     split_rows: bool = True
     """Whether attention takes rows that context-parallel ranks share."""
+    norms: frozenset[str] = frozenset({"RMSNorm"})
+    """Kinds of norms it computes."""
+    activations: frozenset[str] | None = frozenset({"gated silu"})
+    """Kinds of activations it computes (ActivationNeeds.kind); None means any."""
     engine_layers: bool | None = None
     """True: it comes with Transformer Engine's layers. False: those bring their own instead. None: either."""
 
@@ -93,6 +128,10 @@ class Capability:
                 return "it knows no sliding window"
             if needs.split_rows and not self.split_rows:
                 return "it takes whole rows, which context-parallel ranks do not have"
+        if isinstance(needs, NormNeeds) and needs.norm not in self.norms:
+            return f"it computes {' and '.join(sorted(self.norms))}, not {needs.norm}"
+        if isinstance(needs, ActivationNeeds) and needs.kind not in (self.activations or (needs.kind,)):
+            return f"it computes {', '.join(sorted(self.activations or ()))}, not {needs.kind}"
         if self.engine_layers is True and not needs.engine_layers:
             return "it comes with Transformer Engine's layers (model.transformer_engine)"
         if self.engine_layers is False and needs.engine_layers:

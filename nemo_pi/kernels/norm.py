@@ -1,4 +1,4 @@
-"""RMSNorm under autograd: by the compiled kernel, or by PyTorch's operations.
+"""Norms under autograd: RMSNorm by the compiled kernel or PyTorch's operations, LayerNorm by PyTorch's own.
 
 Shape legend: N tokens, H hidden size.
 """
@@ -12,6 +12,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nemo_pi.kernels import native_layers
+
+
+def norm_torch(x: Tensor, weight_H: Tensor, eps: float, bias_H: Tensor | None = None) -> Tensor:
+    """An RMSNorm or, where there is a bias, a LayerNorm.
+
+    PyTorch's LayerNorm keeps its input and two fp32 numbers per token on any device, and computes in fp32.
+    """
+    if bias_H is None:
+        return rms_norm_torch(x, weight_H, eps)
+    # A weight centred at zero arrives in fp32, which CUDA's kernel does not take beside a 16-bit x.
+    return torch.nn.functional.layer_norm(x, weight_H.shape, weight_H.to(x.dtype), bias_H, eps)
 
 
 def rms_norm_torch(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:

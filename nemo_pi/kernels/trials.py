@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nemo_pi.kernels.attention import SDPA, CausalAttention
 from nemo_pi.kernels.capability import RotaryNeeds
-from nemo_pi.kernels.needs import AttentionNeeds, Needs, ProductNeeds
+from nemo_pi.kernels.needs import ActivationNeeds, AttentionNeeds, Needs, NormNeeds, ProductNeeds
 from nemo_pi.kernels.products import TorchProducts
 from nemo_pi.kernels.registry import Backend
 from nemo_pi.kernels.rotary import RotaryKernel
@@ -80,20 +80,27 @@ def _attention(backend: CausalAttention, needs: AttentionNeeds) -> Trial:
     return run
 
 
-def _norm(function: Callable[[Tensor, Tensor, float], Tensor], needs: Needs) -> Trial:
+def _norm(function: Callable[..., Tensor], needs: Needs) -> Trial:
     tokens = _tokens(needs.tokens, needs.width)
     x, weight = _draw(tokens, needs.width).requires_grad_(), _draw(needs.width).requires_grad_()
     upstream = _draw(tokens, needs.width)
-    return lambda: torch.autograd.grad(function(x, weight, 1e-5), (x, weight), upstream)[0]
+    with_bias = isinstance(needs, NormNeeds) and needs.norm == "LayerNorm"
+    bias = (_draw(needs.width).requires_grad_(),) if with_bias else ()
+    return lambda: torch.autograd.grad(function(x, weight, 1e-5, *bias), (x, weight, *bias), upstream)[0]
 
 
-def _activation(function: Callable[[Tensor], Tensor], needs: Needs) -> Trial:
+def _activation(function: Callable[..., Tensor], needs: Needs) -> Trial:
     tokens = _tokens(needs.tokens, needs.width)
-    leaf, upstream = _draw(tokens, 2 * needs.width).requires_grad_(), _draw(tokens, needs.width)
+    gated = not isinstance(needs, ActivationNeeds) or needs.gated
+    leaf = _draw(tokens, (2 if gated else 1) * needs.width).requires_grad_()
+    upstream = _draw(tokens, needs.width)
+    which: tuple[Any, ...] = ()
+    if isinstance(needs, ActivationNeeds) and needs.kind != "gated silu":
+        which = (needs.function, gated)
 
     def run() -> Tensor:
         # A layer's output, which a backend may write over; a leaf it may not.
-        return torch.autograd.grad(function(leaf.view_as(leaf) * 1), leaf, upstream)[0]
+        return torch.autograd.grad(function(leaf.view_as(leaf) * 1, *which), leaf, upstream)[0]
 
     return run
 

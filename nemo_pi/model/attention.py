@@ -7,10 +7,12 @@ are used where query and key are made, so Megatron's own rotary code never runs.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from nemo_pi.kernels.autograd import rotate_fused_qkv
@@ -22,15 +24,27 @@ class RotarySelfAttention(SelfAttention):
     """SelfAttention whose query and key are rotated by nemo_pi's kernel.
 
     Args:
+        config: of the model.
         args, kwargs: Megatron's.
         rotary_kernel: what rotates.
         rotary_plan: which tables this layer is rotated by, if any.
+        proj_bias: whether the output projection adds a bias.
     """
 
     def __init__(
-        self, *args: Any, rotary_kernel: RotaryKernel, rotary_plan: RotaryPlan, **kwargs: Any
+        self,
+        config: TransformerConfig,
+        *args: Any,
+        rotary_kernel: RotaryKernel,
+        rotary_plan: RotaryPlan,
+        proj_bias: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        if proj_bias != config.add_bias_linear:
+            # Megatron has one switch for the biases of this projection and of the MLP's.
+            config = copy.copy(config)
+            config.add_bias_linear = proj_bias
+        super().__init__(config, *args, **kwargs)
         self._kernel = rotary_kernel
         # Megatron counts layers of the whole model from 1, whatever stage they are on.
         self._kind = rotary_plan.kinds[self.layer_number - 1]

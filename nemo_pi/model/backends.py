@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.kernels.backends import JOBS, candidates, choose
 from nemo_pi.kernels.capability import RotaryNeeds, rotary_needs
-from nemo_pi.kernels.needs import AttentionNeeds, Needs, ProductNeeds
+from nemo_pi.kernels.needs import ActivationNeeds, AttentionNeeds, Needs, NormNeeds, ProductNeeds
 from nemo_pi.kernels.race import racing
 from nemo_pi.kernels.registry import AUTO, Backend, Choice, log_once
 from nemo_pi.kernels.rotary import KERNELS, RotaryKernel, choose_rotary_kernel
@@ -56,6 +57,7 @@ class Workload:
     def needs(self) -> dict[str, Needs]:
         """What each job of JOBS asks and, where only some layers' window hides keys, their attention."""
         shape, tp = self.shape, self.layout.tp
+        kind = family_of(shape).layer_kind(shape)
         common: dict[str, Any] = {
             "device_type": "cuda" if torch.cuda.is_available() else "cpu",
             "dtype": self.dtype,
@@ -81,13 +83,20 @@ class Workload:
             "attention": attention,
             **({SLIDING: replace(attention, window=True)} if mixed else {}),
             # Norms of heads are computed by the same backend: what divides both widths must suit it.
-            "norm": Needs(width=gcd(hidden, width) if shape.qk_norm else hidden, tokens=tokens, **common),
-            "activation": Needs(width=inner, tokens=tokens, **common),
+            "norm": NormNeeds(
+                width=gcd(hidden, width) if kind.qk_norm else hidden, tokens=tokens, norm=kind.norm, **common
+            ),
+            "activation": ActivationNeeds(
+                width=inner, tokens=tokens, function=kind.activation, gated=kind.gated, **common
+            ),
             "softmax": Needs(
                 width=shape.vocab_size // tp, tokens=min(tokens, chunk) if chunk else tokens, **common
             ),
             "matmul": ProductNeeds(
-                width=hidden, tokens=tokens, outputs=((heads + 2 * groups) * width, 2 * inner), **common
+                width=hidden,
+                tokens=tokens,
+                outputs=((heads + 2 * groups) * width, (2 if kind.gated else 1) * inner),
+                **common,
             ),
         }
 

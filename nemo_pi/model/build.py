@@ -142,6 +142,7 @@ def build_model_chunks(
     check_backends(shape, extension, layout, options)
     if backends is None:
         backends = choose_backends(workload(shape, extension, layout, options), options.backends)
+    kind = family_of(shape).layer_kind(shape)
     config = transformer_config(
         shape,
         layout,
@@ -155,13 +156,15 @@ def build_model_chunks(
         RotaryGPTModel(
             config=config,
             transformer_layer_spec=decoder_spec(
-                config, stage, backends, plan, use_transformer_engine=options.transformer_engine
+                config, stage, backends, plan, kind, use_transformer_engine=options.transformer_engine
             ),
             vocab_size=shape.vocab_size,
             max_sequence_length=extension.target_window,
             extension=extension,
             backends=backends,
             loss_chunk_tokens=options.loss_chunk_tokens,
+            embedding_scale=kind.embedding_scale,
+            output_bias=kind.output_bias,
             pre_process=groups.is_first_stage(stage),
             post_process=groups.is_last_stage(stage),
             share_embeddings_and_output_weights=shape.tied_embeddings,

@@ -35,6 +35,7 @@ def weighted_loss_sum(
     *,
     chunk_tokens: int,
     group: dist.ProcessGroup | None = None,
+    bias_V: Tensor | None = None,
     products: TorchProducts = TORCH,
     softmax: TorchSoftmax = TORCH_SOFTMAX,
 ) -> Tensor:
@@ -50,43 +51,58 @@ def weighted_loss_sum(
         weight_N: weight of each token; 0 leaves it out.
         chunk_tokens: tokens whose logits exist at once.
         group: ranks the vocabulary is split over; None where this rank holds it all.
+        bias_V: what is added to the logits of this rank's rows.
         products: what multiplies.
         softmax: what makes logits into probabilities, in their place.
     """
     rest = (labels_N, weight_N, chunk_tokens, group, products, softmax)
     if torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad):
-        total: Tensor = _WeightedLossSum.apply(hidden_NH, weight_VH, *rest)
+        total: Tensor = _WeightedLossSum.apply(hidden_NH, weight_VH, bias_V, *rest)
         return total
     with torch.no_grad():
-        return _Tokens(hidden_NH, weight_VH, *rest).loss_sum(None, None)
+        return _Tokens(hidden_NH, weight_VH, bias_V, *rest).loss_sum(_Gradients())
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Those that are wanted, filled while the loss is made."""
+
+    hidden_NH: Tensor | None = None
+    weight_VH: Tensor | None = None
+    bias_V: Tensor | None = None
+
+    def all(self) -> tuple[Tensor | None, ...]:
+        """In the order of the arguments that they belong to."""
+        return self.hidden_NH, self.weight_VH, self.bias_V
 
 
 class _WeightedLossSum(torch.autograd.Function):
     """weighted_loss_sum with its gradients made in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, *rest: Any) -> Tensor:
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, *rest: Any) -> Tensor:
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         wide = accumulator_dtype(weight_VH)
-        grad_hidden_NH = torch.empty_like(hidden_NH) if wants_hidden else None
-        # fp32 for 16-bit weights, too: every chunk adds to it, and small summands would be rounded away.
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=wide) if wants_weight else None
         # Not save_for_backward: the backward pass scales these in place, which must not happen twice.
-        ctx.gradients = (grad_hidden_NH, grad_weight_VH)
+        ctx.gradients = _Gradients(
+            hidden_NH=torch.empty_like(hidden_NH) if wants_hidden else None,
+            # fp32 for 16-bit weights, too: every chunk adds to it, and small summands would be rounded away.
+            weight_VH=torch.zeros_like(weight_VH, dtype=wide) if wants_weight else None,
+            bias_V=weight_VH.new_zeros(weight_VH.size(0), dtype=wide) if wants_bias else None,
+        )
         ctx.weight_dtype = weight_VH.dtype
-        return _Tokens(hidden_NH, weight_VH, *rest).loss_sum(grad_hidden_NH, grad_weight_VH)
+        return _Tokens(hidden_NH, weight_VH, bias_V, *rest).loss_sum(ctx.gradients)
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the chunked loss has gradients for one backward pass only")
-        grad_hidden_NH, grad_weight_VH = ctx.gradients
+        hidden_NH, *weights = ctx.gradients.all()
         ctx.gradients = None
-        if grad_hidden_NH is not None:
-            grad_hidden_NH.mul_(grad_total)
-        if grad_weight_VH is not None:
-            grad_weight_VH = grad_weight_VH.mul_(grad_total).to(ctx.weight_dtype)
-        return grad_hidden_NH, grad_weight_VH, *[None] * 6
+        if hidden_NH is not None:
+            hidden_NH.mul_(grad_total)
+        scaled = (None if one is None else one.mul_(grad_total).to(ctx.weight_dtype) for one in weights)
+        return hidden_NH, *scaled, *[None] * 6
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,7 @@ class _Tokens:
 
     hidden_NH: Tensor
     weight_VH: Tensor
+    bias_V: Tensor | None
     labels_N: Tensor
     weight_N: Tensor
     chunk_tokens: int
@@ -102,23 +119,27 @@ class _Tokens:
     products: TorchProducts
     kernel: TorchSoftmax
 
-    def loss_sum(self, grad_hidden_NH: Tensor | None, grad_weight_VH: Tensor | None) -> Tensor:
-        """The weighted sum; fills `grad_hidden_NH` and adds to `grad_weight_VH` where they are given."""
+    def loss_sum(self, gradients: _Gradients) -> Tensor:
+        """The weighted sum; fills the gradients that are given."""
+        grad_hidden_NH, grad_weight_VH, grad_bias_V = gradients.all()
         losses = []
         tokens = min(self.chunk_tokens, self.hidden_NH.size(0))
         buffers = ChunkBuffers(tokens, self.weight_VH, keep_logits=False, products=self.products)
         for start in range(0, self.hidden_NH.size(0), self.chunk_tokens):
             chunk = slice(start, start + self.chunk_tokens)
             hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]
-            logits_nV = buffers.logits(hidden_nH, self.weight_VH)
+            logits_nV = buffers.logits(hidden_nH, self.weight_VH, self.bias_V)
             softmax = local_softmax(logits_nV, buffers, labels_n, self.group, self.kernel)
             loss_n, shift_n = across_ranks(softmax, self.group)
             losses.append(loss_n)
-            if grad_hidden_NH is None and grad_weight_VH is None:
+            if all(gradient is None for gradient in gradients.all()):
                 continue
             # Weighing tokens on the narrow side spares a pass over the chunk's logits.
             weight_n1 = self.weight_N[chunk, None].to(hidden_nH.dtype)
-            grad_nV = buffers.as_factor(logit_gradient(softmax, shift_n))
+            wide_nV = logit_gradient(softmax, shift_n)
+            if grad_bias_V is not None:
+                grad_bias_V.addmv_(wide_nV.t(), self.weight_N[chunk].to(wide_nV.dtype))
+            grad_nV = buffers.as_factor(wide_nV)
             if grad_hidden_NH is not None:
                 product_nH = self.products.times_transposed(grad_nV, self.weight_VH.t())
                 torch.mul(product_nH, weight_n1, out=grad_hidden_NH[chunk])

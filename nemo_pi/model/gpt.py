@@ -14,7 +14,9 @@ from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from torch import Tensor
+from torch.nn import Parameter
 
 from nemo_pi.model.backends import Backends
 from nemo_pi.model.chunked_loss import weighted_loss_sum
@@ -33,6 +35,8 @@ class RotaryGPTModel(GPTModel):
         extension: how positions become angles.
         backends: what does each job of the model; the loss takes its softmax and its products from here.
         loss_chunk_tokens: tokens whose logits exist at once in the summed loss; None: all of them.
+        embedding_scale: what token embeddings are multiplied by.
+        output_bias: whether the output layer adds a bias to the logits.
         args, kwargs: as GPTModel's; its own position embedding is switched off.
     """
 
@@ -42,6 +46,8 @@ class RotaryGPTModel(GPTModel):
         extension: ContextExtension,
         backends: Backends,
         loss_chunk_tokens: int | None = None,
+        embedding_scale: float = 1.0,
+        output_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         # Megatron's own tables go by a token's place in its row; ours are made in _preprocess.
@@ -49,9 +55,21 @@ class RotaryGPTModel(GPTModel):
         self.rotary_tables = RotaryTables(extension)
         self.loss_chunk_tokens = loss_chunk_tokens
         self.backends = backends
+        self._embedding_scale = embedding_scale
+        if output_bias and self.post_process:
+            self._add_output_bias()
         self.products, self._softmax = backends.load("matmul"), backends.load("softmax")
         self._seq_len: int | None = None
         self._stops_at_hidden_states = False
+
+    def _add_output_bias(self) -> None:
+        """Megatron's GPTModel builds its output layer without a bias; the layer itself knows what to do with
+        one."""
+        layer, like = self.output_layer, next(self.decoder.parameters())
+        bias_V = like.new_zeros(layer.output_size_per_partition)
+        layer.bias = Parameter(bias_V)
+        set_tensor_model_parallel_attributes(layer.bias, True, 0, 1)
+        layer.bias.allreduce = True
 
     def forward(self, *args: Any, seq_len: int | None = None, **kwargs: Any) -> Any:
         """As Megatron's, with `seq_len` as RotaryTables takes it."""
@@ -79,8 +97,8 @@ class RotaryGPTModel(GPTModel):
         group: dist.ProcessGroup = self.pg_collection.tp
         return group if group.size() > 1 else None
 
-    def output_inputs(self, hidden_SBH: Tensor) -> tuple[Tensor, Tensor]:
-        """What the output projection multiplies: whole hidden states [N, H] and this rank's rows [V, H].
+    def output_inputs(self, hidden_SBH: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What logits are made of: whole hidden states [N, H], this rank's rows [V, H], and its bias [V].
 
         Args:
             hidden_SBH: the last layer's output, [S/tp, B, H] under sequence parallelism: gathered here, once.
@@ -99,7 +117,7 @@ class RotaryGPTModel(GPTModel):
                 else copy_to_tensor_model_parallel_region
             )
             hidden_SBH = collect(hidden_SBH, group=self.vocab_group)
-        return hidden_SBH.flatten(0, 1), weight_VH
+        return hidden_SBH.flatten(0, 1), weight_VH, self.output_layer.bias
 
     def _preprocess(
         self,
@@ -113,6 +131,9 @@ class RotaryGPTModel(GPTModel):
         """Embeds tokens on the first stage and makes rotary tables, from position_ids, on every stage."""
         if decoder_input is None and self.pre_process:
             decoder_input = self.embedding(input_ids=input_ids, position_ids=position_ids)
+            if self._embedding_scale != 1.0:
+                # In the embedding's dtype, as transformers rounds it.
+                decoder_input = decoder_input * decoder_input.new_tensor(self._embedding_scale)
         return decoder_input, self.rotary_tables(position_ids, self._seq_len), None, None, None, padding_mask
 
     def _postprocess(
@@ -131,7 +152,7 @@ class RotaryGPTModel(GPTModel):
         if self.loss_chunk_tokens is None:
             loss_BS = super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
             return masked_sum(loss_BS, loss_mask)
-        hidden_NH, weight_VH = self.output_inputs(hidden_states)
+        hidden_NH, weight_VH, bias_V = self.output_inputs(hidden_states)
         return weighted_loss_sum(
             hidden_NH,
             weight_VH,
@@ -139,6 +160,7 @@ class RotaryGPTModel(GPTModel):
             loss_mask.t().flatten(),
             chunk_tokens=self.loss_chunk_tokens,
             group=self.vocab_group,
+            bias_V=bias_V,
             products=self.products,
             softmax=self._softmax,
         )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+from typing import Any
+
 from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
+from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
 
+from nemo_pi.families.kind import LAYER_NORM, LayerKind
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.backends import Backends
 from nemo_pi.model.core_attention import SdpaCoreAttention
-from nemo_pi.model.norm import RMSNorm
+from nemo_pi.model.norm import LayerNorm, RMSNorm
 from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
+from nemo_pi.model.parallel_residual import ParallelResidualLayer
 from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.model.te_documents import with_documents
 
@@ -24,50 +31,94 @@ def decoder_spec(
     stage: int | None,
     backends: Backends,
     rotary_plan: RotaryPlan,
+    kind: LayerKind,
     *,
     use_transformer_engine: bool,
 ) -> TransformerBlockSubmodules:
-    """The layers of one model chunk: Megatron's own, their self-attention replaced by ours.
+    """The layers of one model chunk: Megatron's own, with our self-attention and what the family asks for.
 
     Args:
         config: says how many layers the chunk gets.
         stage: number of the chunk under interleaved pipelining, else None.
         backends: what does each job of a layer.
         rotary_plan: which tables each layer is rotated by.
+        kind: what the family says of its layers.
         use_transformer_engine: from engine_layers.resolve_transformer_engine.
     """
-    norm = _norm(backends)
+    norm = _norm(backends, kind)
     if use_transformer_engine:
-        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-        attention = spec.submodules.self_attention.submodules
+        spec = _engine_layer(config, norm, kind)
     else:
-        spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
-        # Megatron's local norm refuses sequence parallelism; ours marks its weight for it.
-        spec.submodules.input_layernorm = norm
-        spec.submodules.pre_mlp_layernorm = norm
-        attention = spec.submodules.self_attention.submodules
-        products = {"products": backends.load("matmul")}
-        column, row = ModuleSpec(ColumnLinear, params=products), ModuleSpec(RowLinear, params=products)
-        attention.linear_qkv, attention.linear_proj = column, row
-        if config.qk_layernorm:
-            attention.q_layernorm = attention.k_layernorm = norm
-        mlp = spec.submodules.mlp.submodules
-        mlp.linear_fc1, mlp.linear_fc2 = column, row
-    attention.core_attention = _core_attention(backends)
-    spec.submodules.self_attention.module = RotarySelfAttention
-    spec.submodules.self_attention.params.update(
-        rotary_kernel=backends.rotary.backend, rotary_plan=rotary_plan
+        spec = _local_layer(config, norm, backends)
+    attention, mlp = spec.submodules.self_attention, spec.submodules.mlp
+    attention.submodules.core_attention = _core_attention(backends)
+    attention.module = RotarySelfAttention
+    attention.params.update(
+        rotary_kernel=backends.rotary.backend, rotary_plan=rotary_plan, proj_bias=kind.proj_bias
     )
     # Megatron builds this one only under use_te_activation_func, which model/build.py sets.
-    spec.submodules.mlp.submodules.activation_func = backends.load("activation")
+    mlp.submodules.activation_func = _activation(backends, kind)
+    if kind.parallel:
+        spec.module, spec.params = ParallelResidualLayer, {"shared_norm": kind.shared_norm}
+    if kind.shared_norm:
+        spec.submodules.pre_mlp_layernorm = IdentityOp
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)
 
 
-def _norm(backends: Backends) -> ModuleSpec | type:
+def _local_layer(config: TransformerConfig, norm: ModuleSpec | type, backends: Backends) -> ModuleSpec:
+    spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
+    # Megatron's local norm refuses sequence parallelism; ours marks its weight for it.
+    spec.submodules.input_layernorm = norm
+    spec.submodules.pre_mlp_layernorm = norm
+    attention = spec.submodules.self_attention.submodules
+    products = {"products": backends.load("matmul")}
+    column, row = ModuleSpec(ColumnLinear, params=products), ModuleSpec(RowLinear, params=products)
+    attention.linear_qkv, attention.linear_proj = column, row
+    if config.qk_layernorm:
+        attention.q_layernorm = attention.k_layernorm = norm
+    mlp = spec.submodules.mlp.submodules
+    mlp.linear_fc1, mlp.linear_fc2 = column, row
+    return spec
+
+
+def _engine_layer(config: TransformerConfig, norm: ModuleSpec | type, kind: LayerKind) -> ModuleSpec:
+    spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+    if kind.shared_norm:
+        # Transformer Engine fuses a norm into each of the two linear layers behind it; here both read one.
+        from megatron.core.extensions.transformer_engine import TEColumnParallelLinear
+
+        spec.submodules.input_layernorm = norm
+        spec.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
+        spec.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+        # Checkpoints have the norm where the fused layer would hold it.
+        spec.submodules.sharded_state_dict_keys_map["input_layernorm."] = (
+            "self_attention.linear_qkv.layer_norm_"
+        )
+    return spec
+
+
+def _norm(backends: Backends, kind: LayerKind) -> ModuleSpec | type:
     """A class of Megatron's kind as it is; a function within our module."""
     loaded = backends.load("norm")
-    return loaded if isinstance(loaded, type) else ModuleSpec(RMSNorm, params={"backend": loaded})
+    if isinstance(loaded, type):
+        return loaded
+    module = LayerNorm if kind.norm == LAYER_NORM else RMSNorm
+    return ModuleSpec(module, params={"backend": loaded})
+
+
+def _activation(backends: Backends, kind: LayerKind) -> Any:
+    """A class of Megatron's kind, None or a SwiGLU as it is; else what this kind asks of a function."""
+    loaded = backends.load("activation")
+    if not isinstance(loaded, FunctionType) or (kind.activation, kind.gated) == ("silu", True):
+        return loaded
+
+    # Megatron takes functions for what they are, and would build a partial as a class.
+    def activate(x: Tensor) -> Tensor:
+        activated: Tensor = loaded(x, kind.activation, kind.gated)
+        return activated
+
+    return activate
 
 
 def _core_attention(backends: Backends) -> ModuleSpec | type:

@@ -47,10 +47,11 @@ class ChunkBuffers:
             self._logits_cV if self.one_place else weight_VH.new_empty(tokens, rows, dtype=wide)
         )
 
-    def logits(self, hidden_nH: Tensor, weight_VH: Tensor) -> Tensor:
-        """hidden · weightᵀ [n, V] in their dtype."""
+    def logits(self, hidden_nH: Tensor, weight_VH: Tensor, bias_V: Tensor | None = None) -> Tensor:
+        """hidden · weightᵀ + bias [n, V] in their dtype."""
         out_nV = self._logits_cV[: hidden_nH.size(0)]
-        return self._products.times_transposed_into(out_nV, hidden_nH, weight_VH)
+        logits_nV = self._products.times_transposed_into(out_nV, hidden_nH, weight_VH)
+        return logits_nV if bias_V is None else logits_nV.add_(bias_V)
 
     def logprob(self, logits_nV: Tensor) -> Tensor:
         """The log-softmax [n, V] over this rank's rows, fp32 (fp64 of fp64 logits)."""
@@ -88,6 +89,7 @@ def token_log_probs(
     *,
     chunk_tokens: int,
     group: dist.ProcessGroup | None = None,
+    bias_V: Tensor | None = None,
     products: TorchProducts = TORCH,
 ) -> tuple[Tensor, Tensor]:
     """The labels' log-probabilities and whether each is the greedy choice, without any gradient.
@@ -98,6 +100,7 @@ def token_log_probs(
         labels_N: int64 ids of the whole vocabulary.
         chunk_tokens: tokens whose logits exist at once.
         group: ranks the vocabulary is split over; None where this rank holds it all.
+        bias_V: what is added to the logits of this rank's rows.
         products: what multiplies.
 
     Returns:
@@ -115,7 +118,7 @@ def token_log_probs(
         for hidden_nH, labels_n in zip(
             hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
         ):
-            logits_nV = buffers.logits(hidden_nH, weight_VH)
+            logits_nV = buffers.logits(hidden_nH, weight_VH, bias_V)
             softmax = local_softmax(logits_nV, buffers, labels_n, group)
             loss_n, _ = across_ranks(softmax, group)
             parts.append((-loss_n.float(), _is_greedy(logits_nV, labels_n, group)))

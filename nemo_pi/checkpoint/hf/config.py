@@ -32,7 +32,10 @@ def extension_from_config(config: Mapping[str, Any], shape: ModelShape) -> Conte
 def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str:
     """The key of config.json that `extension.original_window` was read from."""
     record = config.get(RECORD)
-    if isinstance(record, Mapping) and {**record, "interleaved": False} == extension.to_dict():
+    if (
+        isinstance(record, Mapping)
+        and {**record, "interleaved": extension.interleaved} == extension.to_dict()
+    ):
         return f"{RECORD}.original_window"
     if extension.is_scaled:
         for key in ("original_max_position_embeddings", "rope_parameters", "rope_scaling"):

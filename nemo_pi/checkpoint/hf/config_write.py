@@ -32,8 +32,8 @@ def build_config(
         config = without_code(source.config)  # the .py files that it may name are not copied
     if source is None or shape_from_config(source.config) != shape:
         config.update(family.shape_entries(shape))
-    # The weights beside a config.json are in Hugging Face's order of channels, whatever was trained.
-    as_stored = replace(extension, interleaved=False)
+    # The weights beside a config.json are in the family's order of channels, whatever was trained.
+    as_stored = replace(extension, interleaved=family.interleaved)
     if source is None or extension_from_config(source.config, shape) != as_stored:
         for key in family.rope_keys:
             config.pop(key, None)

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.base import Family
-from nemo_pi.families.fusion import fuse, reorder_heads
+from nemo_pi.families.fusion import fuse, reorder_heads, trained_order
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import WeightRule, split_name
-from nemo_pi.rope.channel_order import interleaved_from_halves
 from nemo_pi.rope.spec import ContextExtension
 
 # Rows of two vocabulary matrices that are compared at a time, so that neither is read whole.
@@ -44,8 +43,8 @@ def load_huggingface(
         folder: config.json and safetensors.
         shape: sizes of the whole model.
         tp_rank, tp_size: this rank's place in the tensor-parallel group.
-        extension: the model's; only its channel order matters (Hugging Face rotates halves; an interleaved
-            model gets the rows of q and k reordered). None means halves.
+        extension: the model's; only its channel order matters (where the family stores another one, the rows
+            of q and k are reordered). None means the family's.
 
     Raises:
         CheckpointError: the folder does not hold exactly this model, a parameter has no counterpart, or
@@ -60,9 +59,7 @@ def load_huggingface(
             given=tp_size,
             fix="choose a smaller one",
         )
-    order = None
-    if extension is not None and extension.interleaved:
-        order = interleaved_from_halves(extension.head_dim, extension.rotary_dim)
+    order = None if extension is None else trained_order(extension, family_of(shape).interleaved)
     with torch.no_grad():
         for target, rule, layer in located_parameters(model_chunks, shape):
             parts = read_parts(weights, rule, layer, shape, tp_rank, tp_size)

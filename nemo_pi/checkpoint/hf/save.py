@@ -18,9 +18,9 @@ from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
 from nemo_pi.checkpoint.hf.tokenizer import tokenizer_files
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.fusion import stored_order
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.channel_order import halves_from_interleaved
 from nemo_pi.rope.spec import ContextExtension
 
 DEFAULT_SHARD_BYTES = 5 * 1024**3
@@ -136,9 +136,7 @@ def _stream(
     groups: ModelGroups,
     writer: ShardWriter | None,
 ) -> None:
-    order = None
-    if extension.interleaved:
-        order = halves_from_interleaved(extension.head_dim, extension.rotary_dim)
+    order = stored_order(extension, family_of(shape).interleaved)
     for name, tensor in gathered_tensors(local, shape, groups, order):
         if writer is not None:
             assert tensor is not None, "whole tensors arrive at the writer"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from nemo_pi.kernels.activation import swiglu_native, swiglu_torch
+from nemo_pi.kernels.activation import activation_torch, swiglu_native
 from nemo_pi.kernels.native import obstacle
 
 
@@ -20,7 +20,7 @@ def both_halves(dtype: torch.dtype) -> Tensor:
     return torch.randn(3, 2, 12, generator=generator).mul(4).to(dtype)[..., 1:11].requires_grad_()
 
 
-@pytest.mark.parametrize("swiglu", [swiglu_torch, swiglu_native])
+@pytest.mark.parametrize("swiglu", [activation_torch, swiglu_native])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_equals_autograd(swiglu: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     """The native one, too: these rows are none that the compiled kernel takes."""
@@ -42,14 +42,14 @@ def plain(both_2F: Tensor) -> Tensor:
 
 
 def test_gradient_equals_finite_differences() -> None:
-    assert torch.autograd.gradcheck(swiglu_torch, both_halves(torch.float64))
+    assert torch.autograd.gradcheck(activation_torch, both_halves(torch.float64))
 
 
 def test_keeps_its_input_only() -> None:
     kept: list[Any] = []
     both_2F = both_halves(torch.float32)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        swiglu_torch(both_2F)
+        activation_torch(both_2F)
     assert [x.data_ptr() for x in kept] == [both_2F.data_ptr()]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nemo_pi.errors import BackendUnavailableError
-from nemo_pi.kernels.activation import swiglu_torch
+from nemo_pi.kernels.activation import activation_torch
 from nemo_pi.model import engine_layers
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.core_attention import SdpaCoreAttention
@@ -70,7 +70,7 @@ def test_norms_of_query_and_key_are_ours_too() -> None:
 @pytest.mark.usefixtures("one_rank")
 def test_the_activation_is_ours_and_no_part_of_a_checkpoint() -> None:
     model = build(options=BuildOptions(backends=BackendRequests(activation="torch")))
-    assert all(layer.mlp.activation_func is swiglu_torch for layer in model.decoder.layers)
+    assert all(layer.mlp.activation_func is activation_torch for layer in model.decoder.layers)
     saved = model.sharded_state_dict(metadata={"distrib_optim_sharding_type": "fully_reshardable"})
     assert not [key for key in saved if "activation" in key]
     assert any("linear_fc1.weight" in key for key in saved)
