@@ -35,6 +35,20 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers in `layer_types`, and the names of their sets in `rope_parameters`."""
 SCALE_BETA = "llama_4_scaling_beta"
 """Entry of the numbers that queries grow by; the window beside it is original_max_position_embeddings."""
+PRETRAINED = "seq_length"
+"""Top-level config.json key with the original window, where the entries name a factor but not that window.
+
+vLLM and SGLang multiply the window by the factor then; of this key and max_position_embeddings they take the
+smaller one or this one, and so arrive at the window that was meant. transformers knows no such key."""
+OTHER_WINDOWS = (
+    PRETRAINED,
+    "max_sequence_length",
+    "max_seq_length",
+    "max_seq_len",
+    "model_max_length",
+    "seq_len",
+)
+"""Further keys of config.json that such servers take for a window; none of another extension may stay."""
 
 _FIRST = [(method.hf_types[0], method) for method in BUILT_IN.values() if method.hf_types]
 _OLDER = [(name, method) for method in BUILT_IN.values() for name in method.hf_types[1:]]
@@ -48,7 +62,8 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     interleaved model must reorder the rows of q and k (see nemo_pi.rope.channel_order).
 
     Returns:
-        `rope_parameters`, `max_position_embeddings` and, where these two cannot say it all, RECORD.
+        `rope_parameters`, `max_position_embeddings` and, where these two cannot say it all, PRETRAINED and
+        RECORD.
 
     Raises:
         ConfigError: Hugging Face has no words for the method.
@@ -59,6 +74,10 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     if spec.sliding is not None and spec.sliding.is_scaled:
         _check_one_window(spec.sliding, window)
     entries: dict[str, Any] = {"rope_parameters": rope, "max_position_embeddings": window}
+    # Nested sets are left alone: of Gemma 3's, servers multiply none.
+    multiplied = "factor" in rope and "original_max_position_embeddings" not in rope
+    if multiplied and window != spec.original_window:
+        entries[PRETRAINED] = spec.original_window
     if any(kind.method != UNSCALED or kind.target_window != kind.original_window for kind in spec.kinds):
         entries[RECORD] = spec.to_dict()
     return entries

@@ -10,6 +10,7 @@ from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.families.inert import without_code
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.rope.hf import OTHER_WINDOWS
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -35,7 +36,7 @@ def build_config(
     # The weights beside a config.json are in the family's order of channels, whatever was trained.
     as_stored = replace(extension, interleaved=family.interleaved)
     if source is None or extension_from_config(source.config, shape) != as_stored:
-        for key in family.rope_keys:
+        for key in (*family.rope_keys, *OTHER_WINDOWS):
             config.pop(key, None)
         config.update(family.extension_entries(as_stored))
     if dtype is not None and (source is None or source.dtype != dtype):
