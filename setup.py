@@ -34,12 +34,14 @@ EXTRAS = {
     "te": ["transformer-engine[pytorch]>=2.0,<3"],
     "triton": ["triton>=3.0"],
     "eval": ["matplotlib>=3.8"],
+    "gguf": ["gguf>=0.10"],  # reads llama.cpp's files, for examples/convert_checkpoint.py
     # transformers' Trainer needs it. litgpt wants another lightning: `make bench-packages` puts it aside.
     "bench": ["accelerate>=1.1", "matplotlib>=3.8"],
     "dev": [
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        "gguf>=0.10",
         "ruff>=0.9",
         "mypy>=1.11",
         'triton>=3.0; sys_platform == "linux"',  # its interpreter runs the kernels' tests without a GPU

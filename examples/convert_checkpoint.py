@@ -1,6 +1,10 @@
 """A distributed checkpoint to a Hugging Face folder, or back: which way follows from what `source` is.
 
+Pickled weights (pytorch_model.bin) and GGUF files of a Llama become a Hugging Face folder of safetensors.
+
     python examples/convert_checkpoint.py results/run/checkpoints/step_00000200 exported/
+    python examples/convert_checkpoint.py llama-7b-old/ llama-7b/
+    python examples/convert_checkpoint.py model-Q8_0.gguf model/ --dtype bfloat16
     torchrun --nproc-per-node 4 examples/convert_checkpoint.py llama-7b/ checkpoint/ \\
         --tensor-model-parallel-size 2 --pipeline-model-parallel-size 2
 
@@ -24,7 +28,7 @@ from nemo_pi.units import plural
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("source", type=Path, help="distributed checkpoint or Hugging Face folder")
+    parser.add_argument("source", type=Path, help="distributed checkpoint, Hugging Face folder or GGUF file")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument(
         "--tensor-model-parallel-size", type=int, default=1, help="ranks that share each matrix (default 1)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,18 +102,24 @@ def read_metadata(path: Path) -> Metadata:
     return metadata
 
 
-def load_archive(source: Path | BinaryIO | io.BytesIO, name: str) -> Any:
+def load_archive(source: Path | BinaryIO | io.BytesIO, name: str, *, mapped: bool = False) -> Any:
     """A torch archive (`torch.save`), tensors on the CPU, through torch's restricted unpickler.
 
     Classes that other code has registered as safe for its own purposes are not safe here: the list of
     additions is empty while this reads.
+
+    Args:
+        source: the archive.
+        name: of it, for messages.
+        mapped: leave tensors in the file until they are read, where its format allows it (a zip archive).
 
     Raises:
         CheckpointError: the archive is damaged or names something outside torch's own allow-list.
     """
     try:
         with _no_extra_globals():
-            return torch.load(source, map_location="cpu", weights_only=True)
+            mapped = mapped and isinstance(source, Path) and zipfile.is_zipfile(source)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise _refused(name, "a readable file", "no such file") from None
     except Exception as error:

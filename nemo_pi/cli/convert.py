@@ -1,12 +1,18 @@
-"""One checkpoint format into the other: Hugging Face folders and distributed checkpoints."""
+"""One checkpoint format into another: Hugging Face folders, distributed checkpoints; pickles and GGUF."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nemo_pi.checkpoint.hf.folder import has_safetensors
+from nemo_pi.checkpoint.hf.pickled import has_pickled
+from nemo_pi.checkpoint.hf.rewrite import rewrite_gguf, rewrite_pickled
 from nemo_pi.checkpoint.hf.target import MARKER, check_apart
 from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config, read_summary
@@ -29,7 +35,8 @@ def convert(
     """Writes `source` to `target` in the other format; all ranks of the launch call it together.
 
     Args:
-        source: a Hugging Face folder or a distributed checkpoint, at whatever layout it was saved.
+        source: a Hugging Face folder, a distributed checkpoint at whatever layout it was saved, or what only
+            comes in this way: a folder with pickled weights or a GGUF file.
         target: folder to write; it appears only once it is complete.
         tp: ranks that share each matrix while converting.
         pp: ranks that the layers are dealt over while converting.
@@ -42,7 +49,16 @@ def convert(
     Raises:
         CheckpointError: `source` cannot be read, or `target` exists.
         ConfigError: a layout that does not fit the model or the number of ranks, or a useless `dtype`.
+        BackendUnavailableError: the package that reads GGUF files is missing.
     """
+    found = _rewriting(source)
+    if found is not None:
+        kind, rewrite = found
+        _check_alone(kind, tp, pp)
+        check_apart(target, source)
+        _check_target(target, overwrite)
+        rewrite(target, dtype=dtype)
+        return replace(read_summary(target), kind=kind, path=source), "huggingface"
     summary = read_summary(source)
     kind = "distributed" if summary.kind == "huggingface" else "huggingface"
     check_apart(target, source)
@@ -57,6 +73,30 @@ def convert(
     else:
         export_weights(engine, target, source_config=read_source_config(source), dtype=dtype, **beside)
     return summary, kind
+
+
+def _rewriting(source: Path) -> tuple[str, Callable[..., None]] | None:
+    """The kind of a source that is no checkpoint to start from, and what makes one of it."""
+    if source.is_file() and source.suffix == ".gguf":
+        return "GGUF", partial(rewrite_gguf, source)
+    if not source.is_dir() or (source / MANIFEST).is_file() or has_safetensors(source):
+        return None
+    if (source / "config.json").is_file() and has_pickled(source):
+        return "pickled weights", partial(rewrite_pickled, source)
+    files = list(source.glob("*.gguf"))
+    return ("GGUF", partial(rewrite_gguf, files[0])) if len(files) == 1 else None
+
+
+def _check_alone(kind: str, tp: int, pp: int) -> None:
+    """One process reads tensor by tensor: there is nothing to divide."""
+    ranks = launcher.launched_world_size()
+    if (tp, pp, ranks) != (1, 1, 1):
+        raise ConfigError(
+            "--tensor-model-parallel-size and --pipeline-model-parallel-size",
+            required=f"1 and 1 on one rank for {kind}, which is rewritten tensor by tensor",
+            given=f"{tp} and {pp} on {ranks}",
+            fix="leave them out, and start it without torchrun: what is written opens at any layout",
+        )
 
 
 def _meta(summary: CheckpointSummary) -> dict[str, Any]:
