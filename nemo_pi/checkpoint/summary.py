@@ -158,7 +158,8 @@ def _found(folder: Path) -> tuple[str, str]:
     if (folder / "metadata.json").is_file():
         return "an incomplete or foreign distributed checkpoint", "give one that was saved completely"
     if any(folder.glob("*.gguf")):
-        return "GGUF files", "give the safetensors that they were made from"
+        command = f"python examples/convert_checkpoint.py {folder}/NAME.gguf NEW_FOLDER"
+        return "GGUF files", f"make a folder to start from: {command}"
     return "neither", "give the folder that holds one of them"
 
 

@@ -153,6 +153,7 @@ def resolve(
         BuildOptions,
         options_of(model, "transformer"),
         params_dtype=dtype_of(precision),
+        initialize=summary is None,
         backends=backends,
         # Where it is demanded and cannot be had, a plan is still made; preflight and engine stop.
         transformer_engine=transformer_engine_available() if wanted is None else wanted,

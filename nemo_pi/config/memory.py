@@ -77,7 +77,7 @@ def stage_parameters(run: ResolvedRun, stage: int) -> int:
     shape, tp, pp = run.shape, run.parallel.tp, run.parallel.pp
     family = family_of(shape)
     parameters = shape.num_layers // pp * family.layer_parameters(shape, tp)
-    table = family.embedding.num_parameters(shape, tp)
+    table = shape.vocab_rows(tp) * shape.hidden_size
     if stage == 0:
         parameters += table
     if stage == pp - 1:
@@ -173,7 +173,7 @@ def _logits(run: ResolvedRun) -> int:
     """
     width, shape, layout = run.compute_dtype.itemsize, run.shape, run.parallel
     tokens = run.micro_batch_size * run.training_length // layout.cp
-    rows = shape.vocab_size // layout.tp
+    rows = shape.vocab_rows(layout.tp)
     beside = width if width < _FP32 else 0
     chunk_tokens = run.engine.build.loss_chunk_tokens
     if chunk_tokens is None:

@@ -96,7 +96,6 @@ def _check_tensor_parallel(tp: int, shape: ModelShape) -> None:
         "num_attention_heads": shape.num_attention_heads,
         "num_query_groups": shape.num_query_groups,
         "ffn_hidden_size": shape.ffn_hidden_size,
-        "vocab_size": shape.vocab_size,
     }
     for name, size in divided.items():
         if size % tp:

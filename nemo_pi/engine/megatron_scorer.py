@@ -147,6 +147,7 @@ class MegatronScorer:
             group=model.vocab_group,
             bias_V=bias_V,
             products=model.products,
+            real_rows=model.real_rows,
         )
         return torch.stack([part_N.double().view(labels_BL.t().shape).t() for part_N in scores])
 

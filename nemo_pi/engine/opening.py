@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.settings import EngineSettings
@@ -28,9 +30,8 @@ def open_engine(
         BackendUnavailableError: the layout or the layers cannot be had here.
         CheckpointError: the weights are not what the checkpoint says of itself.
     """
-    settings = EngineSettings(
-        checkpoint.shape, checkpoint.extension, layout, micro_batch_size=1, build=build or BuildOptions()
-    )
+    build = replace(build or BuildOptions(), initialize=False)
+    settings = EngineSettings(checkpoint.shape, checkpoint.extension, layout, micro_batch_size=1, build=build)
     # Before ranks join: a mistake is then told at once instead of after a wait for each other.
     check_backends(settings.shape, settings.extension, layout, settings.build)
     groups.ensure_process_group()

@@ -18,6 +18,8 @@ from nemo_pi.families.table import LayerNames, hidden_sizes, layer_table, vocabu
 from nemo_pi.families.weights import WeightRule
 from nemo_pi.rope.spec import ContextExtension
 
+GGUF_ARCHITECTURE = "llama"
+"""llama.cpp's name of what computes as Llama does, Mistral among it."""
 HF_LAYER = LayerNames.layer
 """How Hugging Face's names of a layer's tensors begin."""
 

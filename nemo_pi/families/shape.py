@@ -24,7 +24,7 @@ class ModelShape:
     head_dim: int
     """Channels of one head (Megatron: kv_channels)."""
     vocab_size: int
-    """Rows of the embedding; never padded, so that import and export are bit-equal."""
+    """Rows of the embedding as they are stored, those beyond the tokenizer's included; never padded."""
     norm_epsilon: float = 1e-5
     """The norms' epsilon."""
     tied_embeddings: bool = False
@@ -58,6 +58,11 @@ class ModelShape:
     def sliding_layers(self) -> tuple[int, ...]:
         """Layers, counted from 0, that have a sliding window."""
         return tuple(layer for layer in range(self.num_layers) if self.window_of(layer) is not None)
+
+    def vocab_rows(self, tp: int) -> int:
+        """Rows of the vocabulary on each of `tp` tensor-parallel ranks: as many on all of them, so that the
+        last ones may be padding."""
+        return -(-self.vocab_size // tp)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy."""

@@ -37,6 +37,12 @@ class WeightRule:
     """Parts whose rows are channels of heads that are rotated, and so follow the order of channels. Of a
     single part by group, its query and key rows."""
 
+    @property
+    def is_vocabulary(self) -> bool:
+        """Whether its rows are tokens: what lies outside the layers and is split by rows. Ranks that cannot
+        share them evenly hold padding behind the last one; no stored tensor does."""
+        return self.split_dim == 0 and not self.megatron.startswith("decoder.")
+
     def names(self, layer: int | None) -> tuple[str, ...]:
         """The Hugging Face name of each part in layer `layer` (0-based; None outside the layers)."""
         return tuple(name.format(n=layer) for name in self.huggingface)

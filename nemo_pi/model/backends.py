@@ -90,7 +90,7 @@ class Workload:
                 width=inner, tokens=tokens, function=kind.activation, gated=kind.gated, **common
             ),
             "softmax": Needs(
-                width=shape.vocab_size // tp, tokens=min(tokens, chunk) if chunk else tokens, **common
+                width=shape.vocab_rows(tp), tokens=min(tokens, chunk) if chunk else tokens, **common
             ),
             "matmul": ProductNeeds(
                 width=hidden,

@@ -15,6 +15,7 @@ from nemo_pi.model.fusions import fusions
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.model.options import BuildOptions
+from nemo_pi.model.parallel_linear import mark_split
 from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
@@ -48,6 +49,7 @@ def transformer_config(
         attention_dropout=0.0,
         rotary_interleaved=rotary_interleaved,
         init_method_std=options.init_method_std,
+        perform_initialization=options.initialize,
         params_dtype=options.params_dtype,
         # Of what stages send each other; Megatron refuses several stages without it.
         pipeline_dtype=options.params_dtype,
@@ -152,13 +154,14 @@ def build_model_chunks(
     )
     plan = RotaryPlan.of(shape, extension)
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
-    return [
+    chunks = [
         RotaryGPTModel(
             config=config,
             transformer_layer_spec=decoder_spec(
                 config, stage, backends, plan, kind, use_transformer_engine=options.transformer_engine
             ),
-            vocab_size=shape.vocab_size,
+            vocab_size=shape.vocab_rows(layout.tp) * layout.tp,
+            num_tokens=shape.vocab_size,
             max_sequence_length=extension.target_window,
             extension=extension,
             backends=backends,
@@ -172,3 +175,7 @@ def build_model_chunks(
         )
         for stage in stages
     ]
+    if not options.initialize:
+        for chunk in chunks:
+            mark_split(chunk)
+    return chunks

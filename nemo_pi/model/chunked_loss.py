@@ -38,6 +38,7 @@ def weighted_loss_sum(
     bias_V: Tensor | None = None,
     products: TorchProducts = TORCH,
     softmax: TorchSoftmax = TORCH_SOFTMAX,
+    real_rows: int | None = None,
 ) -> Tensor:
     """Σ weight · cross-entropy over tokens, a scalar in fp32 (fp64 for fp64 hidden states).
 
@@ -54,8 +55,9 @@ def weighted_loss_sum(
         bias_V: what is added to the logits of this rank's rows.
         products: what multiplies.
         softmax: what makes logits into probabilities, in their place.
+        real_rows: rows of `weight_VH` that are tokens, where padding lies behind them; it gets no gradient.
     """
-    rest = (labels_N, weight_N, chunk_tokens, group, products, softmax)
+    rest = (labels_N, weight_N, chunk_tokens, group, products, softmax, real_rows)
     if torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad):
         total: Tensor = _WeightedLossSum.apply(hidden_NH, weight_VH, bias_V, *rest)
         return total
@@ -102,7 +104,7 @@ class _WeightedLossSum(torch.autograd.Function):
         if hidden_NH is not None:
             hidden_NH.mul_(grad_total)
         scaled = (None if one is None else one.mul_(grad_total).to(ctx.weight_dtype) for one in weights)
-        return hidden_NH, *scaled, *[None] * 6
+        return hidden_NH, *scaled, *[None] * 7
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,20 @@ class _Tokens:
     group: dist.ProcessGroup | None
     products: TorchProducts
     kernel: TorchSoftmax
+    real_rows: int | None
 
     def loss_sum(self, gradients: _Gradients) -> Tensor:
         """The weighted sum; fills the gradients that are given."""
         grad_hidden_NH, grad_weight_VH, grad_bias_V = gradients.all()
         losses = []
         tokens = min(self.chunk_tokens, self.hidden_NH.size(0))
-        buffers = ChunkBuffers(tokens, self.weight_VH, keep_logits=False, products=self.products)
+        buffers = ChunkBuffers(
+            tokens,
+            self.weight_VH,
+            keep_logits=False,
+            products=self.products,
+            real_rows=self.real_rows,
+        )
         for start in range(0, self.hidden_NH.size(0), self.chunk_tokens):
             chunk = slice(start, start + self.chunk_tokens)
             hidden_nH, labels_n = self.hidden_NH[chunk], self.labels_N[chunk]

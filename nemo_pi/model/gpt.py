@@ -1,7 +1,7 @@
 """GPTModel whose rotary embeddings follow position_ids, and whose loss needs no whole logits.
 
 Shape legend: B batch, S sequence (S/tp under sequence parallelism where noted), N = S·B, H hidden size,
-V rows of the vocabulary on this rank.
+V rows of the vocabulary on this rank, padding included.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nemo_pi.model.backends import Backends
 from nemo_pi.model.chunked_loss import weighted_loss_sum
 from nemo_pi.model.loss import masked_sum
 from nemo_pi.model.rotary import RotaryTables
+from nemo_pi.model.vocab_parallel import hide_padding
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -37,7 +38,13 @@ class RotaryGPTModel(GPTModel):
         loss_chunk_tokens: tokens whose logits exist at once in the summed loss; None: all of them.
         embedding_scale: what token embeddings are multiplied by.
         output_bias: whether the output layer adds a bias to the logits.
+        num_tokens: entries of the vocabulary where vocab_size counts padding behind them, too, so that ranks
+            share it evenly; None: vocab_size.
         args, kwargs: as GPTModel's; its own position embedding is switched off.
+
+    Attributes:
+        vocab_size: entries of the vocabulary, without padding.
+        real_rows: rows of this rank's part of the vocabulary that are tokens; None where all are.
     """
 
     def __init__(
@@ -48,10 +55,17 @@ class RotaryGPTModel(GPTModel):
         loss_chunk_tokens: int | None = None,
         embedding_scale: float = 1.0,
         output_bias: bool = False,
+        num_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         # Megatron's own tables go by a token's place in its row; ours are made in _preprocess.
         super().__init__(*args, position_embedding_type="none", **kwargs)
+        self.real_rows: int | None = None
+        if num_tokens is not None:
+            group, padded = self.pg_collection.tp, int(kwargs["vocab_size"])
+            rows = padded // group.size()
+            found = min(max(num_tokens - group.rank() * rows, 0), rows)
+            self.vocab_size, self.real_rows = num_tokens, None if found == rows else found
         self.rotary_tables = RotaryTables(extension)
         self.loss_chunk_tokens = loss_chunk_tokens
         self.backends = backends
@@ -148,7 +162,9 @@ class RotaryGPTModel(GPTModel):
         if self._stops_at_hidden_states:
             return hidden_states
         if not self.post_process or labels is None or loss_mask is None:
-            return super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+            output: Tensor = super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+            # Whole logits end with the last token; padding lies behind it.
+            return output[..., : self.vocab_size] if self.post_process and labels is None else output
         if self.loss_chunk_tokens is None:
             loss_BS = super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
             return masked_sum(loss_BS, loss_mask)
@@ -163,4 +179,12 @@ class RotaryGPTModel(GPTModel):
             bias_V=bias_V,
             products=self.products,
             softmax=self._softmax,
+            real_rows=self.real_rows,
         )
+
+    def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Megatron's, to which columns of padding would be tokens."""
+        if self.real_rows is not None:
+            logits = hide_padding(logits, self.real_rows)
+        loss: Tensor = super().compute_language_model_loss(labels, logits)
+        return loss

@@ -53,6 +53,8 @@ class BuildOptions:
 
     params_dtype: torch.dtype = torch.float32
     """Dtype of the weights the layers compute with."""
+    initialize: bool = True
+    """Whether weights begin as random numbers; False leaves memory alone until a checkpoint fills it."""
     init_method_std: float = 0.02
     """Standard deviation of a fresh model's weights."""
     backends: BackendRequests = BackendRequests()

@@ -7,9 +7,11 @@ from typing import Any
 from megatron.core.tensor_parallel import (
     ColumnParallelLinear,
     RowParallelLinear,
+    VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
 )
-from torch import Tensor
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+from torch import Tensor, nn
 
 from nemo_pi.kernels.products import TORCH, TorchProducts
 
@@ -53,3 +55,18 @@ class RowLinear(RowParallelLinear):
         if not self.products.changes_layers:
             return super()._forward_impl(input=input, weight=weight, **settings)
         return self.products.linear(input, weight)
+
+
+def mark_split(model: nn.Module) -> None:
+    """Says of each weight along which dimension tensor-parallel ranks share it.
+
+    Megatron does so while it draws a weight's first numbers, and not where they are left out; gradient norms
+    would then count a split weight once.
+    """
+    for name, module in model.named_modules():
+        split = isinstance(module, ColumnParallelLinear | RowParallelLinear | VocabParallelEmbedding)
+        if split and module.weight is not None and not hasattr(module.weight, "tensor_model_parallel"):
+            dim = 1 if isinstance(module, RowParallelLinear) else 0
+            # Of the two matrices that a gated MLP stacks, each rank has a part of both.
+            stacked = name.endswith("linear_fc1") and module.config.gated_linear_unit
+            set_tensor_model_parallel_attributes(module.weight, True, dim, 2 if stacked else 1)

@@ -31,15 +31,23 @@ class ChunkBuffers:
         keep_logits: whether logits are read again after their log-softmax. If not, it takes their place where
             it has their dtype and a CPU computes it, row by row.
         products: what multiplies.
+        real_rows: rows of `weight_VH` that are tokens; those behind are padding, which no softmax may see.
+            None: all of them.
 
     Attributes:
         one_place: whether the log-softmax takes the logits' place.
     """
 
     def __init__(
-        self, tokens: int, weight_VH: Tensor, *, keep_logits: bool, products: TorchProducts = TORCH
+        self,
+        tokens: int,
+        weight_VH: Tensor,
+        *,
+        keep_logits: bool,
+        products: TorchProducts = TORCH,
+        real_rows: int | None = None,
     ) -> None:
-        self._products = products
+        self._products, self._real_rows = products, real_rows
         rows, wide = weight_VH.size(0), accumulator_dtype(weight_VH)
         self._logits_cV = weight_VH.new_empty(tokens, rows)
         self.one_place = not keep_logits and wide == weight_VH.dtype and weight_VH.device.type == "cpu"
@@ -48,10 +56,12 @@ class ChunkBuffers:
         )
 
     def logits(self, hidden_nH: Tensor, weight_VH: Tensor, bias_V: Tensor | None = None) -> Tensor:
-        """hidden · weightᵀ + bias [n, V] in their dtype."""
+        """hidden · weightᵀ + bias [n, V] in their dtype; HIDDEN in columns of padding."""
         out_nV = self._logits_cV[: hidden_nH.size(0)]
         logits_nV = self._products.times_transposed_into(out_nV, hidden_nH, weight_VH)
-        return logits_nV if bias_V is None else logits_nV.add_(bias_V)
+        if bias_V is not None:
+            logits_nV.add_(bias_V)
+        return logits_nV if self._real_rows is None else hide_padding(logits_nV, self._real_rows)
 
     def logprob(self, logits_nV: Tensor) -> Tensor:
         """The log-softmax [n, V] over this rank's rows, fp32 (fp64 of fp64 logits)."""
@@ -62,6 +72,17 @@ class ChunkBuffers:
         """`wide_nV` in the dtype of the weights, over the logits unless that is its own."""
         logits_nV = self._logits_cV[: wide_nV.size(0)]
         return wide_nV if wide_nV.dtype == logits_nV.dtype else logits_nV.copy_(wide_nV)
+
+
+HIDDEN = -1e30
+"""The logit of what is no token: its probability and its gradient are exactly 0. Finite, because a rank that
+holds nothing but padding takes the softmax of its rows, too."""
+
+
+def hide_padding(logits: Tensor, real_rows: int) -> Tensor:
+    """Logits [..., V], those from index `real_rows` on set to HIDDEN (fp16: its least number), in place."""
+    logits[..., real_rows:] = max(HIDDEN, torch.finfo(logits.dtype).min)
+    return logits
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,7 @@ def token_log_probs(
     group: dist.ProcessGroup | None = None,
     bias_V: Tensor | None = None,
     products: TorchProducts = TORCH,
+    real_rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The labels' log-probabilities and whether each is the greedy choice, without any gradient.
 
@@ -102,6 +124,7 @@ def token_log_probs(
         group: ranks the vocabulary is split over; None where this rank holds it all.
         bias_V: what is added to the logits of this rank's rows.
         products: what multiplies.
+        real_rows: as ChunkBuffers.
 
     Returns:
         fp32 log-probabilities [N] in nats, and bool [N]: the label has the largest logit, and the lowest
@@ -114,7 +137,7 @@ def token_log_probs(
     parts = []
     with torch.no_grad():
         tokens = min(chunk_tokens, labels_N.numel())
-        buffers = ChunkBuffers(tokens, weight_VH, keep_logits=True, products=products)
+        buffers = ChunkBuffers(tokens, weight_VH, keep_logits=True, products=products, real_rows=real_rows)
         for hidden_nH, labels_n in zip(
             hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True
         ):

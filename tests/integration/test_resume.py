@@ -127,6 +127,9 @@ MOVES = (
     ("dp2-to-tp2-pp2", "untied", (), 2, TP2 + PP2, 4),
     ("tp2-cp2-to-dp2", "untied", TP2 + CP2, 4, (), 2),
     ("tp2-sp-to-pp2-vpp2", "tied", TP2 + SP, 2, PP2 + VPP2, 2),
+    # Rows that padded the vocabulary on two ranks are nowhere on one, and appear where they were not.
+    ("odd-tp2-to-pp2", "odd_tied", TP2 + SP, 2, PP2, 2),
+    ("odd-dp2-to-tp2", "odd", PLAIN_OPTIMIZER, 2, TP2 + PLAIN_OPTIMIZER, 2),
 )
 
 

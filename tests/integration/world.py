@@ -145,6 +145,9 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tied": ("llama", {"tie_word_embeddings": True}),
     # The upper two layers look back 24 tokens.
     "qwen2": ("qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 2}),
+    # Two tensor-parallel ranks cannot share it; 3 rows lie beyond the tokenizer.
+    "odd": ("llama", {"vocab_size": 2051}),
+    "odd_tied": ("llama", {"vocab_size": 2051, "tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
     # The third layer sees no positions, and 24 tokens back.
     "smollm3": ("smollm3", {"no_rope_layer_interval": 3, "use_sliding_window": True, "sliding_window": 24}),

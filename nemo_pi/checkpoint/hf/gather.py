@@ -109,11 +109,11 @@ def _over_tensor_ranks(
     if groups.tensor_rank != 0:
         return None
     return stored_whole(
-        [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards], rule
+        [reorder_heads(unfuse(shard, rule, shape), rule, shape, order) for shard in shards], rule, shape
     )
 
 
-def stored_whole(split: Sequence[Sequence[Tensor]], rule: WeightRule) -> list[Tensor]:
+def stored_whole(split: Sequence[Sequence[Tensor]], rule: WeightRule, shape: ModelShape) -> list[Tensor]:
     """The Hugging Face tensors of a rule, whole, from every tensor rank's slices of its parts.
 
     Args:
@@ -122,6 +122,8 @@ def stored_whole(split: Sequence[Sequence[Tensor]], rule: WeightRule) -> list[Te
     parts = list(split[0])
     if rule.split_dim is not None and len(split) > 1:
         parts = [torch.cat(part, dim=rule.split_dim) for part in zip(*split, strict=True)]
+    if rule.is_vocabulary:  # behind its last token is what ranks hold to share it evenly
+        parts = [part[: sizes[0]] for part, sizes in zip(parts, rule.sizes(shape), strict=True)]
     rows: dict[str, list[Tensor]] = {}
     for name, part in zip(rule.huggingface, parts, strict=True):
         rows.setdefault(name, []).append(part)

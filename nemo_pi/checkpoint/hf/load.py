@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf.blocks import blocks
+from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights, StoredWeights
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.base import Family
 from nemo_pi.families.fusion import fuse, reorder_heads, trained_order
@@ -35,8 +36,8 @@ def load_huggingface(
 ) -> None:
     """Fills this rank's model chunks from a Hugging Face folder, in place.
 
-    Each rank reads only the slices it keeps, one parameter at a time; nothing is communicated. Values are
-    converted to the parameters' dtype (fp16 and bf16 into fp32 without loss).
+    Each rank reads only the slices it keeps, a block of rows at a time; nothing is communicated. Values are
+    converted to the parameters' dtype (fp16 and bf16 into fp32 without loss); padding of a vocabulary is 0.
 
     Args:
         model_chunks: this rank's GPTModel chunks (several under interleaved pipelining), wrapped or not.
@@ -62,17 +63,53 @@ def load_huggingface(
     order = None if extension is None else trained_order(extension, family_of(shape).interleaved)
     with torch.no_grad():
         for target, rule, layer in located_parameters(model_chunks, shape):
-            parts = read_parts(weights, rule, layer, shape, tp_rank, tp_size)
-            value = fuse(reorder_heads(parts, rule, shape, order), rule, shape)
-            if value.shape != target.shape:
-                raise CheckpointError(
-                    rule.megatron.format(n=layer),
-                    required=f"shape {list(target.shape)} (this rank's part of the model)",
-                    given=f"shape {list(value.shape)}",
-                    fix="build the model from the checkpoint's own sizes",
-                )
-            _check_finite(value, rule.names(layer), weights.folder)
-            target.copy_(value)
+            _check_size(target, rule, layer, shape, tp_size)
+            _fill(target, weights, rule, layer, shape, tp_rank, tp_size, order)
+
+
+def _fill(
+    target: Tensor,
+    weights: HuggingFaceWeights,
+    rule: WeightRule,
+    layer: int | None,
+    shape: ModelShape,
+    rank: int,
+    size: int,
+    order: Tensor | None,
+) -> None:
+    names, columns = rule.names(layer), 1 if rule.split_dim == 1 else None
+    filled = wrong = 0
+    for block in blocks(rule, shape, rank, size):
+        parts = [weights.read(names[number], columns, rank, size, rows=rows) for number, rows in block.parts]
+        wrong += sum(int((~torch.isfinite(part)).sum()) for part in parts)
+        first, filled = block.rows
+        target[first:filled].copy_(fuse(reorder_heads(parts, rule, shape, order), rule, shape))
+    target[filled:] = 0  # padding of a vocabulary, if anything
+    if wrong:
+        raise CheckpointError(
+            f"{weights.folder}: {', '.join(names)}",
+            required="finite weights",
+            given=f"{wrong} that are infinite or no numbers",
+            fix="download or copy the checkpoint again, or take an earlier one: this one cannot be trained",
+        )
+
+
+def _check_size(target: Tensor, rule: WeightRule, layer: int | None, shape: ModelShape, size: int) -> None:
+    sizes = rule.sizes(shape)
+    rows, columns = sum(part[0] for part in sizes), list(sizes[0][1:])
+    if rule.is_vocabulary:
+        rows = shape.vocab_rows(size)
+    elif rule.split_dim == 0:
+        rows //= size
+    elif rule.split_dim == 1:
+        columns[0] //= size
+    if list(target.shape) != [rows, *columns]:
+        raise CheckpointError(
+            rule.megatron.format(n=layer),
+            required=f"shape {list(target.shape)} (this rank's part of the model)",
+            given=f"shape {[rows, *columns]}",
+            fix="build the model from the checkpoint's own sizes",
+        )
 
 
 def read_parts(
@@ -86,17 +123,7 @@ def read_parts(
     ]
 
 
-def _check_finite(value: Tensor, names: Sequence[str], folder: Path) -> None:
-    if not torch.isfinite(value).all():
-        raise CheckpointError(
-            f"{folder}: {', '.join(names)}",
-            required="finite weights",
-            given=f"{int((~torch.isfinite(value)).sum())} that are infinite or no numbers",
-            fix="download or copy the checkpoint again, or take an earlier one: this one cannot be trained",
-        )
-
-
-def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
+def check_weights(weights: StoredWeights, shape: ModelShape) -> None:
     """Compares a folder's tensors with a shape: names, shapes, and a tied output layer's values.
 
     Raises:
@@ -119,7 +146,7 @@ def check_weights(weights: HuggingFaceWeights, shape: ModelShape) -> None:
         _check_tied(weights, head, embedding)
 
 
-def name_tied_matrix(weights: HuggingFaceWeights, family: Family) -> None:
+def name_tied_matrix(weights: StoredWeights, family: Family) -> None:
     """Offers a tied model's one vocabulary matrix as the embedding where it is stored as the output layer.
 
     safetensors' own save_model keeps one name of a shared tensor, and of a Llama that is lm_head.weight.
@@ -129,7 +156,7 @@ def name_tied_matrix(weights: HuggingFaceWeights, family: Family) -> None:
         weights.rename(head, embedding)
 
 
-def _check_tied(weights: HuggingFaceWeights, head: str, embedding: str) -> None:
+def _check_tied(weights: StoredWeights, head: str, embedding: str) -> None:
     if weights.sizes[head] == weights.sizes[embedding]:
         starts = range(0, weights.sizes[head][0], _ROWS_AT_ONCE)
         same = all(

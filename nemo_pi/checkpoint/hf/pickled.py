@@ -51,7 +51,7 @@ class PickledWeights(StoredWeights):
 
     def read(self, name: str) -> Tensor:
         """One tensor."""
-        return self._opened(self.file_of[name])[name]
+        return self._opened(self.file_of[name])[self.stored_name(name)]
 
     def rows(self, name: str, start: int, count: int) -> Tensor:
         """As StoredWeights."""

@@ -138,5 +138,5 @@ def test_a_rank_reads_its_rows_of_a_tensor_that_holds_several_parts(tmp_path: Pa
     for rank, parts in enumerate(ranks):
         assert torch.equal(fuse(parts, rule, SHAPE), torch.cat([gate.chunk(2)[rank], up.chunk(2)[rank]]))
     assert rule.tensors(SHAPE, None) == {"both.weight": tuple(both.shape)}
-    (whole,) = stored_whole([unfuse(fuse(parts, rule, SHAPE), rule, SHAPE) for parts in ranks], rule)
+    (whole,) = stored_whole([unfuse(fuse(parts, rule, SHAPE), rule, SHAPE) for parts in ranks], rule, SHAPE)
     assert torch.equal(whole, both)

@@ -54,6 +54,22 @@ def test_fresh_weights_have_the_standard_deviation_asked_for() -> None:
     assert weight.std().item() == pytest.approx(0.3, rel=0.05)
 
 
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("changes", SHAPES, ids=str)
+def test_left_out_numbers_leave_out_nothing_else(changes: dict[str, Any]) -> None:
+    """Megatron marks split weights, of which gradient norms are told, only where it draws their numbers."""
+    shape: ModelShape = replace(SHAPE, **changes)
+    extension = ContextExtension.unscaled(64, shape.head_dim)
+    drawn, empty = (
+        build(shape, extension, BuildOptions(initialize=initialize)) for initialize in (True, False)
+    )
+    marks = ("tensor_model_parallel", "partition_dim", "partition_stride", "sequence_parallel", "allreduce")
+    for (name, one), (_, other) in zip(drawn.named_parameters(), empty.named_parameters(), strict=True):
+        assert [getattr(one, mark, None) for mark in marks] == [
+            getattr(other, mark, None) for mark in marks
+        ], name
+
+
 def test_megatron_is_told_of_layout_and_shape() -> None:
     layout = ParallelLayout(tp=2, pp=2, vpp=2, sequence_parallel=True)
     shape = replace(SHAPE, num_layers=4, sliding_window=9)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 
 from nemo_pi.kernels.native import obstacle
-from nemo_pi.kernels.softmax import NATIVE_SOFTMAX, TORCH_SOFTMAX
+from nemo_pi.kernels.softmax import NATIVE_SOFTMAX, TORCH_SOFTMAX, TorchSoftmax
 from nemo_pi.model.chunked_loss import weighted_loss_sum
 from tests.unit.checkpoint.models import run_ranks
 
@@ -65,6 +65,22 @@ def test_rounds_no_more_than_its_dtype(dtype: torch.dtype, within: float) -> Non
     for ours, theirs in zip(gradients, expected, strict=True):
         assert ours.dtype == dtype
         assert (ours.double() - theirs).norm() < within * theirs.norm()
+
+
+@pytest.mark.parametrize("kernel", [TORCH_SOFTMAX, NATIVE_SOFTMAX], ids=lambda kernel: type(kernel).__name__)
+def test_padding_gets_no_probability_and_no_gradient(kernel: TorchSoftmax) -> None:
+    if kernel is NATIVE_SOFTMAX and obstacle() is not None:
+        pytest.skip(f"native: {obstacle()}")
+    hidden_NH, weight_VH, labels_N, weight_N = inputs((37, 16, 45), torch.float32)
+    padded_VH = torch.cat([weight_VH.detach(), 50 * torch.ones(3, 16)]).requires_grad_()
+    loss = weighted_loss_sum(
+        hidden_NH, padded_VH, labels_N, weight_N, chunk_tokens=8, softmax=kernel, real_rows=45
+    )
+    gradients = torch.autograd.grad(3 * loss, (hidden_NH, padded_VH))
+    expected = plain(hidden_NH, weight_VH, labels_N, weight_N)
+    assert torch.equal(gradients[1][45:], torch.zeros(3, 16))
+    for ours, theirs in zip((loss, gradients[0], gradients[1][:45]), expected, strict=True):
+        assert (ours.double() - theirs).norm() < 2e-6 * theirs.norm()
 
 
 @pytest.mark.skipif(obstacle() is not None, reason=f"native: {obstacle()}")

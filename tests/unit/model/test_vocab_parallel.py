@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.scorer import score_logits
+from nemo_pi.model.chunked_loss import weighted_loss_sum
 from nemo_pi.model.vocab_parallel import check_labels, token_log_probs
 from tests.unit.checkpoint.models import run_ranks
 
@@ -118,3 +120,54 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
             torch.testing.assert_close(logprob_N, expected[0], rtol=1e-5, atol=3e-4, equal_nan=True)
             assert torch.equal(greedy_N, expected[1]), name
     assert results[0]["ties"][1].all() and not results[0]["later of ties"][1].any()
+
+
+PADDED = 13
+"""Rows of padding, of numbers that would win every softmax."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_padding_is_no_token(dtype: torch.dtype) -> None:
+    hidden_NH, weight_VH, labels_N = inputs(dtype)
+    padded_VH = torch.cat([weight_VH, 50 * torch.ones(PADDED, HIDDEN, dtype=dtype)])
+    expected = token_log_probs(hidden_NH, weight_VH, labels_N, chunk_tokens=8)
+    found = token_log_probs(hidden_NH, padded_VH, labels_N, chunk_tokens=8, real_rows=VOCAB)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
+    assert torch.equal(found[1], expected[1])
+
+
+def on_four_ranks(folder: Path) -> None:
+    """Five tokens on four ranks: the third holds one and a row of padding, the last nothing else."""
+    hidden_NH, weight_VH, labels_N = inputs()
+    weight_VH, labels_N, rank = weight_VH[:5], labels_N % 5, dist.get_rank()
+    own_VH = torch.full((2, HIDDEN), 9.0)
+    own_VH[: len(weight_VH[2 * rank : 2 * rank + 2])] = weight_VH[2 * rank : 2 * rank + 2]
+    real_rows = [None, None, 1, 0][rank]
+    group = dist.group.WORLD
+    scores = token_log_probs(hidden_NH, own_VH, labels_N, chunk_tokens=8, group=group, real_rows=real_rows)
+    wide_NH, wide_VH = hidden_NH.double().requires_grad_(), own_VH.double().requires_grad_()
+    weight_N = torch.ones(TOKENS)
+    loss = weighted_loss_sum(
+        wide_NH, wide_VH, labels_N, weight_N, chunk_tokens=8, group=group, real_rows=real_rows
+    )
+    gradients = torch.autograd.grad(loss, (wide_NH, wide_VH))
+    torch.save((scores, loss.detach(), gradients), folder / f"rank{rank}.pt")
+
+
+def test_a_rank_that_holds_padding_alone(tmp_path: Path) -> None:
+    run_ranks(tmp_path, on_four_ranks, tmp_path, world=4, tensor=4)
+    found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(4)]
+    hidden_NH, weight_VH, labels_N = inputs()
+    weight_VH, labels_N = weight_VH[:5], labels_N % 5
+    expected = token_log_probs(hidden_NH, weight_VH, labels_N, chunk_tokens=100)
+    hidden_NH, weight_VH = hidden_NH.double().requires_grad_(), weight_VH.double().requires_grad_()
+    loss = cross_entropy(hidden_NH @ weight_VH.t(), labels_N, reduction="sum")
+    grad_hidden_NH, grad_weight_VH = torch.autograd.grad(loss, (hidden_NH, weight_VH))
+    for (logprob_N, greedy_N), found_loss, _ in found:
+        torch.testing.assert_close(logprob_N, expected[0], rtol=1e-5, atol=1e-5)
+        assert torch.equal(greedy_N, expected[1])
+        torch.testing.assert_close(found_loss, loss.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(sum(part[0] for _, _, part in found), grad_hidden_NH, rtol=1e-10, atol=1e-10)
+    rows_VH = torch.cat([part[1] for _, _, part in found])
+    torch.testing.assert_close(rows_VH[:5], grad_weight_VH, rtol=1e-10, atol=1e-10)
+    assert torch.equal(rows_VH[5:], torch.zeros(3, HIDDEN, dtype=torch.float64)), "padding never moves"
