@@ -152,7 +152,7 @@ class HuggingFaceWeights(StoredWeights):
             CheckpointError: the dimension does not divide, or the file can no longer be read.
         """
         with opened(self.file_of[name]) as handle:
-            sizes, name = self.sizes[name], self._stored_as.get(name, name)
+            sizes, name = self.sizes[name], self.stored_name(name)
             first, end = rows or (0, sizes[0])
             if dim is None or parts == 1:
                 whole = (first, end) == (0, sizes[0])
