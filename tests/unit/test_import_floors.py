@@ -31,6 +31,7 @@ KNOWN_PACKAGES = {
     "numpy": "numpy",
     "psutil": "psutil",
     "tqdm": "tqdm",
+    "gguf": "gguf",
     "matplotlib": "matplotlib",
     "transformer_engine": "transformer-engine",
     "triton": "triton",
