@@ -116,11 +116,13 @@ def answer(
     )
 
 
-def our_tables(checkpoint: CheckpointSummary, probes: Probes, *, each_row: bool) -> tuple[Tensor, Tensor]:
-    """Our cosines and sines [B, S, F] of the probes' positions, fp32."""
-    size = 1 if each_row else len(probes.positions_BS)
-    pairs = [rotary_cos_sin(checkpoint.extension, rows) for rows in probes.positions_BS.split(size)]
-    return torch.cat([cos for cos, _ in pairs]), torch.cat([sin for _, sin in pairs])
+def our_tables(
+    checkpoint: CheckpointSummary, probes: Probes, *, each_row: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Our cosines and sines [B, S, F] of the probes' positions, fp32, for each kind of layer."""
+    rows = probes.positions_BS.split(1 if each_row else len(probes.positions_BS))
+    kinds = [[rotary_cos_sin(kind, row_BS) for row_BS in rows] for kind in checkpoint.extension.kinds]
+    return [(torch.cat([cos for cos, _ in pairs]), torch.cat([sin for _, sin in pairs])) for pairs in kinds]
 
 
 def _batch(tokens_BS: Tensor, positions_BS: Tensor) -> Batch:

@@ -18,6 +18,9 @@ from nemo_pi.engine.weights import export_weights
 from nemo_pi.parallel import launcher
 from nemo_pi.verification.opening import OpenedModel
 
+NOT_DONE = "not done:"
+"""How the second of what is returned begins where there is nothing to compare."""
+
 
 def unlike_after_export(model: OpenedModel, folder: Path) -> tuple[tuple[str, ...], str]:
     """Names of what does not come back from an export, and how that was tried; all ranks call it.
@@ -29,9 +32,11 @@ def unlike_after_export(model: OpenedModel, folder: Path) -> tuple[tuple[str, ..
         model: after a forward pass.
         folder: to write; must not exist.
     """
-    checkpoint = model.checkpoint
+    checkpoint, dtype = model.checkpoint, model.engine.settings.build.params_dtype
     if checkpoint.kind != "huggingface":
-        return (), "a distributed checkpoint has no folder to compare with"
+        return (), f"{NOT_DONE} a distributed checkpoint has no folder to compare with"
+    if dtype.itemsize < getattr(torch, checkpoint.dtype).itemsize:
+        return (), f"{NOT_DONE} weights are stored in {checkpoint.dtype}, wider than what they are read as"
     if not model.keep:
         return (*model.unlike, *_entries(checkpoint)), "parameter by parameter, there and back"
     export_weights(

@@ -8,6 +8,7 @@ Shape legend: B rows, S tokens, V vocabulary, H hidden size, L layers, O and I o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -214,10 +215,14 @@ class Reference:
         return torch.cat((exact, self._rounded(rounded)))
 
     def _rounded(self, x: Tensor) -> Tensor:
-        """Moved by as much as rounding moves it: each number, and the sums that it comes from, once."""
-        size = x.square().mean(-1, keepdim=True).sqrt() + x.abs()
-        noise = torch.randn(x.shape, generator=self._draw, dtype=x.dtype)
-        return x + self._unit * size * noise
+        """Moved by as much as rounding moves it.
+
+        A number that is rounded to a dtype moves by up to its unit, evenly distributed: the output by its own
+        size, and by its row's for the weights. The sums behind it are fp32's in any dtype.
+        """
+        rms = x.square().mean(-1, keepdim=True).sqrt()
+        size = self._unit / math.sqrt(3) * (rms.square() + x.square()).sqrt() + 2.0**-24 * (rms + x.abs())
+        return x + size * torch.randn(x.shape, generator=self._draw, dtype=x.dtype)
 
     # --- what is kept ---
 

@@ -76,7 +76,7 @@ def verify(request: Request, say: Callable[[str], None], passed: Passed = lambda
         say(f"transformers' model of {read} in float64")
         each_row = checkpoint.extension.depends_on_length
         truth = Reference(read, request.unit, passed).truth(probes, each_row=each_row)
-        ours = [our_tables(checkpoint, probes, each_row=each_row)]
+        ours = our_tables(checkpoint, probes, each_row=each_row)
         findings += angles(ours, truth, probes, whose, each_row=each_row)
         say("our model on one rank")
         answers = answer(
