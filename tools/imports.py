@@ -10,6 +10,7 @@ FLOORS = {
     "errors": 0,
     "collector": 0,
     "units": 0,
+    "processes": 0,
     "plug_ins": 1,
     "rope": 2,
     "parallel": 2,
