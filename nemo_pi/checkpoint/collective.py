@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.checkpoint import CheckpointException
 
+from nemo_pi.checkpoint.space import out_of_space
 from nemo_pi.errors import CheckpointError, NemoPiError
 
 T = TypeVar("T")
@@ -69,24 +71,32 @@ def on_first(what: str, work: Callable[[], Any], group: Group) -> None:
 
 
 @contextmanager
-def as_checkpoint_error(what: str, *, required: str, fix: str) -> Iterator[None]:
+def as_checkpoint_error(
+    what: str, *, required: str, fix: str, written_to: Path | None = None
+) -> Iterator[None]:
     """Turns whatever goes wrong inside into a CheckpointError; one of this project's own passes through.
 
     Args:
         what: the file or folder that is worked on.
         required: what should have come about.
         fix: what the user can do.
+        written_to: what is written lies below it; a full disk there is called so, whatever torch's and
+            safetensors' writers say of it.
     """
     try:
         yield
     except NemoPiError:
         raise
-    except CheckpointException as error:  # torch's, not an Exception: holds every failed rank's own error
-        given = "; ".join(f"rank {rank}: {_named(cause)}" for rank, (cause, _) in error.failures.items())
+    except (Exception, CheckpointException) as error:  # the latter is torch's, and no Exception
+        full = None if written_to is None else out_of_space(error, written_to)
+        if full is not None:
+            required, given, fix = full.required, full.given, full.fix
+        else:
+            given = _named(error)
         raise CheckpointError(what, required=required, given=given, fix=fix) from error
-    except Exception as error:
-        raise CheckpointError(what, required=required, given=_named(error), fix=fix) from error
 
 
 def _named(error: BaseException) -> str:
+    if isinstance(error, CheckpointException):  # holds every failed rank's own error
+        return "; ".join(f"rank {rank}: {_named(cause)}" for rank, (cause, _) in error.failures.items())
     return f"{type(error).__name__}: {error}"

@@ -23,9 +23,12 @@ from megatron.core.dist_checkpointing.validation import determine_global_metadat
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemWriter
 
-from nemo_pi.checkpoint.collective import Group, on_first, together
+from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, together
 from nemo_pi.checkpoint.manifest import COMMON_FILE
 from nemo_pi.checkpoint.safe_pickle import load_archive
+from nemo_pi.checkpoint.space import check_space
+
+_FEWER = "keep fewer checkpoints (exp_manager.checkpoint_callback_params.save_top_k)"
 
 
 def write_state(sharded_state_dict: dict[str, Any], folder: Path, group: Group) -> None:
@@ -44,6 +47,8 @@ def write_state(sharded_state_dict: dict[str, Any], folder: Path, group: Group) 
     sharded, common = together(what, lambda: save_preprocess(sharded_state_dict, False), group)
     archive = together(what, lambda: _common_archive(common), group)
     state = together(what, lambda: _torch_state(sharded), group)
+    needed = sum(gather_objects(len(archive) + _num_bytes(state), group))
+    on_first(what, lambda: check_space(folder, needed, "this checkpoint", _FEWER), group)
     _, of_all_ranks = determine_global_metadata(sharded)
     # It begins with a broadcast of what the line above the last has serialised once already, and so waits
     # for no rank that may fail.
@@ -76,6 +81,22 @@ def _torch_state(sharded: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, io.BytesIO):
             load_archive(io.BytesIO(value.getvalue()), name)
     return state
+
+
+def _num_bytes(state: dict[str, Any]) -> int:
+    """What this rank writes of a state; headers and indices add some KiB."""
+    return sum(_size(value) for value in state.values())
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, io.BytesIO):
+        return len(value.getvalue())
+    if isinstance(value, torch.Tensor):
+        shards = value.local_shards() if hasattr(value, "local_shards") else [value]
+        return sum(getattr(shard, "tensor", shard).nbytes for shard in shards)
+    if isinstance(value, list | tuple):
+        return sum(map(_size, value))
+    return 0
 
 
 def _write_central(archive: bytes, folder: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from nemo_pi.checkpoint.space import free_bytes
+from nemo_pi.config.disk import checkpoint_bytes, export_bytes
 from nemo_pi.config.memory import MemoryEstimate, estimate_memory
 from nemo_pi.config.plan_data import data_rows
 from nemo_pi.config.plan_layers import layer_rows
@@ -162,11 +164,24 @@ def _folder_rows(run: ResolvedRun, logs: Path | None, checkpoints: Path | None) 
     return [
         ("logs", str(logs)),
         ("checkpoints", f"{checkpoints}{often}"),
+        ("  disk", _disk(run, checkpoints, params.get("save_top_k"))),
         (
             "export",
             f"{run.export.hf_path} (Hugging Face, {run.export.dtype})" if run.export.hf_path else "none",
         ),
     ]
+
+
+def _disk(run: ResolvedRun, checkpoints: Path, keep: int | None) -> str:
+    one, free = checkpoint_bytes(run), free_bytes(checkpoints)
+    text = f"about {size_of(one)} each"
+    if keep is not None and keep > 0:
+        # An old one goes when the new one is whole.
+        most = (keep + 1) * one + export_bytes(run)
+        text += f", {size_of(most)} with {keep} kept while another is written"
+        if most > free:
+            return f"{text}: MORE than the {size_of(free)} that are free"
+    return f"{text}; {size_of(free)} are free"
 
 
 def _loss(run: ResolvedRun) -> str:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nemo_pi.checkpoint.collective import as_checkpoint_error
 from nemo_pi.checkpoint.files import sync_path, write_json
 from nemo_pi.checkpoint.hf.folder import INDEX, SINGLE
 from nemo_pi.errors import CheckpointError
@@ -105,15 +106,16 @@ class ShardWriter:
         Raises:
             CheckpointError: a tensor could not be written or did not arrive.
         """
-        if self.error is not None:
-            if isinstance(self.error, CheckpointError):
+        if isinstance(self.error, CheckpointError):
+            raise self.error
+        with as_checkpoint_error(
+            str(self.folder),
+            required="a complete export",
+            fix="check free space and permissions",
+            written_to=self.folder,
+        ):
+            if self.error is not None:
                 raise self.error
-            raise CheckpointError(
-                str(self.folder),
-                required="a complete export",
-                given=f"{type(self.error).__name__}: {self.error}",
-                fix="check free space and permissions",
-            ) from self.error
         missing = [name for name in self.bytes_of if name not in self.file_of]
         assert not missing, f"never arrived: {missing}"
         if len(self.plan) > 1:
