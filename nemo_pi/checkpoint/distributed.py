@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,18 @@ from nemo_pi.checkpoint.dcp_load import read_state
 from nemo_pi.checkpoint.dcp_save import write_state
 from nemo_pi.checkpoint.files import (
     clean_leftovers,
+    drop_partial,
     finish_folder,
     partial_folder,
     real_folder,
+    set_aside,
     start_folder,
     sync_path,
     write_json,
 )
 from nemo_pi.checkpoint.hf.tokenizer import copy_tokenizer
 from nemo_pi.checkpoint.integrity import check_checkpoint, check_pickles
+from nemo_pi.checkpoint.lock import check_held, writing
 from nemo_pi.checkpoint.manifest import (
     CENTRAL_FILES,
     MANIFEST,
@@ -58,6 +62,7 @@ def save_distributed(
     tokenizer_path: str | Path | None = None,
     group: Group = None,
     overwrite: bool = False,
+    clear_name: bool = False,
 ) -> Path:
     """Writes a checkpoint; collective over every rank. `folder` appears only once it is complete.
 
@@ -73,33 +78,62 @@ def save_distributed(
         tokenizer_path: folder whose tokenizer files travel with the checkpoint.
         group: process group of all ranks that save, for barriers and hashes; None is the world.
         overwrite: whether an existing checkpoint of the same name is replaced (after the new one is whole).
+        clear_name: whether something else under that name is moved aside, to a name beside it; for runs,
+            whose names come from the step and not from a user who could choose another.
 
     Returns:
         `folder`.
 
     Raises:
-        CheckpointError: on every rank, if any rank failed; earlier checkpoints are as they were.
+        CheckpointError: on every rank, if any rank failed; earlier checkpoints are as they were, and nothing
+            of the new one is left.
     """
     folder = real_folder(folder)
-    partial = partial_folder(folder)
-    with as_checkpoint_error(
-        str(folder),
-        required="a complete save",
-        fix="check free space and permissions; the previous checkpoint is untouched",
+    # The first rank's, whose process the folder is named after.
+    partial = gather_objects(partial_folder(folder), group)[0]
+
+    def finish() -> None:
+        check_held()
+        if folder.exists() and clear_name and not _looks_like_checkpoint(folder):
+            set_aside(folder)
+        finish_folder(folder)
+
+    with (
+        as_checkpoint_error(
+            str(folder),
+            required="a complete save",
+            fix="check free space and permissions; the previous checkpoint is untouched",
+            written_to=folder.parent,
+        ),
+        ExitStack() as on_exit,
     ):
-        on_first(str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite), group)
-        write_state(sharded_state_dict, partial, group)
-        _seal(partial, meta, group)
-        on_first(str(folder), lambda: finish_folder(folder), group)
+        # Given back last, after what a failed save has left is gone.
+        on_first(str(folder), lambda: on_exit.enter_context(writing(folder)), group)
+        try:
+            on_first(
+                str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite, clear_name), group
+            )
+            write_state(sharded_state_dict, partial, group)
+            _seal(partial, meta, group)
+            on_first(str(folder), finish, group)
+        except BaseException:
+            # Every rank has failed by now: nobody writes to it any more.
+            if rank_in(group) == 0:
+                drop_partial(folder)
+            raise
     return folder
 
 
 def _prepare(
-    folder: Path, meta: Mapping[str, Any], tokenizer_path: str | Path | None, overwrite: bool
+    folder: Path,
+    meta: Mapping[str, Any],
+    tokenizer_path: str | Path | None,
+    overwrite: bool,
+    clear_name: bool,
 ) -> None:
     # For its checks alone: what the manifest cannot hold must fail before gigabytes are written.
     build_manifest(meta, {})
-    if folder.exists():
+    if folder.exists() and not clear_name:
         _check_replaceable(folder, overwrite)
     if folder.parent.is_dir():
         clean_leftovers(folder.parent)
@@ -124,6 +158,14 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     raise CheckpointError(
         str(folder), required="a folder that does not exist yet", given=given, fix="save under another name"
     )
+
+
+def _looks_like_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, whole or not, and nothing that a save would not write."""
+    if not folder.is_dir():
+        return False
+    ours = {MANIFEST, *CENTRAL_FILES, TOKENIZER_FOLDER}
+    return all(path.name in ours or path.suffix == ".distcp" for path in folder.iterdir())
 
 
 def _seal(partial: Path, meta: Mapping[str, Any], group: Group) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,18 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import CheckpointError
+from nemo_pi.processes import Writer, this_process
+
+logger = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".partial"
 REPLACED_SUFFIX = ".replaced"
 DELETING_SUFFIX = ".deleting"
+ASIDE = re.compile(r"\.aside-\d+$")
+"""Ends the name of what lay in a checkpoint's way."""
 
 STALE_AFTER_SECONDS = 3600.0
-"""A partial folder of another name that nobody has written to for this long is a leftover."""
+"""A partial folder whose writer cannot be seen from here, and that nobody has written to for this long, is a
+leftover."""
 
 
 def partial_folder(folder: Path) -> Path:
-    """Where `folder` is written before it gets its name (beside it, hidden)."""
-    return folder.parent / f".{folder.name}{PARTIAL_SUFFIX}"
+    """Where this process writes `folder` before it gets its name: beside it, hidden, with its token."""
+    return folder.parent / f".{folder.name}.{this_process().token}{PARTIAL_SUFFIX}"
 
 
 def replaced_folder(folder: Path) -> Path:
@@ -130,13 +138,22 @@ def check_writable(field: str, folder: Path) -> None:
 
 
 def start_folder(folder: Path) -> Path:
-    """An empty partial folder for `folder`; one left over from an interrupted write is removed."""
+    """An empty partial folder for `folder`; those left over from interrupted writes of it are removed."""
     partial = partial_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if partial.exists():
-        shutil.rmtree(partial)
+    # The last is how versions before writers' tokens called it.
+    for leftover in (partial, folder.parent / f".{folder.name}{PARTIAL_SUFFIX}"):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    for other in folder.parent.glob(f".{glob.escape(folder.name)}.*{PARTIAL_SUFFIX}"):
+        _remove_leftover(other)
     partial.mkdir()
     return partial
+
+
+def drop_partial(folder: Path) -> None:
+    """Removes what a failed write of `folder` by this process has left; never fails itself."""
+    shutil.rmtree(partial_folder(folder), ignore_errors=True)
 
 
 def finish_folder(folder: Path) -> None:
@@ -155,6 +172,16 @@ def finish_folder(folder: Path) -> None:
         shutil.rmtree(former)
 
 
+def set_aside(path: Path) -> Path:
+    """Gives what lies under a name that is needed another one beside it, which is returned and logged."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    logger.warning(f"{path} was in the way and is no checkpoint of this run: it lies in {aside} now")
+    return aside
+
+
 def remove_folder(folder: Path) -> None:
     """Removes a folder; from the first moment on it no longer exists under its name."""
     doomed = folder.parent / f".{folder.name}{DELETING_SUFFIX}"
@@ -168,7 +195,8 @@ def clean_leftovers(root: Path) -> None:
     """Removes what interrupted writes and removals left in `root`, and brings back a folder whose
     replacement never got its name.
 
-    A partial folder that was written to within the last hour may belong to another run: it stays.
+    A partial folder whose writer lives stays, and so does one whose writer cannot be seen from here (another
+    machine, or an older version, which left no token) if it was written to within the last hour.
     """
     for former in root.glob(f".*{REPLACED_SUFFIX}"):
         folder = root / former.name[1 : -len(REPLACED_SUFFIX)]
@@ -180,8 +208,16 @@ def clean_leftovers(root: Path) -> None:
     for doomed in root.glob(f".*{DELETING_SUFFIX}"):
         shutil.rmtree(doomed, ignore_errors=True)
     for partial in root.glob(f".*{PARTIAL_SUFFIX}"):
-        if _last_change(partial) < time.time() - STALE_AFTER_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)
+        _remove_leftover(partial)
+
+
+def _remove_leftover(partial: Path) -> None:
+    writer = Writer.from_token(partial.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")[2])
+    lives = None if writer is None else writer.lives()
+    if lives is None:
+        lives = _last_change(partial) >= time.time() - STALE_AFTER_SECONDS
+    if not lives:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _last_change(folder: Path) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nemo_pi.checkpoint.files import real_folder
+from nemo_pi.checkpoint.lock import lock_beside, lock_inside, sole_writer
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.parallel.launcher import is_global_zero
 
 # Keys that are read here or by the trainer instead. NeMo's timer ends a run by an exception, past every
 # callback that saves; Lightning's lets the step's callbacks run.
@@ -53,6 +57,28 @@ class RunFolders:
             resume_ignore_no_checkpoint=True,
         )
         return settings
+
+
+@contextmanager
+def sole_writer_of(run: ResolvedRun, folders: RunFolders) -> Iterator[None]:
+    """Holds what the run writes to, on its first rank, as long as the `with` block lasts.
+
+    Raises:
+        CheckpointError: another run writes there, with its process and machine.
+    """
+    with ExitStack() as held:
+        if is_global_zero():
+            what = f"the run {run.name}"
+            for folder, fix in (
+                (folders.logs, "give this run another name, name=..."),
+                (folders.checkpoints, "another exp_manager.checkpoint_callback_params.dirpath"),
+            ):
+                held.enter_context(sole_writer(lock_inside(folder), folder, what, fix))
+            if run.export.hf_path is not None:
+                export = real_folder(run.export.hf_path)
+                fix = "another folder, model.export.hf_path=..."
+                held.enter_context(sole_writer(lock_beside(export), export, what, fix))
+        yield
 
 
 def run_folders(run: ResolvedRun) -> RunFolders:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, together
-from nemo_pi.checkpoint.files import finish_folder, partial_folder, real_folder, start_folder
+from nemo_pi.checkpoint.collective import (
+    Group,
+    as_checkpoint_error,
+    gather_objects,
+    on_first,
+    rank_in,
+    together,
+)
+from nemo_pi.checkpoint.files import (
+    drop_partial,
+    finish_folder,
+    partial_folder,
+    real_folder,
+    start_folder,
+)
 from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.hf.gather import Key, ModelGroups, gathered_tensors, local_parameters
 from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
 from nemo_pi.checkpoint.hf.tokenizer import tokenizer_files
+from nemo_pi.checkpoint.lock import check_held, writing
+from nemo_pi.checkpoint.space import check_space
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.fusion import stored_order
 from nemo_pi.families.registry import family_of
@@ -66,7 +83,7 @@ def export_huggingface(
         `folder`.
 
     Raises:
-        CheckpointError: on every rank, if any rank failed; nothing is left under `folder`'s name.
+        CheckpointError: on every rank, if any rank failed; nothing of the export is left.
     """
     folder, groups, family = real_folder(folder), groups or ModelGroups(), family_of(shape)
     source = None if source_config is None else HuggingFaceSource.from_dict(source_config)
@@ -80,20 +97,41 @@ def export_huggingface(
     if dtype is None and source is None:
         dtype = str(next(iter(local.values())).dtype).removeprefix("torch.")
     dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source), world)
-    on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite), world)
+    # The first rank's, whose process the folder is named after.
+    partial = gather_objects(partial_folder(folder), world)[0]
 
     def stream() -> None:
-        writer = ShardWriter(partial_folder(folder), family.tensors(shape), dtype_of, max_shard_bytes)
+        writer = ShardWriter(partial, family.tensors(shape), dtype_of, max_shard_bytes)
         _stream(local, shape, extension, groups, writer if groups.is_writer else None)
 
-    # Other replicas hold the same weights; they only learn how it went.
-    together(str(folder), stream if replica_rank == 0 else lambda: None, world)
-
     def finish() -> None:
-        write_side_files(partial_folder(folder), shape, extension, source, tokenizer_path, dtype)
+        write_side_files(partial, shape, extension, source, tokenizer_path, dtype)
+        check_held()
         finish_folder(folder)
 
-    on_first(str(folder), finish, world)
+    with (
+        as_checkpoint_error(
+            str(folder),
+            required="a complete export",
+            fix="check free space and permissions",
+            written_to=folder.parent,
+        ),
+        ExitStack() as on_exit,
+    ):
+        # Given back last, after what a failed export has left is gone.
+        on_first(str(folder), lambda: on_exit.enter_context(writing(folder)), world)
+        try:
+            sizes = (math.prod(s) * dtype_of(name).itemsize for name, s in family.tensors(shape).items())
+            num_bytes = sum(sizes)
+            on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite, num_bytes), world)
+            # Other replicas hold the same weights; they only learn how it went.
+            together(str(folder), stream if replica_rank == 0 else lambda: None, world)
+            on_first(str(folder), finish, world)
+        except BaseException:
+            # Every rank has failed by now: nobody writes to it any more.
+            if rank_in(world) == 0:
+                drop_partial(folder)
+            raise
     return folder
 
 
@@ -121,8 +159,9 @@ def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Call
     return lambda _: getattr(torch, name)
 
 
-def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool) -> None:
+def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool, num_bytes: int) -> None:
     check_target(folder, overwrite=overwrite)
+    check_space(folder.parent, num_bytes, "this export")
     if tokenizer_path is not None:
         # For its check alone, before weights are written for minutes.
         tokenizer_files(tokenizer_path)

@@ -1,0 +1,299 @@
+"""One writer for a folder, on local disks and on network ones.
+
+A lock is a small file that names its holder. It is made under a name of its own and gets the lock's name by a
+hard link, which is atomic over NFS, where O_EXCL has not always been; where a file system has no links, by
+O_EXCL. The holder touches it every few seconds. A holder of this machine that no longer runs has lost it at
+once; one of another machine when the lock has not been touched for STALE_AFTER_SECONDS, as the file system
+itself counts: clocks of machines differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import CheckpointError
+from nemo_pi.processes import Writer, this_process
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 10.0
+"""How often a holder touches its lock."""
+STALE_AFTER_SECONDS = 90.0
+"""A lock of another machine that was not touched for so long is taken over. More than a network file system
+keeps a file's times in its cache (60 s)."""
+_POLL_SECONDS = 2.0
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
+
+
+def lock_inside(folder: Path) -> Path:
+    """The lock of all that is written into a folder."""
+    return folder / ".nemo_pi.lock"
+
+
+def lock_beside(folder: Path) -> Path:
+    """The lock of a folder that gets its name only when it is whole."""
+    return folder.parent / f".{folder.name}.lock"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a lock says of who holds it."""
+
+    writer: Writer
+    """The process."""
+    what: str
+    """What it does, for messages."""
+    since: str
+    """When it began."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**self.writer.to_json(), "what": self.what, "since": self.since}
+
+
+# Locks of this process by their real path: a run holds its folders while it saves into them.
+_held: dict[str, _Lock] = {}
+
+
+@contextlib.contextmanager
+def sole_writer(lock: Path, folder: Path, what: str, fix: str) -> Iterator[None]:
+    """Holds a lock; of one that this process holds already, nothing is done.
+
+    Args:
+        lock: its file; the folders above are made.
+        folder: what it is for, in messages.
+        what: what this process does, for those whom it keeps out.
+        fix: what to do where it is held, besides waiting.
+
+    Raises:
+        CheckpointError: another process holds it, or it cannot be written.
+    """
+    key = os.path.realpath(lock)
+    if key in _held:
+        yield
+        return
+    held = _Lock(lock, folder, what, fix)
+    held.take()
+    _held[key] = held
+    try:
+        yield
+    finally:
+        del _held[key]
+        held.give_back()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder that is about to be written, unless a run of this process holds it already.
+
+    Raises:
+        CheckpointError: another process writes it.
+    """
+    # A run holds the folder of all its checkpoints.
+    around = lock_inside(folder.parent)
+    if os.path.realpath(around) in _held:
+        yield
+        return
+    with sole_writer(lock_beside(folder), folder, "writes it", "write to another folder"):
+        yield
+
+
+def check_held() -> None:
+    """Looks whether every lock of this process is still its own, before something gets its final name.
+
+    One that was suspended for minutes (a laptop's lid) has been taken for dead by another machine.
+
+    Raises:
+        CheckpointError: naming who has taken over.
+    """
+    for lock in list(_held.values()):
+        lock.check()
+
+
+def holder_of(lock: Path) -> Holder | None:
+    """Who holds a lock, living or not; None where nobody does, or the file says nothing (yet)."""
+    try:
+        values = json.loads(lock.read_text(encoding="utf-8"))
+        writer = Writer.from_json(values)
+        return None if writer is None else Holder(writer, str(values["what"]), str(values["since"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+class _Lock:
+    """A lock that is held, or about to be."""
+
+    def __init__(self, path: Path, folder: Path, what: str, fix: str) -> None:
+        self.path, self.folder, self.fix = path, folder, fix
+        self.me = Holder(this_process(), what, datetime.now().astimezone().isoformat(timespec="seconds"))
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self) -> None:
+        """Takes the lock, from a dead holder if need be."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while not self._make():
+                self._wait_or_refuse()
+        except OSError as error:
+            raise CheckpointError(
+                str(self.folder),
+                required="a folder that can be written to",
+                given=f"no lock in it ({error.strerror or error})",
+                fix="give another folder, or correct its permissions or its free space",
+            ) from error
+        self._thread = threading.Thread(target=self._beat, name="nemo_pi-lock", daemon=True)
+        self._thread.start()
+
+    def give_back(self) -> None:
+        """Removes the lock, if it is still this process's."""
+        self._done.set()
+        # A forked process has the lock's object, and not the lock.
+        if self.me.writer == this_process() and holder_of(self.path) == self.me:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def check(self) -> None:
+        """See `check_held`."""
+        if not self._is_mine():
+            other = holder_of(self.path)
+            raise CheckpointError(
+                str(self.folder),
+                required="this process as its only writer",
+                given=f"{other.writer} ({other.what}) has taken over" if other else "its lock was removed",
+                fix="let that one go on, or end it and start this one again; nothing was overwritten",
+            )
+
+    def _is_mine(self) -> bool:
+        if holder_of(self.path) == self.me:
+            return True
+        # Removed by hand, or with the folder's other files: made again, unless another is faster.
+        with contextlib.suppress(OSError):
+            return not self.path.exists() and self._make()
+        return False
+
+    def _make(self) -> bool:
+        draft = self.path.with_name(f"{self.path.name}.{self.me.writer.token}")
+        content = json.dumps(self.me.to_json()).encode()
+        try:
+            _write_synced(draft, content, os.O_TRUNC)
+            try:
+                os.link(draft, self.path)
+            except FileExistsError:
+                # Over NFS a link can be made and its answer be lost.
+                return draft.stat().st_nlink == 2
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                try:
+                    _write_synced(self.path, content, os.O_EXCL)
+                except FileExistsError:
+                    return False
+            return True
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+    def _wait_or_refuse(self) -> None:
+        """Returns when the lock is free, or was taken from a dead holder."""
+        holder, first = holder_of(self.path), _touched(self.path)
+        alive = None if holder is None else holder.writer.lives()
+        if first is None:
+            return
+        if alive:
+            assert holder is not None
+            raise self._refusal(holder, None)
+        if alive is None:
+            # Of another machine, or not yet written: only its being touched shows that it is held.
+            quiet = _age(self.path)
+            if quiet is not None and quiet < STALE_AFTER_SECONDS:
+                logger.warning(
+                    f"{self.folder}: {holder.writer if holder else 'somebody'} held it {quiet:.0f} s ago; "
+                    f"waiting up to {STALE_AFTER_SECONDS - quiet:.0f} s for a sign of life"
+                )
+            while quiet is not None and quiet < STALE_AFTER_SECONDS:
+                time.sleep(_POLL_SECONDS)
+                if _touched(self.path) != first or holder_of(self.path) != holder:
+                    if (now := holder_of(self.path)) is None:
+                        return
+                    if now.writer.lives() is not False:
+                        raise self._refusal(now, _age(self.path))
+                    return
+                quiet = _age(self.path)
+        self._take_over(holder)
+
+    def _take_over(self, dead: Holder | None) -> None:
+        aside = self.path.with_name(f"{self.path.name}.{self.me.writer.token}.stale")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        if (found := holder_of(aside)) != dead:
+            # Another process took over a moment ago: what was renamed is its lock.
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+            aside.unlink()
+            assert found is None or found.writer != self.me.writer
+            return
+        aside.unlink()
+        who = f"{dead.writer} ({dead.what}, since {dead.since})" if dead else "a writer that left no name"
+        logger.warning(f"{self.folder}: taken over from {who}, which no longer runs")
+
+    def _refusal(self, holder: Holder, age: float | None) -> CheckpointError:
+        seen = "" if age is None else f", last seen {age:.0f} s ago"
+        return CheckpointError(
+            str(self.folder),
+            required="one writer at a time",
+            given=f"{holder.writer} ({holder.what}, since {holder.since}{seen}) writes to it",
+            fix=f"wait until it has ended, end it (kill {holder.writer.pid}), or {self.fix}",
+        )
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
+            # A full disk or a network that is away: the next one may succeed.
+            with contextlib.suppress(OSError):
+                if holder_of(self.path) == self.me:
+                    os.utime(self.path)
+
+
+def _write_synced(path: Path, content: bytes, how: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o644)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _touched(path: Path) -> float | None:
+    """When a file was last touched; None where there is none. Opened, so that NFS asks its server."""
+    try:
+        with path.open("rb") as stream:
+            return os.fstat(stream.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since a file was touched, by the file system's own clock; None where there is none."""
+    touched = _touched(path)
+    if touched is None:
+        return None
+    probe = path.with_name(f"{path.name}.{this_process().token}.clock")
+    try:
+        _write_synced(probe, b"", os.O_TRUNC)
+        return max(0.0, probe.stat().st_mtime - touched)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
