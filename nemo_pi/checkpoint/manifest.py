@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,6 +102,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     manifest = read_json(path)
     _check_fields(str(path), manifest)
+    _check_entries(path, manifest["files"])
     if manifest["format"] != FORMAT or manifest["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format",
@@ -124,8 +126,23 @@ def _check_fields(where: str, manifest: Mapping[str, Any]) -> None:
             )
 
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_entries(path: Path, files: Mapping[str, Any]) -> None:
+    """Refuses a file's entry without a size or a hash: what cannot be compared has not been saved whole."""
+    for name, entry in files.items():
+        size, sha256 = (
+            (entry.get(key) for key in ("bytes", "sha256")) if isinstance(entry, dict) else ("", "")
+        )
+        if type(size) is int and size >= 0 and isinstance(sha256, str) and _SHA256.fullmatch(sha256):
+            continue
+        given = entry if isinstance(entry, dict) else type(entry).__name__
+        raise _damaged(path, f"bytes and sha256 of {name}", str(given)[:200])
+
+
 def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Compares every file's size with the manifest: quick, finds missing and truncated files.
+    """Compares every file's size with the manifest: quick, finds missing, truncated and unlisted files.
 
     Raises:
         CheckpointError: naming the file and both sizes.
@@ -135,6 +152,10 @@ def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
         given = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
         if given != f"{entry['bytes']} bytes":
             raise _damaged(path, f"{entry['bytes']} bytes", given)
+    # Tensors are read from where .metadata says: from files that nobody has hashed, too.
+    unlisted = sorted(path.name for path in folder.glob("*.distcp") if path.name not in manifest["files"])
+    if unlisted:
+        raise _damaged(folder / MANIFEST, f"an entry for {unlisted[0]}", "none")
 
 
 def check_hashes(folder: Path, manifest: Mapping[str, Any], names: list[str]) -> None:

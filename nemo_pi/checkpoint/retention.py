@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from nemo_pi.checkpoint.files import REPLACED_SUFFIX, remove_folder
+from nemo_pi.checkpoint.files import ASIDE, REPLACED_SUFFIX, remove_folder
 from nemo_pi.checkpoint.manifest import MANIFEST, check_sizes, read_manifest
 from nemo_pi.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
+
+_STEP = re.compile(r"step_\d{8,}")
+
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of `step`."""
+    return root / f"step_{step:08d}"
 
 
 def complete_checkpoints(root: str | Path) -> list[Path]:
@@ -18,7 +27,7 @@ def complete_checkpoints(root: str | Path) -> list[Path]:
     Incomplete and truncated ones are logged and left out; foreign folders are not looked at.
     """
     found = []
-    for folder in _candidates(Path(root)):
+    for folder in checkpoint_folders(Path(root)):
         try:
             manifest = read_manifest(folder)
             check_sizes(folder, manifest)
@@ -29,11 +38,16 @@ def complete_checkpoints(root: str | Path) -> list[Path]:
     return [entry[-1] for entry in sorted(found)]
 
 
-def _candidates(root: Path) -> list[Path]:
+def checkpoint_folders(root: Path) -> list[Path]:
+    """Folders under `root` that hold a checkpoint, whole or damaged: by manifest, or by a run's name."""
     if not root.is_dir():
         return []
-    folders = [path for path in root.iterdir() if (path / MANIFEST).is_file()]
-    visible = [path for path in folders if not path.name.startswith(".")]
+    folders = [
+        path
+        for path in root.iterdir()
+        if (path / MANIFEST).is_file() or (_STEP.fullmatch(path.name) and path.is_dir())
+    ]
+    visible = [path for path in folders if not path.name.startswith(".") and not ASIDE.search(path.name)]
     # An overwrite that was interrupted between its two renames left the former checkpoint under this name.
     orphaned = [
         path
@@ -42,6 +56,17 @@ def _candidates(root: Path) -> list[Path]:
         and not (root / path.name.removeprefix(".").removesuffix(REPLACED_SUFFIX)).exists()
     ]
     return visible + orphaned
+
+
+def all_damaged(root: Path, damaged: Sequence[Path]) -> CheckpointError:
+    """What a run stops at that has checkpoints and no whole one: to begin anew would cost all its steps."""
+    names = ", ".join(path.name for path in damaged)
+    return CheckpointError(
+        str(root),
+        required="a whole checkpoint to go on from",
+        given=f"damaged ones only ({names}); the log above says what is wrong with each",
+        fix=f"restore one from a copy, or begin anew: rm -r {root}",
+    )
 
 
 def latest_checkpoint(root: str | Path) -> Path | None:
@@ -65,10 +90,15 @@ def prune_checkpoints(root: str | Path, keep: int) -> list[Path]:
         raise CheckpointError("keep", required="at least 1", given=keep, fix="keep the newest checkpoint")
     # Of the complete ones: a damaged one that is newer must not push the last whole one out.
     removed = complete_checkpoints(root)[:-keep]
-    for folder in removed:
+    remove_checkpoints(removed)
+    return removed
+
+
+def remove_checkpoints(folders: Sequence[Path]) -> None:
+    """Removes folders, or the links to them."""
+    for folder in folders:
         if folder.is_symlink():
             # The link goes; what it points to is not ours to remove.
             folder.unlink()
         else:
             remove_folder(folder)
-    return removed

@@ -8,8 +8,10 @@ import torch
 
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.hf.target import check_apart, check_target
-from nemo_pi.checkpoint.retention import latest_checkpoint
+from nemo_pi.checkpoint.retention import all_damaged, checkpoint_folders, latest_checkpoint
+from nemo_pi.checkpoint.space import check_space, same_disk
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.config.disk import checkpoint_bytes, export_bytes
 from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
@@ -93,15 +95,24 @@ def check_megatron_options(run: ResolvedRun) -> None:
 
 
 def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
-    """Whether the run can write where it shall: logs, checkpoints and export.
+    """Whether the run can write where it shall, and has room there: logs, checkpoints and export.
 
     Raises:
-        CheckpointError: naming the key.
+        CheckpointError: naming the key, or the folder and both sizes.
     """
     check_writable("exp_manager.exp_dir", folders.logs)
     check_writable("exp_manager.checkpoint_callback_params.dirpath", folders.checkpoints)
-    if run.export.hf_path is not None:
-        check_writable("model.export.hf_path", Path(run.export.hf_path).parent)
+    one = checkpoint_bytes(run)
+    if run.export.hf_path is None:
+        check_space(folders.checkpoints, one, "one checkpoint")
+        return
+    export = Path(run.export.hf_path)
+    check_writable("model.export.hf_path", export.parent)
+    if same_disk(folders.checkpoints, export):
+        check_space(folders.checkpoints, one + export_bytes(run), "one checkpoint and the export")
+    else:
+        check_space(folders.checkpoints, one, "one checkpoint")
+        check_space(export, export_bytes(run), "the export")
 
 
 def check_accelerator(run: ResolvedRun) -> None:
@@ -137,6 +148,9 @@ def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
     """
     latest = latest_checkpoint(folders.checkpoints)
     if latest is None:
+        damaged = checkpoint_folders(folders.checkpoints) if folders.resume else []
+        if damaged:
+            raise all_damaged(folders.checkpoints, damaged)
         return None
     if not folders.resume:
         raise ConfigError(

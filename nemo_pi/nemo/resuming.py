@@ -1,0 +1,77 @@
+"""Going on with a run: from the newest of its checkpoints that is whole, at that one's step."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Trainer
+
+from nemo_pi.checkpoint.manifest import read_manifest
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.checkpoint.verified import newest_whole
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.state import check_finite, load_engine
+from nemo_pi.errors import CheckpointError, TrainingError
+from nemo_pi.parallel import launcher
+
+if TYPE_CHECKING:  # it imports this file
+    from nemo_pi.nemo.module import ContextExtensionModel
+
+logger = logging.getLogger(__name__)
+
+GUARD = "step_guard"
+"""Where the manifest of a checkpoint keeps what was seen of bad steps."""
+
+
+def load_newest(model: ContextExtensionModel, engine: MegatronEngine, last: Path) -> Path:
+    """Weights, optimizer and progress from the newest checkpoint that is whole and holds numbers.
+
+    Args:
+        model: whose progress, and its trainer's, is set back where an older one is taken.
+        engine: after start_training.
+        last: the newest by its size and manifest.
+
+    Returns:
+        The one that was taken.
+
+    Raises:
+        CheckpointError: none of them can be read.
+    """
+    passed_over: list[Path] = []
+    while True:
+        folder = newest_whole(last, passed_over)
+        load_engine(engine, folder, check_contents=False)
+        try:
+            check_finite(engine, str(folder))
+            break
+        except (TrainingError, CheckpointError) as error:
+            passed_over.append(folder)
+            _warn(f"Passing over a checkpoint that was ruined before it was saved: {error.given}")
+    if folder != last:
+        restore_progress(model.trainer, model, folder)
+    model.guard.restore(read_manifest(folder).get(GUARD))
+    return folder
+
+
+def restore_progress(trainer: Trainer, model: ContextExtensionModel, folder: Path) -> None:
+    """Counts on from a checkpoint's step, through the state that Lightning's own checkpoints hold."""
+    summary = read_summary(folder)
+    model.consumed_samples = summary.consumed_samples
+    loop = trainer.fit_loop.epoch_loop
+    state = loop.state_dict()
+    # What trainer.global_step and max_steps read; what val_check_interval divides; the axis of loggers.
+    for progress in ("manual_optimization.optim_step_progress", "batch_progress"):
+        state[progress]["total"] = dict.fromkeys(state[progress]["total"], summary.global_step)
+    state["state_dict"]["_batches_that_stepped"] = summary.global_step
+    loop.load_state_dict(state)
+    # The loader begins behind the samples consumed: there is no epoch in whose middle Lightning must restart.
+    loop.restarting = False
+    if launcher.is_global_zero():
+        logger.info(f"Going on from {folder}: step {summary.global_step}.")
+
+
+def _warn(what: str) -> None:
+    if launcher.is_global_zero():
+        logger.warning(what)
