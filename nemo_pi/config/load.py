@@ -30,7 +30,7 @@ from nemo_pi.config.recipe import (
     resolve_tokenizer,
 )
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.config.schema import RunConfig
+from nemo_pi.config.schema import ModelConfig, RunConfig
 from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
@@ -137,6 +137,7 @@ def resolve(
     together.run(check_initialization, model)
     data = together.run(_resolve_data, model.data, model.seed, config.dry_run)
     optim = together.run(resolve_optim, model.optim, max_steps) if max_steps else None
+    together.run(_check_endurance, model)
     shape = together.run(resolve_shape, model, summary)
     found = layout = None
     if shape is not None:
@@ -192,6 +193,8 @@ def resolve(
         tokenizer=resolve_tokenizer(model.tokenizer, summary),
         export=resolve_export(model.export, summary),
         seed=model.seed,
+        skip_bad_steps=model.skip_bad_steps,
+        timeout_minutes=model.distributed_timeout_minutes,
         transformer_engine=wanted,
         trainer=_trainer_arguments(trainer, precision, max_steps),
         exp_manager=config.exp_manager,
@@ -234,6 +237,25 @@ def _max_steps(trainer: Mapping[str, Any]) -> int:
             fix="trainer.max_steps=1000 is the paper's for position interpolation",
         )
     return steps
+
+
+def _check_endurance(model: ModelConfig) -> None:
+    """How many bad steps are left out, and how long ranks wait for one that hangs."""
+    if model.skip_bad_steps < 0:
+        raise ConfigError(
+            "model.skip_bad_steps",
+            required="0 or more steps",
+            given=model.skip_bad_steps,
+            fix="model.skip_bad_steps=0 leaves none out",
+        )
+    minutes = model.distributed_timeout_minutes
+    if not 0.05 <= minutes <= 10_000:
+        raise ConfigError(
+            "model.distributed_timeout_minutes",
+            required="minutes from 0.05 to 10000",
+            given=minutes,
+            fix="model.distributed_timeout_minutes=5",
+        )
 
 
 def _gradient_clip(trainer: Mapping[str, Any]) -> float | None:

@@ -62,6 +62,10 @@ class ResolvedRun:
     """Export at the end of the run; export.dtype is a name where hf_path is given."""
     seed: int
     """Seed of initial weights."""
+    skip_bad_steps: int
+    """Steps that may be left out because their loss or gradient is no number, or far out of line."""
+    timeout_minutes: float
+    """How long ranks wait for one that hangs."""
     transformer_engine: bool | None
     """True demands Transformer Engine's layers, False forbids them, None takes them where they are: what was
     asked for, where `engine.build` holds what this machine makes of it."""

@@ -161,6 +161,9 @@ class ModelConfig:
     sequence_parallel: bool = False
     """Split norms and residuals along the sequence over the tensor-parallel ranks; needs 2 of those or
     more."""
+    distributed_timeout_minutes: float = 5.0
+    """Minutes that ranks wait for one that hangs (Megatron's option) before they say which, and end. Saving
+    and loading may take longer, as long as every rank gives signs of life."""
     use_distributed_optimizer: bool = passed(True, optimizer="use_distributed_optimizer")
     """Shard optimizer states over the data-parallel ranks."""
 
@@ -227,6 +230,12 @@ class ModelConfig:
     """For full: uniform (chunks of num_layers) or block (the first num_layers only). null: uniform."""
     activations_checkpoint_num_layers: int | None = None
     """Layers of one chunk (uniform), or recomputed per stage (block). null: 1."""
+
+    # --- steps that must not reach the weights ---
+    skip_bad_steps: int = 0
+    """Steps that the run may leave out, in all, because their loss or gradient norm is not finite or the norm
+    is over ten times the usual one (the median of the last 32). 0: the first that is not finite ends the run
+    before it changes a weight, and spikes are trained on."""
 
     # --- randomness ---
     seed: int = 1234

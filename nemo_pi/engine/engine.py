@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nemo_pi.engine.agreement import agreed_backends
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.engine.data_parallel import ReplicatedModule
-from nemo_pi.engine.optimizer import build_optimizer
+from nemo_pi.engine.optimizer import build_optimizer, guarded_step
 from nemo_pi.engine.overlap import GRADIENTS, WEIGHTS, overlaps
 from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.model.build import build_model_chunks
@@ -111,12 +111,14 @@ class MegatronEngine:
             if getattr(module, "use_forward_hook", False):
                 module.start_param_sync(force_sync=True)
 
-    def step(self) -> float:
-        """Clips, updates the weights and returns the gradient norm before clipping."""
-        with cpu_shim():
-            _, grad_norm, _ = self.optimizer.step()
-        # None where Megatron has skipped the step, because fp16 gradients overflowed.
-        return float(grad_norm or 0.0)
+    def step(self, accepts: Callable[[float], bool] = lambda norm: True) -> float:
+        """Clips, updates the weights and returns the gradient norm before clipping.
+
+        Args:
+            accepts: given that norm, whether the weights are updated; the same answer on all ranks.
+        """
+        with cpu_shim(), torch.no_grad():
+            return guarded_step(self.optimizer, accepts)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> float:

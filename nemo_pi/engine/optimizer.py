@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
 import torch
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
-from torch import nn
+from torch import Tensor, nn
 
 from nemo_pi.engine.settings import AdamSettings
 from nemo_pi.parallel.cpu_shim import cpu_shim
@@ -42,6 +44,47 @@ def build_optimizer(
         if "fused" in group:  # torch's AdamW; Transformer Engine's and apex's are fused already
             group.update(fused=True, foreach=False)
     return optimizer
+
+
+def guarded_step(optimizer: MegatronOptimizer, accepts: Callable[[float], bool]) -> float:
+    """As `optimizer.step()`, with a question between the gradients and what they do to the weights.
+
+    Args:
+        optimizer: from build_optimizer.
+        accepts: given the gradients' norm before clipping, whether the update is made.
+
+    Returns:
+        The norm; 0 where fp16 gradients overflowed: Megatron lowers the loss scale and skips the step itself.
+    """
+    if optimizer.prepare_grads():
+        return 0.0
+    norm = float(optimizer.get_grad_norm())
+    if not accepts(norm):
+        return norm
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        parameters, config = part.get_parameters(), part.config
+        if parameters and config.clip_grad > 0.0:
+            clip_grad_by_total_norm_fp32(
+                parameters,
+                max_norm=config.clip_grad,
+                total_norm=norm,
+                use_decoupled_grad=config.use_precision_aware_optimizer_no_fp8_or_ds_fp8,
+            )
+    optimizer.step_with_ready_grads()
+    return norm
+
+
+def optimizer_tensors(optimizer: MegatronOptimizer) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of this rank's main copies of weights and of Adam's moments."""
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        inner = getattr(part, "optimizer", None)
+        if inner is None:  # of a rank that has nothing to update
+            continue
+        for number, parameter in enumerate(p for group in inner.param_groups for p in group["params"]):
+            yield f"the optimizer's main copy of parameter {number}", parameter
+            for name, state in inner.state.get(parameter, {}).items():
+                if isinstance(state, Tensor):
+                    yield f"the optimizer's {name} of parameter {number}", state
 
 
 def prepare_to_load(optimizer: MegatronOptimizer) -> None:

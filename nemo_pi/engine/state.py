@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from nemo_pi.checkpoint.collective import together
 from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
 from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.engine.optimizer import load_states, prepare_to_load
-from nemo_pi.errors import CheckpointError
+from nemo_pi.engine.optimizer import load_states, optimizer_tensors, prepare_to_load
+from nemo_pi.errors import CheckpointError, TrainingError
 from nemo_pi.parallel.cpu_shim import cpu_shim
 
 _SHARDED = "use_distributed_optimizer"
@@ -30,7 +36,12 @@ def _optimizer_state(engine: MegatronEngine, model: dict[str, Any], loading: boo
 
 
 def save_engine(
-    engine: MegatronEngine, folder: Path, meta: dict[str, Any], tokenizer_path: str | None = None
+    engine: MegatronEngine,
+    folder: Path,
+    meta: dict[str, Any],
+    tokenizer_path: str | None = None,
+    *,
+    clear_name: bool = False,
 ) -> None:
     """Writes weights and optimizer; all ranks call it together.
 
@@ -39,12 +50,52 @@ def save_engine(
         folder: the new checkpoint; it appears only when complete.
         meta: shape, extension and progress, for the manifest.
         tokenizer_path: folder whose tokenizer files travel along.
+        clear_name: whether whatever lies under `folder`'s name makes room (see save_distributed).
+
+    Raises:
+        TrainingError: weights or optimizer states are not finite; nothing is written then.
+        CheckpointError: it could not be written.
     """
+    check_finite(engine, "saving")
     with cpu_shim():
         model = _model_state(engine)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=False)}
         kind = {_SHARDED: engine.settings.optim.use_distributed_optimizer}
-        save_distributed(folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path)
+        save_distributed(
+            folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path, clear_name=clear_name
+        )
+
+
+def check_finite(engine: MegatronEngine, what: str) -> None:
+    """Looks at every weight and every optimizer state, used by a sample or not; all ranks call it together.
+
+    Args:
+        engine: after start_training.
+        what: is about to be done, for the message.
+
+    Raises:
+        TrainingError: naming the first tensor with a number that is none; CheckpointError on other ranks.
+    """
+    engine.gather_weights()
+
+    def look() -> None:
+        for name, tensor in chain(_weights(engine), optimizer_tensors(engine.optimizer)):
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                bad = int((~torch.isfinite(tensor)).sum())
+                raise TrainingError(
+                    what,
+                    required="finite weights and optimizer states",
+                    given=f"{bad} of the {tensor.numel()} numbers of {name} are not; nothing was written",
+                    fix="start again, which goes on from the last checkpoint, with a lower model.optim.lr or "
+                    "with model.skip_bad_steps=10",
+                )
+
+    together(what, look, None)
+
+
+def _weights(engine: MegatronEngine) -> Iterator[tuple[str, Tensor]]:
+    for chunk in engine.chunks:
+        yield from chunk.named_parameters()
 
 
 def save_weights(
@@ -68,8 +119,13 @@ def load_weights(engine: MegatronEngine, folder: Path) -> None:
         _assign_weights(engine, loaded)
 
 
-def load_engine(engine: MegatronEngine, folder: Path) -> None:
+def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = True) -> None:
     """Reads weights and optimizer, to go on with a run; `engine` after start_training.
+
+    Args:
+        engine: after start_training.
+        folder: the checkpoint.
+        check_contents: whether hashes are compared first; False where that has just been done.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or was written by the other kind of optimizer.
@@ -80,7 +136,7 @@ def load_engine(engine: MegatronEngine, folder: Path) -> None:
         # Before the state dict is made: it lists the states that exist.
         prepare_to_load(engine.optimizer)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=True)}
-        loaded = load_distributed(folder, state)
+        loaded = load_distributed(folder, state, check_contents=check_contents)
         _assign_weights(engine, loaded)
         load_states(engine.optimizer, loaded["optimizer"])
 

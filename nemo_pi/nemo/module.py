@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,16 +17,17 @@ from torch.utils.data import DataLoader
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.engine.state import load_engine
+from nemo_pi.engine.guard import StepGuard
 from nemo_pi.engine.throughput import training_flops_per_token
 from nemo_pi.engine.weights import load_checkpoint_weights
-from nemo_pi.errors import ConfigError, TrainingError
+from nemo_pi.errors import ConfigError
 from nemo_pi.nemo.first_step import options_named
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
+from nemo_pi.nemo.resuming import load_newest
 from nemo_pi.nemo.settings import run_of_model_config
-from nemo_pi.parallel import groups
+from nemo_pi.parallel import groups, liveness
 
 
 class ContextExtensionModel(SafelyRestoredModel):
@@ -58,7 +59,8 @@ class ContextExtensionModel(SafelyRestoredModel):
         self.engine: MegatronEngine | None = None
         checkpoint = self.run.checkpoint
         self.source_config = None if checkpoint is None else read_source_config(checkpoint.path)
-        self._grad_norm = 0.0
+        self.guard = StepGuard(self.run.skip_bad_steps)
+        self._loss = self._grad_norm = 0.0
         self._has_computed = False
         if restored:
             groups.ensure_process_group()
@@ -73,7 +75,8 @@ class ContextExtensionModel(SafelyRestoredModel):
             return
         engine = self._build_engine()
         if self.resume_from is None:
-            load_checkpoint_weights(engine, self.run.checkpoint)
+            with liveness.patient():
+                load_checkpoint_weights(engine, self.run.checkpoint)
 
     def configure_optimizers(self) -> LightningOptimizerAdapter:
         """Megatron's optimizer behind an adapter that Lightning can count."""
@@ -81,7 +84,8 @@ class ContextExtensionModel(SafelyRestoredModel):
         with options_named(self.run, "making the optimizer"):
             engine.start_training()
         if self.resume_from is not None:
-            load_engine(engine, self.resume_from)
+            with liveness.patient():
+                self.resume_from = load_newest(self, engine, self.resume_from)
         return LightningOptimizerAdapter(engine.optimizer, self._optimizer_step)
 
     def _build_engine(self) -> MegatronEngine:
@@ -131,9 +135,13 @@ class ContextExtensionModel(SafelyRestoredModel):
         with nullcontext() if self._has_computed else options_named(self.run, "the first training step"):
             loss = engine.forward_backward(batch)
         self._has_computed = True
-        _check_finite(step, "loss", loss, "weights were not changed by it")
+        self._loss, skipped = loss, self.guard.skipped
         self.optimizers().step()
-        _check_finite(step, "gradient norm", self._grad_norm, "no checkpoint was written after it")
+        if self.guard.skipped > skipped:
+            rank_zero_warn(
+                f"step {step} is left out: loss {loss:.4g}, gradient norm {self._grad_norm:.4g} "
+                f"({self.guard.skipped} of {self.guard.allowed} that model.skip_bad_steps allows)"
+            )
         self.consumed_samples += self.run.global_batch_size
         self._log_step(loss, lr, time.perf_counter() - started)
 
@@ -146,7 +154,8 @@ class ContextExtensionModel(SafelyRestoredModel):
         """Nothing: val_loss is logged step by step and is the same on every rank."""
 
     def _optimizer_step(self) -> None:
-        self._grad_norm = self._require_engine().step()
+        step = self.trainer.global_step + 1
+        self._grad_norm = self._require_engine().step(lambda norm: self.guard.accepts(step, self._loss, norm))
 
     def _log_step(self, loss: float, lr: float, seconds: float) -> None:
         tokens_per_rank = self.run.tokens_per_step / seconds / self.run.parallel.world_size
@@ -159,6 +168,8 @@ class ContextExtensionModel(SafelyRestoredModel):
             "train_step_seconds": seconds,
             "tflops_per_gpu_causal": tokens_per_rank * flops / 1e12,
         }
+        if self.guard.allowed:
+            rest["skipped_steps"] = float(self.guard.skipped)
         if torch.cuda.is_available():
             rest["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self.log_dict(on_bar, prog_bar=True, batch_size=1)
@@ -180,13 +191,3 @@ class ContextExtensionModel(SafelyRestoredModel):
                 fix="load the distributed checkpoint on one rank first: it opens at any layout",
             )
         super().save_to(save_path)
-
-
-def _check_finite(step: int, what: str, value: float, consequence: str) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"step {step}",
-            required=f"a finite {what}",
-            given=f"{value}; {consequence}",
-            fix="start again from the last checkpoint with a lower model.optim.lr, or look at these samples",
-        )
