@@ -167,6 +167,10 @@ class TrainingError(NemoPiError, FloatingPointError):
     """A training step whose loss or gradient is no number."""
 
 
+class DistributedError(NemoPiError, RuntimeError):
+    """A rank that the others wait for in vain."""
+
+
 def check_ids(field: str, low: int, high: int, vocab_size: int, *, whose: str, fix: str) -> None:
     """Refuses token ids outside a vocabulary: they would wrap around, be taken for another rank's, or end the
     process of a GPU.

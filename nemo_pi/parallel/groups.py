@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
+from nemo_pi.parallel import orphans
 from nemo_pi.parallel.layout import ParallelLayout
 
 
@@ -28,6 +29,7 @@ def ensure_process_group() -> None:
     if dist.is_initialized():
         return
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        orphans.watch_launcher()
         if torch.cuda.is_available():
             # Before the group is made: NCCL works on the current device of each rank.
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -37,12 +39,13 @@ def ensure_process_group() -> None:
         dist.init_process_group(default_backend(), store=dist.HashStore(), rank=0, world_size=1)
 
 
-def initialize(layout: ParallelLayout, seed: int) -> None:
+def initialize(layout: ParallelLayout, seed: int, timeout_minutes: float = 30.0) -> None:
     """Makes Megatron's process groups for `layout` over the ranks that have joined.
 
     Args:
         layout: must multiply to the world size (checked where the YAML is read).
         seed: seeds torch, and on a GPU Megatron's per-rank CUDA generators.
+        timeout_minutes: how long a rank waits in a collective for the others.
     """
     if not parallel_state.model_parallel_is_initialized():
         parallel_state.initialize_model_parallel(
@@ -50,6 +53,7 @@ def initialize(layout: ParallelLayout, seed: int) -> None:
             pipeline_model_parallel_size=layout.pp,
             virtual_pipeline_model_parallel_size=layout.vpp,
             context_parallel_size=layout.cp,
+            distributed_timeout_minutes=timeout_minutes,
             # Second data-parallel groups for a checkpoint format that is not used here; each group of gloo's
             # has a thread that wakes a hundred times a second.
             create_gloo_process_groups=False,
