@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pi.data.indexed import CorpusIndex
+from nemo_pi.data.token_file import TokenFile
 
 if TYPE_CHECKING:  # Megatron imports slowly, and data is checked without it
     from megatron.core.datasets.indexed_dataset import IndexedDataset
@@ -22,7 +23,9 @@ class DocumentReader:
     """
 
     def __init__(self, indexed: IndexedDataset | CorpusIndex, documents: tuple[int, int]) -> None:
-        self.indexed = indexed
+        self._tokens: TokenFile | None = None
+        if not isinstance(indexed, CorpusIndex):
+            self._tokens = TokenFile(f"{indexed.path_prefix}.bin", indexed.index.dtype)
         # In int64: lengths are int32, and corpora hold more than 2^31 tokens.
         token_starts = np.concatenate([[0], np.cumsum(indexed.sequence_lengths, dtype=np.int64)])
         marks = token_starts[indexed.document_indices[documents[0] : documents[1] + 1]]
@@ -32,8 +35,5 @@ class DocumentReader:
 
     def read(self, document: int, skipped: int, count: int) -> NDArray[np.int64]:
         """`count` tokens of a document, behind its first `skipped`."""
-        assert not isinstance(self.indexed, CorpusIndex), "an index alone holds no tokens"
-        dtype = self.indexed.index.dtype
-        offset = (int(self._first_token[document]) + skipped) * np.dtype(dtype).itemsize
-        raw = self.indexed.bin_reader.read(dtype=dtype, count=count, offset=offset)
-        return np.asarray(raw, dtype=np.int64)
+        assert self._tokens is not None, "an index alone holds no tokens"
+        return self._tokens.read(int(self._first_token[document]) + skipped, count)
