@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from nemo_pi.cli.evaluate_plan import (
     plan_model,
 )
 from nemo_pi.cli.paths import check_paths
+from nemo_pi.errors import DataError
 from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.report import RESULTS, render_text, write_report
@@ -62,7 +64,7 @@ def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig,
 
     def finished(results: ModelResults) -> None:
         if launcher.is_global_zero():
-            write_results([*before, results], results_folder(config) / RESULTS)
+            keep_results([*before, results], results_folder(config))
 
     scorer, start = open_scorer(plan, getattr(torch, config.dtype)), bar.n
     return run_tasks(scorer, plan.planned, plan.context, name=plan.name, progress=progress, finished=finished)
@@ -83,18 +85,61 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         for name, folder in zip(names_of(folders), folders, strict=True)
     ]
     _say(describe_costs(plans))
+    if launcher.is_global_zero():
+        check_results(config)
     measured: list[ModelResults] = []
     with _progress_bar(sum(plan.num_tokens for plan in plans)) as bar:
         for plan in plans:
             measured.append(measure(plan, measured, config, bar))
     if launcher.is_global_zero():
-        files = write_report(measured, results_folder(config))
-        print(render_text(measured))
+        # First of all: what was measured for hours is not to be lost with a disk that is full by now.
+        print(render_text(measured), flush=True)
+        try:
+            files = write_report(measured, results_folder(config))
+        except OSError as error:
+            raise _unwritable(config, error) from error
         print(f"Results: {files.folder}")
     if dist.is_initialized():
         from nemo_pi.parallel import groups
 
         groups.destroy()
+
+
+def check_results(config: EvaluateConfig) -> None:
+    """Makes the results' folder and writes a file into it, before hours of computing.
+
+    Raises:
+        DataError: it cannot be written to.
+    """
+    folder = results_folder(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / RESULTS).is_dir():
+            raise IsADirectoryError(f"{folder / RESULTS} is a folder")
+        probe = folder / f".{RESULTS}.{os.getpid()}"
+        try:
+            probe.write_bytes(bytes(4096))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(config, error) from error
+
+
+def keep_results(models: list[ModelResults], folder: Path) -> None:
+    """Writes what has been measured so far; a disk that is full only costs this copy of it."""
+    try:
+        write_results(models, folder / RESULTS)
+    except OSError as error:
+        _say(f"{folder / RESULTS} cannot be written now ({error}); the evaluation goes on")
+
+
+def _unwritable(config: EvaluateConfig, error: OSError) -> DataError:
+    return DataError(
+        "results",
+        required="a folder that can be written to",
+        given=f"{config.results}: {error}",
+        fix="give another folder, results=..., or correct its permissions or its free space",
+    )
 
 
 def results_folder(config: EvaluateConfig) -> Path:

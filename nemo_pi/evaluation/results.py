@@ -67,8 +67,11 @@ def write_results(models: Sequence[ModelResults], path: str | Path) -> Path:
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     # A name for this process alone: two that write the same results must not share a draft.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     return path
 
 
