@@ -10,6 +10,8 @@ stops there. NEMO_PI_VERBOSE=1 shows every message of the libraries underneath.
 
 from __future__ import annotations
 
+import sys
+
 from omegaconf import DictConfig
 
 from nemo_pi import collector
@@ -27,6 +29,7 @@ def main(cfg: DictConfig) -> None:
     result = run(cfg)
     if result is not None:
         result.announce()
+        sys.exit(result.status)
 
 
 if __name__ == "__main__":  # checkpointing and loaders may start processes that import this file

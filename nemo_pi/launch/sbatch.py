@@ -32,6 +32,8 @@ export GPUS_PER_NODE=${SLURM_GPUS_ON_NODE:-{{gpus}}}
 export CUDA_DEVICE_MAX_CONNECTIONS=1
 # Packages come from the image, never from a home folder that the container happens to see.
 export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+# To torchrun and srun every status but 0 is a failure; a run that stopped for the signal is none.
+export NEMO_PI_STOPPED_STATUS=0
 
 {{launcher}}
 srun --ntasks-per-node=1 {{cpus}}--cpu-bind=none --kill-on-bad-exit=1 \\

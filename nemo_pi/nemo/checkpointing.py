@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,17 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nemo_pi.checkpoint.retention import prune_checkpoints
+from nemo_pi.checkpoint.retention import checkpoint_folder
+from nemo_pi.checkpoint.verified import prune_together, remember
 from nemo_pi.engine.state import save_engine
 from nemo_pi.nemo import backends
 from nemo_pi.nemo.module import ContextExtensionModel
+from nemo_pi.nemo.resuming import GUARD
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
-from nemo_pi.parallel import groups, launcher
+from nemo_pi.nemo.stopping import StopRequests
+from nemo_pi.parallel import groups, launcher, liveness
 
 logger = logging.getLogger(__name__)
-
-# What Slurm (--signal), Kubernetes and a terminal send ahead of the end.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-def checkpoint_folder(root: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
-    return root / f"step_{step:08d}"
 
 
 class DistributedCheckpointing(Callback):
@@ -41,50 +35,44 @@ class DistributedCheckpointing(Callback):
     def __init__(self, root: Path, every: int, keep: int) -> None:
         self.root, self.every, self.keep = root, every, keep
         self._last_saved = -1
-        self._asked_to_stop = False
-        self._previous: dict[int, Any] = {}
+        self._requests = StopRequests()
+        self.stopped = False
+        """Whether the run was told to stop."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to listen for stop signals, in place of Lightning.
-
-        Its own handler raises on the ranks that heard the signal while the others go on to their next
-        collective operation; ours lets all ranks finish the same step.
-        """
-        for number in STOP_SIGNALS:
-            self._previous[number] = signal.signal(number, self._on_signal)
+        """Starts to listen for requests to stop."""
+        self._requests.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when it is time, or when any rank was told to stop."""
         step = trainer.global_step
-        stop = self._any_rank_stops()
-        if stop:
-            trainer.should_stop = True
-            if launcher.is_global_zero():
-                logger.info(f"Told to stop: saving step {step} first.")
-        if stop or (self.every and step % self.every == 0):
-            self._save(trainer, pl_module)
+        self._stop_if_told(trainer, f"saving step {step} first")
+        if self.stopped or (self.every and step % self.every == 0):
+            with liveness.patient():
+                self._save(trainer, pl_module)
+            # Told so while it was saved: this step will do.
+            self._stop_if_told(trainer, f"step {step} is saved")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step, if that has not happened yet."""
-        self._save(trainer, pl_module)
+        with liveness.patient():
+            self._save(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the signals back."""
-        for number, previous in self._previous.items():
-            # Lightning has restored its own by now, unless training ended early.
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, previous)
-        self._previous.clear()
+        self._requests.give_back()
 
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self._asked_to_stop = True
-
-    def _any_rank_stops(self) -> bool:
-        flag = torch.tensor([float(self._asked_to_stop)], device=groups.device())
+    def _stop_if_told(self, trainer: Trainer, consequence: str) -> None:
+        """Ends training behind this step where any rank was told to stop; all ranks call it together."""
+        flag = torch.tensor([float(self._requests.asked is not None)], device=groups.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        if self.stopped or not flag.item():
+            return
+        self.stopped = trainer.should_stop = True
+        if launcher.is_global_zero():
+            logger.info(f"Told to stop ({self._requests.asked or 'another rank'}): {consequence}.")
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
@@ -100,14 +88,19 @@ class DistributedCheckpointing(Callback):
             "source_config": pl_module.source_config,
             RECORD: sample_settings(pl_module.run),
             backends.RECORD: pl_module.engine.backends.names(),
+            GUARD: pl_module.guard.state(),
         }
         tokenizer = pl_module.run.tokenizer
+        folder = checkpoint_folder(self.root, step)
         save_engine(
             pl_module.engine,
-            checkpoint_folder(self.root, step),
+            folder,
             meta,
             tokenizer_path=None if tokenizer is None else tokenizer.files,
+            # It comes from the step: what lies there is damaged, was passed over, or is not this run's.
+            clear_name=True,
         )
+        remember(folder)
         self._last_saved = step
-        if self.keep and launcher.is_global_zero():
-            prune_checkpoints(self.root, self.keep)
+        if self.keep:
+            prune_together(self.root, self.keep)

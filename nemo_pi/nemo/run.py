@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from nemo_pi.nemo.folders import RunFolders, run_folders
 from nemo_pi.nemo.preflight import check_plan
 from nemo_pi.parallel.launcher import is_global_zero
 
+STOPPED = 75
+"""Exit status of a run that was told to stop before its last step (EX_TEMPFAIL: try again). An environment in
+which only 0 is no failure, such as torchrun within a batch script, can set NEMO_PI_STOPPED_STATUS=0."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -30,6 +35,14 @@ class RunResult:
     """Optimizer steps behind the final weights."""
     max_steps: int
     """Optimizer steps of the whole run; more than global_step where the run was told to stop."""
+
+    @property
+    def status(self) -> int:
+        """Exit status of the process."""
+        if self.global_step >= self.max_steps:
+            return 0
+        given = os.environ.get("NEMO_PI_STOPPED_STATUS", "")
+        return int(given) if given.isdigit() else STOPPED
 
     def announce(self) -> None:
         """Says on the first rank where everything is."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,19 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from nemo.utils.exp_manager import exp_manager
 
-from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.errors import CheckpointError
 from nemo_pi.nemo.checkpointing import DistributedCheckpointing
 from nemo_pi.nemo.export import export_engine
-from nemo_pi.nemo.folders import RunFolders
+from nemo_pi.nemo.folders import RunFolders, sole_writer_of
+from nemo_pi.nemo.loggers import tolerate_failures
 from nemo_pi.nemo.module import ContextExtensionModel
 from nemo_pi.nemo.preflight import check_before_training, check_folders, checkpoint_to_resume
 from nemo_pi.nemo.progress import StepProgressBar
+from nemo_pi.nemo.resuming import restore_progress
 from nemo_pi.nemo.settings import self_contained_model_config
 from nemo_pi.nemo.strategy import MegatronStrategy
-from nemo_pi.parallel import launcher
+from nemo_pi.parallel import launcher, liveness, orphans
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -38,29 +43,65 @@ def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]
     Raises:
         NemoPiError: before anything is allocated or written, wherever it can be known by then.
     """
-    resume_from = checkpoint_to_resume(resolved, folders)
+    orphans.watch_launcher()
+    checkpoint_to_resume(resolved, folders)
     check_before_training(resolved)
     check_folders(resolved, folders)
+    with sole_writer_of(resolved, folders):
+        return _train(resolved, folders)
+
+
+def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]:
+    # Again: until the folders were this run's own, another one may have saved.
+    resume_from = checkpoint_to_resume(resolved, folders)
     if not torch.cuda.is_available():
         keep_freed_memory()
     trainer = _trainer(resolved, folders)
-    exp_manager(trainer, folders.exp_manager_settings(resolved.exp_manager))
+    try:
+        exp_manager(trainer, folders.exp_manager_settings(resolved.exp_manager))
+    except OSError as error:
+        raise CheckpointError(
+            "exp_manager.exp_dir",
+            required="a folder that logs can be written to",
+            given=f"{folders.logs}: {error}",
+            fix="give another folder, or free some space there",
+        ) from error
+    tolerate_failures(trainer.loggers)
     model = ContextExtensionModel(
         self_contained_model_config(resolved), trainer, run=resolved, resume_from=resume_from
     )
     if resume_from is not None:
-        _restore_progress(trainer, model, resume_from)
+        restore_progress(trainer, model, resume_from)
     done_before = trainer.global_step >= resolved.max_steps
     if done_before:
         _say(f"All {resolved.max_steps} steps were done before; nothing is left to train.")
     exported = None
     if not done_before or _lacks_export(resolved):
-        trainer.fit(model)
-        assert model.engine is not None
-        path = resolved.export.hf_path
-        if trainer.global_step >= resolved.max_steps and path is not None:
-            exported = export_engine(model.engine, resolved, Path(path))
+        with _missing_ranks_named():
+            trainer.fit(model)
+            assert model.engine is not None
+            path = resolved.export.hf_path
+            if trainer.global_step >= resolved.max_steps and path is not None:
+                with liveness.patient():
+                    exported = export_engine(model.engine, resolved, Path(path))
+    liveness.stop()
     return exported, trainer.global_step
+
+
+@contextmanager
+def _missing_ranks_named() -> Iterator[None]:
+    """Ends this rank with one sentence where a collective has failed because another rank is missing.
+
+    At once: what Python does at its end could wait for that rank, too.
+    """
+    try:
+        yield
+    except Exception as error:
+        explained = liveness.explained(error)
+        if explained is None:
+            raise
+        print(f"{type(explained).__name__}: {explained}", file=sys.stderr, flush=True)
+        os._exit(liveness.HUNG)
 
 
 def _lacks_export(resolved: ResolvedRun) -> bool:
@@ -92,7 +133,7 @@ def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
             "num_sanity_val_steps": 0,
             **arguments,
         },
-        strategy=MegatronStrategy(resolved.parallel, resolved.seed),
+        strategy=MegatronStrategy(resolved.parallel, resolved.seed, resolved.timeout_minutes),
         # Lightning's own requeueing would write a second kind of checkpoint beside ours.
         plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         callbacks=callbacks,
@@ -106,22 +147,6 @@ def _launched_devices() -> dict[str, int]:
         return {}
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     return {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local}
-
-
-def _restore_progress(trainer: Trainer, model: ContextExtensionModel, folder: Path) -> None:
-    """Counts on from a checkpoint's step, through the state that Lightning's own checkpoints hold."""
-    summary = read_summary(folder)
-    model.consumed_samples = summary.consumed_samples
-    loop = trainer.fit_loop.epoch_loop
-    state = loop.state_dict()
-    # What trainer.global_step and max_steps read; what val_check_interval divides; the axis of loggers.
-    for progress in ("manual_optimization.optim_step_progress", "batch_progress"):
-        state[progress]["total"] = dict.fromkeys(state[progress]["total"], summary.global_step)
-    state["state_dict"]["_batches_that_stepped"] = summary.global_step
-    loop.load_state_dict(state)
-    # The loader begins behind the samples consumed: there is no epoch in whose middle Lightning must restart.
-    loop.restarting = False
-    _say(f"Going on from {folder}: step {summary.global_step}.")
 
 
 def _say(what: str) -> None:

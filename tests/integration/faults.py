@@ -143,6 +143,9 @@ def signal_at_step(step: int, number: int, last_rank_only: bool) -> None:
     """Sends the process a signal where gradients of `step` are ready and weights are not yet updated."""
     from nemo_pi.engine.engine import MegatronEngine
 
+    if number in (signal.SIGINT, signal.SIGHUP) and signal.getsignal(number) == signal.SIG_IGN:
+        # Tests that were started in the background inherit this, and so would the run (as under nohup).
+        signal.signal(number, signal.SIG_DFL)
     _signal_at_call(MegatronEngine, "step", step, number, last_rank_only)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nemo_pi.cli.ends import USER_ERROR
+from nemo_pi.nemo.run import STOPPED
 from tests.integration.launch import Fault
 from tests.integration.rows import BF16, CP2, PLAIN_OPTIMIZER, PP2, SP, TP2, VPP2, Tolerance
 from tests.integration.test_parity import assert_same_training
@@ -68,21 +69,25 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert resumed.checkpoints == uninterrupted.checkpoints == [2, 4, 6]
 
 
-STOPPED = (
+TOLD_TO_STOP = (
     ("sigterm-one-of-two-ranks", 2, signal.SIGTERM, True),
     ("sigterm", 1, signal.SIGTERM, False),
     ("sigusr1-all", 2, signal.SIGUSR1, False),
+    ("sigint", 1, signal.SIGINT, False),
+    ("sighup-all", 2, signal.SIGHUP, False),
 )
 
 
-@pytest.mark.parametrize(("name", "ranks", "number", "last_only"), STOPPED, ids=[case[0] for case in STOPPED])
+@pytest.mark.parametrize(
+    ("name", "ranks", "number", "last_only"), TOLD_TO_STOP, ids=[case[0] for case in TOLD_TO_STOP]
+)
 def test_a_run_told_to_stop_saves_first(
     world: World, name: str, ranks: int, number: int, last_only: bool
 ) -> None:
     uninterrupted = world.reference(*SIX_STEPS, ranks=ranks)
     end = ("signal_at_step", 3, number, last_only)
     stopped = world.run(f"stopped-{name}", *SIX_STEPS, ranks=ranks, fault=end)
-    stopped.finished.check()
+    assert stopped.finished.statuses == (STOPPED,) * ranks
     assert stopped.checkpoints == [2, 3]
     assert not stopped.exported.exists(), "half-trained weights were exported"
     assert "step 3" in stopped.finished.out
@@ -95,7 +100,7 @@ def test_a_run_out_of_time_saves_first(world: World) -> None:
     """exp_manager.max_time_per_run, which clusters' job chains rely on."""
     limits = ("trainer.max_steps=500", "trainer.limit_val_batches=0")
     stopped = world.run("out-of-time", *limits, "exp_manager.max_time_per_run='00:00:00:03'", ranks=2)
-    stopped.finished.check()
+    assert stopped.finished.statuses == (STOPPED, STOPPED)
     (step,) = stopped.checkpoints
     assert 0 < step < 500
     assert not stopped.exported.exists()

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 
+from nemo_pi.checkpoint.retention import checkpoint_folder
 from nemo_pi.checkpoint.summary import read_summary
-from nemo_pi.nemo.checkpointing import STOP_SIGNALS, DistributedCheckpointing, checkpoint_folder
+from nemo_pi.nemo.checkpointing import DistributedCheckpointing
+from nemo_pi.nemo.stopping import STOP_SIGNALS
 from tests.unit.nemo.runs import fit, resolved
 
 pytestmark = pytest.mark.usefixtures("one_rank")
