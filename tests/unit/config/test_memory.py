@@ -32,6 +32,13 @@ def test_parameters_of_one_rank_are_the_model_s() -> None:
     assert stage_parameters(run_with(shape=tied), 0) == family_of(tied).num_parameters(tied)
 
 
+def test_each_kind_of_layer_has_tables() -> None:
+    run = run_with()
+    own = replace(run.extension, sliding=replace(run.extension, base=500.0))
+    more = estimate_memory(changed(run, extension=own)).activations - estimate_memory(run).activations
+    assert more == 4096 * 4 * SHAPE.head_dim
+
+
 def test_biases_are_split_and_norms_of_heads_are_not() -> None:
     llama = stage_parameters(run_with(parallel=ParallelLayout(tp=2)), 0)
     biased, normed = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -24,3 +26,10 @@ def test_needs_follow_the_extension() -> None:
 def test_the_attention_factor_is_seen(method: str, has_attention_factor: bool) -> None:
     spec = make_spec(method, original_window=64, target_window=256, head_dim=16)
     assert rotary_needs(spec, torch.float32).has_attention_factor is has_attention_factor
+
+
+def test_the_attention_factor_of_any_kind_of_layer_is_seen() -> None:
+    yarn = make_spec("yarn", original_window=64, target_window=256, head_dim=16)
+    plain = ContextExtension.unscaled(64, 16)
+    for spec in (replace(plain, sliding=yarn), replace(yarn, sliding=plain)):
+        assert rotary_needs(spec, torch.float32).has_attention_factor

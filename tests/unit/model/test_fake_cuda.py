@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nemo_pi.engine.batches import MicroBatch, micro_batches
 from nemo_pi.model.core_attention import DocumentBoundaries
 from nemo_pi.model.options import BackendRequests, BuildOptions, Recompute
+from nemo_pi.rope.query_scale import QueryScale
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.model.models import SHAPE, WINDOW, build, plain
 
@@ -91,6 +92,15 @@ RECOMPUTED = replace(BF16, recompute=Recompute("full", "uniform", 1))
 YARN = ContextExtension(WINDOW, 16 * WINDOW, "yarn", 16.0, SHAPE.head_dim)
 
 
+# A sliding layer with a base of its own, which is not rotated in the second; queries that grow in both.
+DIFFERING: dict[str, Any] = {
+    "extension": replace(plain(), sliding=plain(base=500.0), query_scale=QueryScale(0.1, WINDOW)),
+    "sliding_window": 600,
+    "full_attention_layers": (1,),
+    "unrotated_layers": (1,),
+}
+
+
 @pytest.mark.parametrize(
     ("settings", "documents"),
     [
@@ -101,6 +111,7 @@ YARN = ContextExtension(WINDOW, 16 * WINDOW, "yarn", 16.0, SHAPE.head_dim)
         ({"extension": plain(interleaved=True), "tied_embeddings": True}, None),
         ({"extension": YARN}, None),
         ({"options": RECOMPUTED}, None),
+        ({**DIFFERING, "options": RECOMPUTED}, DOCUMENTS),
         ({"family": "qwen2", "qkv_bias": True}, None),
         ({"family": "qwen3", "qk_norm": True}, None),
     ],
@@ -112,6 +123,7 @@ YARN = ContextExtension(WINDOW, 16 * WINDOW, "yarn", 16.0, SHAPE.head_dim)
         "interleaved",
         "yarn",
         "recomputed",
+        "layers that differ",
         "biases",
         "norms of heads",
     ],
