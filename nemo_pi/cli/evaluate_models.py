@@ -50,7 +50,7 @@ def unshipped(model: Path) -> str | None:
         return None
     family = read_json(model / "config.json").get("model_type")
     # Imported here and last: it takes seconds, and the families known by name need no question.
-    if not isinstance(family, str) or family in registry.PLUG_INS.built_in or _transformers_ships(family):
+    if not isinstance(family, str) or _is_known_to_ship(family) or _transformers_ships(family):
         return None
     if family not in registry.names():
         raise CheckpointError(
@@ -60,6 +60,10 @@ def unshipped(model: Path) -> str | None:
             fix=registry.PLUG_INS.how_to_get(),
         )
     return family
+
+
+def _is_known_to_ship(family: str) -> bool:
+    return family in registry.PLUG_INS.built_in and not registry.family_named(family).remote_code
 
 
 def _transformers_ships(family: str) -> bool:

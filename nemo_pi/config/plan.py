@@ -13,6 +13,8 @@ from nemo_pi.config.plan_data import data_rows
 from nemo_pi.config.plan_layers import layer_rows
 from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.errors import NemoPiError
+from nemo_pi.families.export import export_form
 from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.units import grouped, plural, short, size_of
 
@@ -165,10 +167,7 @@ def _folder_rows(run: ResolvedRun, logs: Path | None, checkpoints: Path | None) 
         ("logs", str(logs)),
         ("checkpoints", f"{checkpoints}{often}"),
         ("  disk", _disk(run, checkpoints, params.get("save_top_k"))),
-        (
-            "export",
-            f"{run.export.hf_path} (Hugging Face, {run.export.dtype})" if run.export.hf_path else "none",
-        ),
+        ("export", _export(run)),
     ]
 
 
@@ -182,6 +181,17 @@ def _disk(run: ResolvedRun, checkpoints: Path, keep: int | None) -> str:
         if most > free:
             return f"{text}: MORE than the {size_of(free)} that are free"
     return f"{text}; {size_of(free)} are free"
+
+
+def _export(run: ResolvedRun) -> str:
+    if run.export.hf_path is None:
+        return "none"
+    text = f"{run.export.hf_path} (Hugging Face, {run.export.dtype})"
+    try:
+        form = export_form(run.shape, run.extension, run.export.architecture)
+    except NemoPiError:
+        return text  # what looks at the run behind its plan stops with it
+    return f"{text}, {form.describe()}" if form.why else text
 
 
 def _loss(run: ResolvedRun) -> str:

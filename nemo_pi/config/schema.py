@@ -107,6 +107,14 @@ class ModelConfig:
     unrotated_layers: list[int] | None = None
     """Layers, from 0, whose queries and keys are not rotated (SmolLM3's NoPE layers). null without a
     checkpoint: none."""
+    embedding_multiplier: float | None = None
+    """Times the embedding, before the first layer (Granite). null without a checkpoint: 1."""
+    attention_multiplier: float | None = None
+    """Times the products of queries and keys (Granite). null without a checkpoint: 1/√kv_channels."""
+    residual_multiplier: float | None = None
+    """Times what attention and MLP add to the residual stream (Granite). null without a checkpoint: 1."""
+    logits_scaling: float | None = None
+    """Divides the logits (Granite). null without a checkpoint: 1."""
     rotary_base: float | None = None
     """Base of the rotary frequencies. null without a checkpoint: 10000."""
     rotary_percentage: float | None = None

@@ -113,3 +113,7 @@ class ExportConfig:
     """Folder to write. null: none."""
     dtype: str | None = None
     """float32, bfloat16, float16 or float64. null: the checkpoint's own."""
+    architecture: str = "auto"
+    """Class of transformers to write the model as: auto, or the name of one that computes the same function.
+    auto: the family's own where transformers has it and it can compute the positions, else another one
+    (Baichuan and InternLM2 are Llamas); the plan says which and why."""

@@ -37,6 +37,10 @@ SHAPE_KEYS = {
     "bias": "mlp_bias",
     "attention_output_bias": "proj_bias",
     "use_parallel_residual": "parallel_residual",
+    "embedding_multiplier": "embedding_multiplier",
+    "attention_multiplier": "attention_multiplier",
+    "residual_multiplier": "residual_multiplier",
+    "logits_scaling": "logits_scaling",
 }
 _REQUIRED_FROM_SCRATCH = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size")
 # NeMo's words for activations, and those of Hugging Face.

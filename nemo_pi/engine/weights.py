@@ -11,6 +11,7 @@ from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.state import load_weights
+from nemo_pi.families.export import AUTO
 from nemo_pi.parallel import groups
 
 
@@ -38,6 +39,7 @@ def export_weights(
     source_config: dict[str, Any] | None,
     tokenizer_path: str | Path | None,
     dtype: str | None,
+    architecture: str = AUTO,
     overwrite: bool,
 ) -> None:
     """Writes a Hugging Face folder of the engine's model; all ranks call it together.
@@ -53,6 +55,7 @@ def export_weights(
         source_config=source_config,
         tokenizer_path=tokenizer_path,
         dtype=dtype,
+        architecture=architecture,
         groups=ModelGroups(tensor=groups.tensor_group(), pipeline=groups.pipeline_group()),
         replica_rank=groups.replica_rank(),
         overwrite=overwrite,

@@ -41,6 +41,11 @@ class Family(ABC):
     """Hugging Face's model_type."""
     architecture: ClassVar[str]
     """transformers' class of its language model."""
+    also_called: ClassVar[tuple[str, ...]] = ()
+    """Other names of that class in published files."""
+    remote_code: ClassVar[bool] = False
+    """Whether transformers has no such class: the model's own code would have to be run, which never happens
+    here."""
     fixed: ClassVar[Mapping[str, Any]]
     """Fields of ModelShape that every model of this family has alike, beyond sizes."""
     usual: ClassVar[Mapping[str, Any]] = {}
@@ -73,6 +78,8 @@ class Family(ABC):
         RECORD,
     )
     """Keys of config.json that say how positions are made: another extension replaces them all."""
+    rope_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Such keys as transformers fills them in where config.json is silent, unless by its usual values."""
 
     # --- config.json ---
 
@@ -97,12 +104,17 @@ class Family(ABC):
         """
         if config.get("rope_theta") is None:
             config = {**config, "rope_theta": self.default_theta}
+        given = {key: value for key, value in config.items() if value is not None}
+        config = {**self.rope_defaults, **given}
         extension = from_hf(config, shape.head_dim, scales_queries=self.scales_queries)
-        return replace(extension, interleaved=True) if self.interleaved else extension
+        return replace(extension, interleaved=self.interleaved)
 
     def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
         """The inverse, in the spelling that readers of transformers 4.45 to 5 share."""
-        return config_entries(extension)
+        entries = config_entries(extension)
+        if "partial_rotary_factor" in self.rope_defaults:
+            entries.setdefault("partial_rotary_factor", extension.rotary_percent)
+        return entries
 
     def check_exportable(self, extension: ContextExtension) -> None:
         """Refuses positions that this family's class in transformers cannot compute.
@@ -123,6 +135,14 @@ class Family(ABC):
                     given=getattr(extension, field).to_dict(),
                     fix="keep the model as a distributed checkpoint",
                 )
+
+    def same_function(self, shape: ModelShape) -> tuple[ModelShape, ...]:
+        """The model as other families have it, whose classes compute just the same from the same parameters.
+
+        The best first; biases that only the other family has are zeros. An export is written as one of these
+        where this family's class cannot say how positions are made, or is asked to.
+        """
+        return ()
 
     # --- weights ---
 
@@ -165,6 +185,9 @@ class Family(ABC):
             qkv_bias=shape.qkv_bias,
             proj_bias=shape.proj_bias,
             mlp_bias=shape.mlp_bias,
+            embedding_scale=shape.embedding_multiplier,
+            residual_scale=shape.residual_multiplier,
+            logits_divisor=shape.logits_scaling,
         )
 
     def megatron_options(self, shape: ModelShape) -> dict[str, Any]:
@@ -187,7 +210,9 @@ class Family(ABC):
             "add_qkv_bias": kind.qkv_bias,
             # Of the MLP; attention gets a copy with the bias of its own output (model/attention.py).
             "add_bias_linear": kind.mlp_bias,
-            "qk_layernorm": kind.qk_norm,
+            # Norms over all heads would be replicas to Megatron, whose gradients it adds up over the ranks.
+            "qk_layernorm": kind.qk_norm and not kind.qk_norm_whole,
+            "softmax_scale": shape.attention_multiplier,
             "window_size": None if window is None else (window - 1, 0),
             "window_attn_skip_freq": layers if shape.full_attention_layers else None,
         }
@@ -195,19 +220,22 @@ class Family(ABC):
     def kept_channels(self, shape: ModelShape) -> KeptChannels:
         """What autograd keeps of one layer for one token, nothing recomputed; fp32 statistics aside.
 
-        The input and the output of each norm, but one input where both read the same; rotated query and key,
-        value, and attention's output; the MLP's projections and what becomes of them. Norms of heads keep
-        their inputs, too: the fused projection's output stays, and with fewer key than query heads so does
-        the copy that brings the query's heads onto one axis.
+        The input and the output of each norm before, but one input where both read the same (without such
+        norms the projections' input), and the input of each norm behind; rotated query and key, value, and
+        attention's output; the MLP's projections and what becomes of them. Norms of query and key keep their
+        inputs, too: the fused projection's output stays, and with fewer key than query heads so does the copy
+        that brings the query's heads onto one axis. Norms over all heads copy query and key in any case.
         """
         kind, (query, key, value) = self.layer_kind(shape), qkv_rows(shape)
         attention = query + key + value + query
         if kind.qk_norm:
-            copied = query if shape.num_query_groups < shape.num_attention_heads else 0
+            grouped = shape.num_query_groups < shape.num_attention_heads
+            copied = query + key if kind.qk_norm_whole else query if grouped else 0
             attention += query + key + copied
-        outputs = 1 if kind.shared_norm else 2
+        outputs = (1 if kind.shared_norm else 2) if kind.norms_before else 0
+        behind = 2 if kind.norms_after else 0
         return KeptChannels(
-            residual=(outputs + (1 if kind.parallel else 2)) * shape.hidden_size,
+            residual=(outputs + (1 if kind.parallel else 2) + behind) * shape.hidden_size,
             attention=attention,
             mlp=(3 if kind.gated else 2) * shape.ffn_hidden_size,
         )

@@ -93,6 +93,19 @@ def hf_activation(name: str) -> str:
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
 
 
+def positive(config: Mapping[str, Any], key: str) -> float:
+    """A finite number above 0.
+
+    Raises:
+        CheckpointError: it is missing or something else.
+    """
+    value = config.get(key)
+    # Larger than any float is no number either: a comparison tells, where a conversion would overflow.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 2**127:
+        raise unusable(key, "a positive number", value)
+    return float(value)
+
+
 def unusable(key: str, required: str, given: Any, fix: str = CORRECT) -> CheckpointError:
     """The error for an entry that is not what it must be."""
     shown = repr(given) if isinstance(given, str) else given  # a number in quotes must look like one

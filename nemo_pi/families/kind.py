@@ -1,4 +1,4 @@
-"""What the layers of a model are made of beyond their sizes: norms, activation, residual and biases."""
+"""What the layers of a model are made of beyond sizes: norms, activation, residual, biases and scales."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class LayerKind:
     """RMS_NORM or LAYER_NORM: of every norm of the model, those of heads included."""
     zero_centered: bool = False
     """Whether norms multiply by 1 + weight (Nemotron's layernorm1p, Gemma)."""
+    norms_before: bool = True
+    """Whether attention and MLP read the residual through a norm."""
+    norms_after: bool = False
+    """Whether what attention and MLP return passes a norm before it is added to the residual."""
     activation: str = "silu"
     """silu, gelu, gelu_tanh or relu2 (the square of ReLU)."""
     gated: bool = True
@@ -38,7 +42,9 @@ class LayerKind:
     shared_norm: bool = False
     """Whether one norm makes the input of both; only where they are parallel."""
     qk_norm: bool = False
-    """Whether query and key are normalised, head by head, before they are rotated."""
+    """Whether query and key are normalised before they are rotated."""
+    qk_norm_whole: bool = False
+    """Whether a norm of query or key spans the channels of all its heads, instead of each head's own."""
     qkv_bias: bool = False
     """Whether query, key and value projections add biases."""
     proj_bias: bool = False
@@ -49,3 +55,7 @@ class LayerKind:
     """Whether the output layer adds a bias to the logits."""
     embedding_scale: float = 1.0
     """What token embeddings are multiplied by before the first layer."""
+    residual_scale: float = 1.0
+    """What the outputs of attention and MLP are multiplied by before they are added to the residual."""
+    logits_divisor: float = 1.0
+    """What logits are divided by."""

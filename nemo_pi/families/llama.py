@@ -32,6 +32,10 @@ PLAIN_LAYERS: Mapping[str, Any] = MappingProxyType(
         "mlp_bias": False,
         "activation": "silu",
         "parallel_residual": False,
+        "embedding_multiplier": 1.0,
+        "attention_multiplier": None,
+        "residual_multiplier": 1.0,
+        "logits_scaling": 1.0,
     }
 )
 """What ModelShape says of layers like Llama's."""

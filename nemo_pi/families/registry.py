@@ -6,18 +6,38 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.baichuan import Baichuan
 from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
+from nemo_pi.families.glm4 import Glm4
+from nemo_pi.families.granite import Granite
+from nemo_pi.families.internlm2 import InternLm2
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.ministral3 import Ministral3
 from nemo_pi.families.mistral import Mistral
+from nemo_pi.families.olmo2 import Olmo2
+from nemo_pi.families.phi3 import Phi3
 from nemo_pi.families.qwen2 import Qwen2
 from nemo_pi.families.qwen3 import Qwen3
+from nemo_pi.families.refused import missing_for
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.smollm3 import SmolLM3
 from nemo_pi.plug_ins import PlugIns
 
-_BUILT_IN = (Llama(), Mistral(), Qwen2(), Qwen3(), SmolLM3(), Ministral3())
+_BUILT_IN = (
+    Llama(),
+    Mistral(),
+    Qwen2(),
+    Qwen3(),
+    SmolLM3(),
+    Ministral3(),
+    Phi3(),
+    Granite(),
+    Olmo2(),
+    Glm4(),
+    Baichuan(),
+    InternLm2(),
+)
 _FAMILIES: dict[str, Family] = {family.name: family for family in _BUILT_IN}
 PLUG_INS = PlugIns(
     "nemo_pi.families",
@@ -27,11 +47,6 @@ PLUG_INS = PlugIns(
     error=CheckpointError,
 )
 """Families of other packages: classes, made without arguments."""
-
-# Known to have no rotary positions, which says more to their users than that they are unknown.
-_NOT_ROPE = {"gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "mpt", "bert", "roberta", "t5", "xglm", "ctrl"}
-# What families of mixtures of experts call the number of experts.
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def register(family: Family) -> None:
@@ -83,32 +98,31 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     name = config.get("model_type")
     name = name if isinstance(name, str) else None
     kind = config.get("position_embedding_type", "rope")
-    if name in _NOT_ROPE or kind not in ("rope", "rotary", None) or config.get("alibi"):
+    if name is None or name not in names():
+        raise _unknown("config.json: model_type", name, missing_for(config))
+    if kind not in ("rope", "rotary", None) or config.get("alibi"):
         raise unusable(
-            "model_type" if name in _NOT_ROPE else "position_embedding_type",
+            "position_embedding_type",
             "a model with rotary position embeddings (RoPE)",
-            f"{name} with position_embedding_type {kind}" if name not in _NOT_ROPE else name,
+            f"{name} with position_embedding_type {kind}",
             _another_model(),
         )
-    if name is None or name not in names():
-        raise _unknown("config.json: model_type", name, config)
     family = family_named(name)
     if config.get("quantization_config"):
         fix = "start from the checkpoint that it was quantised from"
         raise unusable("quantization_config", "full-precision weights", "quantised ones", fix)
     architectures = config.get("architectures")
     architectures = [family.architecture] if architectures in (None, []) else architectures
+    classes = (family.architecture, *family.also_called)
     # A text is refused as well: "in" would find the class in the middle of another one's name.
-    if not isinstance(architectures, list) or family.architecture not in architectures:
+    if not isinstance(architectures, list) or not any(name in architectures for name in classes):
         fix = "start from the language model itself"
         raise unusable("architectures", family.architecture, architectures, fix)
     return family
 
 
-def _unknown(field: str, name: Any, config: Mapping[str, Any] | None = None) -> CheckpointError:
-    required = "one of " + ", ".join(names())
-    if config is not None and any(config.get(key) for key in _EXPERTS):
-        required += " (dense models; mixtures of experts are not supported)"
+def _unknown(field: str, name: Any, missing: str | None = None) -> CheckpointError:
+    required = "one of " + ", ".join(names()) + (f" ({name}: {missing})" if missing else "")
     shown = repr(name) if isinstance(name, str) else name
     return CheckpointError(field, required=required, given=shown, fix=_another_model())
 

@@ -40,7 +40,8 @@ class ModelShape:
     qkv_bias: bool = False
     """Whether query, key and value projections add biases."""
     qk_norm: bool = False
-    """Whether query and key are normalised, head by head, before they are rotated."""
+    """Whether query and key are normalised before they are rotated: head by head, unless the family says
+    otherwise."""
     proj_bias: bool = False
     """Whether attention's output projection adds a bias."""
     mlp_bias: bool = False
@@ -49,6 +50,14 @@ class ModelShape:
     """The MLP's function: one of nemo_pi.kernels.activation.FUNCTIONS."""
     parallel_residual: bool = False
     """Whether attention and MLP read the same residual and are added to it together."""
+    embedding_multiplier: float = 1.0
+    """Times the embedding, before the first layer."""
+    attention_multiplier: float | None = None
+    """Times the products of queries and keys; None means 1/√head_dim."""
+    residual_multiplier: float = 1.0
+    """Times what attention and MLP return, before it is added to the residual stream."""
+    logits_scaling: float = 1.0
+    """Divides the logits."""
 
     def window_of(self, layer: int) -> int | None:
         """The sliding window of a layer counted from 0; None means full attention."""

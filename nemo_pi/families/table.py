@@ -24,8 +24,11 @@ class LayerNames:
     query_key_norms: tuple[str, str] = ("self_attn.q_norm", "self_attn.k_norm")
     proj: str = "self_attn.o_proj"
     mlp_norm: str = "post_attention_layernorm"
+    norms_after: tuple[str, str] = ("post_attention_layernorm", "post_feedforward_layernorm")
+    """Of what attention and MLP return, where the kind of layers has them."""
     fc1: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
-    """Gate and up, or what an MLP without gate has."""
+    """Gate and up, or what an MLP without gate has. A name several times, here or in `qkv`, is one
+    tensor with the parts on top of each other."""
     fc2: str = "mlp.down_proj"
 
 
@@ -33,6 +36,18 @@ def qkv_rows(shape: ModelShape) -> tuple[int, int, int]:
     """Rows of the query, key and value projections: N·D, G·D, G·D."""
     key = shape.num_query_groups * shape.head_dim
     return shape.num_attention_heads * shape.head_dim, key, key
+
+
+def _head_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
+    return ((shape.head_dim,),)
+
+
+def _query_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
+    return ((qkv_rows(shape)[0],),)
+
+
+def _key_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
+    return ((qkv_rows(shape)[1],),)
 
 
 def hidden_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
@@ -51,30 +66,48 @@ def vocabulary_bias_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
 
 
 def layer_table(names: LayerNames, kind: LayerKind) -> tuple[WeightRule, ...]:
-    """The rows of one layer: matrices and the norms before them, then biases, then norms of heads."""
+    """The rows of one layer: matrices and the norms before them, then biases, norms of heads, and norms
+    behind."""
     return (
-        _norm("input_layernorm", names, names.input_norm),
+        *((_norm("input_layernorm", names, names.input_norm),) if kind.norms_before else ()),
         _qkv(names, "weight"),
         _linear("self_attention.linear_proj", names, names.proj, "weight"),
-        *(() if kind.shared_norm else (_norm("pre_mlp_layernorm", names, names.mlp_norm),)),
+        *((_norm("pre_mlp_layernorm", names, names.mlp_norm),) if _has_mlp_norm(kind) else ()),
         _fc1(names, "weight"),
         _linear("mlp.linear_fc2", names, names.fc2, "weight"),
         *_biases(names, kind),
         *(_head_norms(names, kind) if kind.qk_norm else ()),
+        *(_norms_after(names) if kind.norms_after else ()),
     )
 
 
+def _has_mlp_norm(kind: LayerKind) -> bool:
+    return kind.norms_before and not kind.shared_norm
+
+
+def _norms_after(names: LayerNames) -> tuple[WeightRule, WeightRule]:
+    attention, mlp = names.norms_after
+    return _norm("self_attn_bda.norm", names, attention), _norm("mlp_bda.norm", names, mlp)
+
+
 def _head_norms(names: LayerNames, kind: LayerKind) -> tuple[WeightRule, ...]:
-    """Norms [D] of query and key, whose channels follow the order of the heads they scale."""
+    """Norms of query and key, whose channels follow the order of the heads they scale: [D] for each head, or
+    [N·D] and [G·D] over all, of which a tensor-parallel rank holds those of its own heads."""
+    each = (_head_sizes,) * 2
     return tuple(
         WeightRule(
             f"{LAYER}self_attention.{part}_layernorm.{end}",
             (f"{names.layer}{name}.{end}",),
-            lambda shape: ((shape.head_dim,),),
-            split_dim=None,
+            sizes,
+            split_dim=0 if kind.qk_norm_whole else None,
             rotated=(0,),
         )
-        for part, name in zip("qk", names.query_key_norms, strict=True)
+        for part, name, sizes in zip(
+            "qk",
+            names.query_key_norms,
+            (_query_sizes, _key_sizes) if kind.qk_norm_whole else each,
+            strict=True,
+        )
         for end in ("weight", "bias")[: 2 if kind.norm == LAYER_NORM else 1]
     )
 
@@ -82,6 +115,7 @@ def _head_norms(names: LayerNames, kind: LayerKind) -> tuple[WeightRule, ...]:
 def _biases(names: LayerNames, kind: LayerKind) -> tuple[WeightRule, ...]:
     rows: list[WeightRule] = []
     if kind.norm == LAYER_NORM:
+        assert kind.norms_before and not kind.norms_after, "no family has such layers"
         rows.append(_norm("input_layernorm", names, names.input_norm, "bias"))
         if not kind.shared_norm:
             rows.append(_norm("pre_mlp_layernorm", names, names.mlp_norm, "bias"))

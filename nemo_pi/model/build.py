@@ -168,6 +168,7 @@ def build_model_chunks(
             loss_chunk_tokens=options.loss_chunk_tokens,
             embedding_scale=kind.embedding_scale,
             output_bias=kind.output_bias,
+            logits_divisor=kind.logits_divisor,
             pre_process=groups.is_first_stage(stage),
             post_process=groups.is_last_stage(stage),
             share_embeddings_and_output_weights=shape.tied_embeddings,

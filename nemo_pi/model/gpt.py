@@ -38,6 +38,7 @@ class RotaryGPTModel(GPTModel):
         loss_chunk_tokens: tokens whose logits exist at once in the summed loss; None: all of them.
         embedding_scale: what token embeddings are multiplied by.
         output_bias: whether the output layer adds a bias to the logits.
+        logits_divisor: what logits are divided by.
         num_tokens: entries of the vocabulary where vocab_size counts padding behind them, too, so that ranks
             share it evenly; None: vocab_size.
         args, kwargs: as GPTModel's; its own position embedding is switched off.
@@ -55,6 +56,7 @@ class RotaryGPTModel(GPTModel):
         loss_chunk_tokens: int | None = None,
         embedding_scale: float = 1.0,
         output_bias: bool = False,
+        logits_divisor: float = 1.0,
         num_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -69,7 +71,7 @@ class RotaryGPTModel(GPTModel):
         self.rotary_tables = RotaryTables(extension)
         self.loss_chunk_tokens = loss_chunk_tokens
         self.backends = backends
-        self._embedding_scale = embedding_scale
+        self._embedding_scale, self._logits_divisor = embedding_scale, logits_divisor
         if output_bias and self.post_process:
             self._add_output_bias()
         self.products, self._softmax = backends.load("matmul"), backends.load("softmax")
@@ -114,6 +116,8 @@ class RotaryGPTModel(GPTModel):
     def output_inputs(self, hidden_SBH: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """What logits are made of: whole hidden states [N, H], this rank's rows [V, H], and its bias [V].
 
+        Where the model divides its logits, the hidden states are divided already.
+
         Args:
             hidden_SBH: the last layer's output, [S/tp, B, H] under sequence parallelism: gathered here, once.
                 Gradients of the tensor-parallel ranks add up on the way back.
@@ -131,7 +135,12 @@ class RotaryGPTModel(GPTModel):
                 else copy_to_tensor_model_parallel_region
             )
             hidden_SBH = collect(hidden_SBH, group=self.vocab_group)
-        return hidden_SBH.flatten(0, 1), weight_VH, self.output_layer.bias
+        return self._divided(hidden_SBH).flatten(0, 1), weight_VH, self.output_layer.bias
+
+    def _divided(self, hidden_states: Tensor) -> Tensor:
+        """What makes the output layer's products the divided logits; of an inner stage as it is."""
+        divides = self.post_process and self._logits_divisor != 1.0
+        return hidden_states / self._logits_divisor if divides else hidden_states
 
     def _preprocess(
         self,
@@ -162,11 +171,13 @@ class RotaryGPTModel(GPTModel):
         if self._stops_at_hidden_states:
             return hidden_states
         if not self.post_process or labels is None or loss_mask is None:
-            output: Tensor = super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+            output: Tensor = super()._postprocess(
+                self._divided(hidden_states), *args, labels=labels, **kwargs
+            )
             # Whole logits end with the last token; padding lies behind it.
             return output[..., : self.vocab_size] if self.post_process and labels is None else output
         if self.loss_chunk_tokens is None:
-            loss_BS = super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+            loss_BS = super()._postprocess(self._divided(hidden_states), *args, labels=labels, **kwargs)
             return masked_sum(loss_BS, loss_mask)
         hidden_NH, weight_VH, bias_V = self.output_inputs(hidden_states)
         return weighted_loss_sum(

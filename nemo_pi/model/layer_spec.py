@@ -22,8 +22,11 @@ from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.norm import LayerNorm, RMSNorm
 from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
 from nemo_pi.model.parallel_residual import ParallelResidualLayer
+from nemo_pi.model.residual import ResidualAdd
 from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.model.te_documents import with_documents
+from nemo_pi.model.whole_norm import WholeWidthRMSNorm
+from nemo_pi.parallel import groups
 
 
 def decoder_spec(
@@ -62,6 +65,14 @@ def decoder_spec(
         spec.module, spec.params = ParallelResidualLayer, {"shared_norm": kind.shared_norm}
     if kind.shared_norm:
         spec.submodules.pre_mlp_layernorm = IdentityOp
+    if not kind.norms_before:
+        spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = IdentityOp
+    if kind.norms_after or kind.residual_scale != 1.0:
+        params = {"config": config, "norm": norm if kind.norms_after else None, "scale": kind.residual_scale}
+        spec.submodules.self_attn_bda = spec.submodules.mlp_bda = ModuleSpec(ResidualAdd, params=params)
+    if kind.qk_norm_whole:
+        query, key = _whole_width_norms(config, backends)
+        attention.submodules.q_layernorm, attention.submodules.k_layernorm = query, key
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)
 
@@ -84,18 +95,32 @@ def _local_layer(config: TransformerConfig, norm: ModuleSpec | type, backends: B
 
 def _engine_layer(config: TransformerConfig, norm: ModuleSpec | type, kind: LayerKind) -> ModuleSpec:
     spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-    if kind.shared_norm:
-        # Transformer Engine fuses a norm into each of the two linear layers behind it; here both read one.
+    if kind.shared_norm or not kind.norms_before:
+        # Transformer Engine fuses a norm into each of the two linear layers behind it; here both read one,
+        # or none.
         from megatron.core.extensions.transformer_engine import TEColumnParallelLinear
 
         spec.submodules.input_layernorm = norm
         spec.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
         spec.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+    if kind.shared_norm:
         # Checkpoints have the norm where the fused layer would hold it.
         spec.submodules.sharded_state_dict_keys_map["input_layernorm."] = (
             "self_attention.linear_qkv.layer_norm_"
         )
     return spec
+
+
+def _whole_width_norms(config: TransformerConfig, backends: Backends) -> tuple[ModuleSpec, ModuleSpec]:
+    """Of query and key."""
+    loaded = backends.load("norm")
+    # A class of Megatron's kind knows no width but its input's.
+    backend = {} if isinstance(loaded, type) else {"backend": loaded}
+    query, key = (
+        ModuleSpec(WholeWidthRMSNorm, params={"heads": heads, "group": groups.tensor_group(), **backend})
+        for heads in (config.num_attention_heads, config.num_query_groups)
+    )
+    return query, key
 
 
 def _norm(backends: Backends, kind: LayerKind) -> ModuleSpec | type:

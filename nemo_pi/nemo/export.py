@@ -9,6 +9,7 @@ from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.weights import export_weights
+from nemo_pi.families.export import export_form
 from nemo_pi.parallel import launcher
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,10 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
         source_config=None if run.checkpoint is None else read_source_config(run.checkpoint.path),
         tokenizer_path=None if run.tokenizer is None else run.tokenizer.files,
         dtype=run.export.dtype,
+        architecture=run.export.architecture,
         overwrite=overwrite,
     )
     if launcher.is_global_zero():
-        logger.info(f"Wrote the Hugging Face folder {folder}")
+        form = export_form(run.shape, run.extension, run.export.architecture)
+        logger.info(f"Wrote the Hugging Face folder {folder}" + (f", {form.describe()}" if form.why else ""))
     return folder

@@ -15,7 +15,7 @@ from nemo_pi.config.disk import checkpoint_bytes, export_bytes
 from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
-from nemo_pi.families.registry import family_of
+from nemo_pi.families.export import export_form
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data
@@ -66,7 +66,7 @@ def check_export(run: ResolvedRun) -> None:
     """
     if run.export.hf_path is None:
         return
-    family_of(run.shape).check_exportable(run.extension)
+    export_form(run.shape, run.extension, run.export.architecture)
     if run.checkpoint is not None:
         check_apart(Path(run.export.hf_path), run.checkpoint.path)
     check_target(Path(run.export.hf_path))

@@ -31,11 +31,15 @@ def build_config(
         config: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.name}
     else:
         config = without_code(source.config)  # the .py files that it may name are not copied
-    if source is None or shape_from_config(source.config) != shape:
+    found = None if source is None else shape_from_config(source.config)
+    same_family = found is not None and found.family == shape.family
+    if found is not None and not same_family:
+        config = _as_family(config, found, shape)
+    elif found != shape:
         config.update(family.shape_entries(shape))
     # The weights beside a config.json are in the family's order of channels, whatever was trained.
     as_stored = replace(extension, interleaved=family.interleaved)
-    if source is None or extension_from_config(source.config, shape) != as_stored:
+    if source is None or not same_family or extension_from_config(source.config, shape) != as_stored:
         for key in (*family.rope_keys, *OTHER_WINDOWS):
             config.pop(key, None)
         config.update(family.extension_entries(as_stored))
@@ -44,3 +48,12 @@ def build_config(
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
     return config
+
+
+def _as_family(config: dict[str, Any], found: ModelShape, shape: ModelShape) -> dict[str, Any]:
+    """config.json of a model of another family: what says how it is built is written anew."""
+    own, family = family_of(found), family_of(shape)
+    spent = {*own.shape_entries(found), *own.rope_keys, *OTHER_WINDOWS, "architectures", "model_type"}
+    kept = {key: value for key, value in config.items() if key not in spent}
+    name = {"architectures": [family.architecture], "model_type": family.name}
+    return {**name, **kept, **family.shape_entries(shape)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +55,33 @@ def local_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> di
     return {(rule.megatron, layer): tensor for tensor, rule, layer in located_parameters(model_chunks, shape)}
 
 
+def only_in(form: ModelShape, shape: ModelShape) -> frozenset[str]:
+    """Table names of parameters that a model has as another family's only: biases, which are zeros."""
+    own = {rule.megatron for rule in family_of(shape).rules(shape)}
+    found = frozenset(rule.megatron for rule in family_of(form).rules(form)) - own
+    assert all(name.endswith(".bias") for name in found), f"{form.family} computes another function: {found}"
+    return found
+
+
+def source_names(form: ModelShape, shape: ModelShape) -> dict[str, str]:
+    """{tensor of a model as another family's: the tensor of its own family that holds the same numbers}."""
+    own = {(rule.megatron, layer): rule for rule, layer in family_of(shape).export_order(shape)}
+    found: dict[str, str] = {}
+    for rule, layer in family_of(form).export_order(form):
+        if (same := own.get((rule.megatron, layer))) is not None:
+            theirs = same.names(layer)
+            parts = enumerate(rule.names(layer))
+            found |= {name: theirs[min(part, len(theirs) - 1)] for part, name in parts}
+    return found
+
+
 def gathered_tensors(
-    local: dict[Key, Tensor], shape: ModelShape, groups: ModelGroups, order: Tensor | None = None
+    local: dict[Key, Tensor],
+    shape: ModelShape,
+    groups: ModelGroups,
+    order: Tensor | None = None,
+    *,
+    zeros: Collection[str] = (),
 ) -> Iterator[tuple[str, Tensor | None]]:
     """Every Hugging Face tensor of the model in export order; collective over both groups.
 
@@ -67,6 +92,7 @@ def gathered_tensors(
         local: this rank's parameters, from local_parameters.
         groups: this replica's process groups.
         order: int64 [head_dim] to reorder q and k with, or None.
+        zeros: table names of parameters that the model does not hold, as all their numbers are 0.
 
     Yields:
         (name, tensor) on the writer, on the CPU and in the model's dtype; (name, None) elsewhere.
@@ -75,9 +101,14 @@ def gathered_tensors(
         CheckpointError: a parameter that no stage holds, on every rank.
     """
     mine = {key: tensor.dtype for key, tensor in local.items()}
+    dtype = next(iter(mine.values()))
     held = [mine] if groups.pipeline is None else gather_objects(mine, groups.pipeline)
     for rule, layer in family_of(shape).export_order(shape):
         key = (rule.megatron, layer)
+        if rule.megatron in zeros:
+            for name, sizes in rule.tensors(shape, layer).items():
+                yield name, torch.zeros(sizes, dtype=dtype) if groups.is_writer else None
+            continue
         owners = [stage for stage, keys in enumerate(held) if key in keys]
         if not owners:
             raise CheckpointError(

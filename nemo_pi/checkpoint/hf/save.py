@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,13 @@ from nemo_pi.checkpoint.files import (
     start_folder,
 )
 from nemo_pi.checkpoint.hf.folder import DTYPES
-from nemo_pi.checkpoint.hf.gather import Key, ModelGroups, gathered_tensors, local_parameters
+from nemo_pi.checkpoint.hf.gather import (
+    ModelGroups,
+    gathered_tensors,
+    local_parameters,
+    only_in,
+    source_names,
+)
 from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
@@ -35,6 +41,7 @@ from nemo_pi.checkpoint.hf.tokenizer import tokenizer_files
 from nemo_pi.checkpoint.lock import check_held, writing
 from nemo_pi.checkpoint.space import check_space
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.export import AUTO, export_form
 from nemo_pi.families.fusion import stored_order
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
@@ -52,6 +59,7 @@ def export_huggingface(
     source_config: Mapping[str, Any] | None = None,
     tokenizer_path: str | Path | None = None,
     dtype: str | None = None,
+    architecture: str = AUTO,
     groups: ModelGroups | None = None,
     replica_rank: int = 0,
     world: Group = None,
@@ -72,6 +80,7 @@ def export_huggingface(
         tokenizer_path: folder with tokenizer files, or one of them.
         dtype: to store all weights in: float32, bfloat16, float16 or float64; None keeps the source's,
             tensor by tensor, and without a source the model's.
+        architecture: the class of transformers to write the model as, as nemo_pi.families.export takes it.
         groups: this replica's process groups; None where one rank holds the whole model.
         replica_rank: which replica this rank is part of (its rank over data and context parallel ranks
             together); replica 0 writes.
@@ -85,27 +94,27 @@ def export_huggingface(
     Raises:
         CheckpointError: on every rank, if any rank failed; nothing of the export is left.
     """
-    folder, groups, family = real_folder(folder), groups or ModelGroups(), family_of(shape)
+    folder, groups = real_folder(folder), groups or ModelGroups()
+    form = together(str(folder), lambda: export_form(shape, extension, architecture).shape, world)
     source = None if source_config is None else HuggingFaceSource.from_dict(source_config)
 
-    def prepare() -> dict[Key, Tensor]:
-        family.check_exportable(extension)
-        return local_parameters(model_chunks, shape)
-
-    local = together(str(folder), prepare, world)
+    local = together(str(folder), lambda: local_parameters(model_chunks, shape), world)
     _check_one_writer(replica_rank == 0 and groups.is_writer, world)
     if dtype is None and source is None:
         dtype = str(next(iter(local.values())).dtype).removeprefix("torch.")
-    dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source), world)
+    dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source, shape, form), world)
     # The first rank's, whose process the folder is named after.
     partial = gather_objects(partial_folder(folder), world)[0]
+    tensors = family_of(form).tensors(form)
 
     def stream() -> None:
-        writer = ShardWriter(partial, family.tensors(shape), dtype_of, max_shard_bytes)
-        _stream(local, shape, extension, groups, writer if groups.is_writer else None)
+        writer = ShardWriter(partial, tensors, dtype_of, max_shard_bytes)
+        order = stored_order(extension, family_of(form).interleaved)
+        gathered = gathered_tensors(local, form, groups, order, zeros=only_in(form, shape))
+        _write(gathered, writer if groups.is_writer else None)
 
     def finish() -> None:
-        write_side_files(partial, shape, extension, source, tokenizer_path, dtype)
+        write_side_files(partial, form, extension, source, tokenizer_path, dtype)
         check_held()
         finish_folder(folder)
 
@@ -121,7 +130,7 @@ def export_huggingface(
         # Given back last, after what a failed export has left is gone.
         on_first(str(folder), lambda: on_exit.enter_context(writing(folder)), world)
         try:
-            sizes = (math.prod(s) * dtype_of(name).itemsize for name, s in family.tensors(shape).items())
+            sizes = (math.prod(s) * dtype_of(name).itemsize for name, s in tensors.items())
             num_bytes = sum(sizes)
             on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite, num_bytes), world)
             # Other replicas hold the same weights; they only learn how it went.
@@ -146,11 +155,14 @@ def _check_one_writer(writes: bool, world: Group) -> None:
         )
 
 
-def _storage_dtypes(dtype: str | None, source: HuggingFaceSource | None) -> Callable[[str], torch.dtype]:
-    """The storage dtype of each tensor by name."""
+def _storage_dtypes(
+    dtype: str | None, source: HuggingFaceSource | None, shape: ModelShape, form: ModelShape
+) -> Callable[[str], torch.dtype]:
+    """The storage dtype of each tensor by the name that it is written under."""
     if dtype is None:
         assert source is not None, "the caller falls back on the model's dtype"
-        return lambda name: getattr(torch, source.dtype_of(name))
+        stored = source_names(form, shape) if form.family != shape.family else {}
+        return lambda name: getattr(torch, source.dtype_of(stored.get(name, name)))
     name = dtype.removeprefix("torch.")
     if name not in DTYPES.values():
         raise CheckpointError(
@@ -168,15 +180,8 @@ def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool, num
     start_folder(folder)
 
 
-def _stream(
-    local: dict[Key, Tensor],
-    shape: ModelShape,
-    extension: ContextExtension,
-    groups: ModelGroups,
-    writer: ShardWriter | None,
-) -> None:
-    order = stored_order(extension, family_of(shape).interleaved)
-    for name, tensor in gathered_tensors(local, shape, groups, order):
+def _write(gathered: Iterator[tuple[str, Tensor | None]], writer: ShardWriter | None) -> None:
+    for name, tensor in gathered:
         if writer is not None:
             assert tensor is not None, "whole tensors arrive at the writer"
             writer.add(name, tensor)

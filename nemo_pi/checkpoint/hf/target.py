@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.checkpoint.files import read_json, write_json
-from nemo_pi.checkpoint.hf.config import extension_from_config
+from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config
 from nemo_pi.checkpoint.hf.config_write import build_config
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.tokenizer import (
@@ -90,7 +90,7 @@ def write_side_files(
         dtype: of the weights; None where each tensor keeps the source's.
     """
     config = build_config(shape, extension, source, dtype)
-    extended = source is None or extension_from_config(source.config, shape) != extension
+    extended = source is None or _extension_of(source) != extension
     if tokenizer_path is not None:
         max_length = extension.target_window if extended else None
         copy_tokenizer(tokenizer_path, folder, max_length=max_length)
@@ -103,6 +103,10 @@ def write_side_files(
         values = extended_generation_config(values, old, new) if extended else values
         write_json(folder / GENERATION_CONFIG, values)
     _write_marker(folder, shape, extension)
+
+
+def _extension_of(source: HuggingFaceSource) -> ContextExtension:
+    return extension_from_config(source.config, shape_from_config(source.config))
 
 
 def _write_marker(folder: Path, shape: ModelShape, extension: ContextExtension) -> None:

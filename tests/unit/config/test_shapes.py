@@ -27,6 +27,7 @@ def test_agreeing_keys_are_accepted() -> None:
 @pytest.mark.parametrize("key", sorted(SHAPE_KEYS))
 def test_a_key_that_disagrees_with_the_checkpoint_is_refused(key: str) -> None:
     windows = {"sliding_window": 8, "full_attention_layers": [1], "unrotated_layers": [1]}
+    windows |= {"attention_multiplier": 0.5}
     held = getattr(SHAPE, SHAPE_KEYS[key])
     other = windows.get(key) or ((not held) if isinstance(held, bool) else held * 2)
     with pytest.raises(ConfigError, match="/models/base") as caught:

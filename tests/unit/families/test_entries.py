@@ -16,7 +16,7 @@ from tests.unit.families.test_qwen2 import SIZES
 FLAGS = [
     (family.name, key)
     for family in families()
-    if isinstance(family, Llama)
+    if isinstance(family, Llama) and not family.remote_code
     for key, value in family.defaults.items()
     if isinstance(value, bool)
 ]

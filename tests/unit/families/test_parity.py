@@ -16,14 +16,17 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nemo_pi.checkpoint.files import read_json
+from nemo_pi.checkpoint.hf.gather import stored_whole
 from nemo_pi.checkpoint.hf.load import located_parameters
 from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
 from nemo_pi.families.fusion import unfuse
+from nemo_pi.families.inert import without_code
 from nemo_pi.families.registry import family_of, names
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.gpt import RotaryGPTModel
 from tests.unit.checkpoint.models import assert_same_bits, stored_tensors
+from tests.unit.families.unshipped import saved_as
 from tests.unit.model.models import (
     WINDOW,
     ExactRotary,
@@ -76,8 +79,12 @@ SMOLLM_LAYERS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
 }
-# What a family's variants have besides; a window or an interval that these few layers show.
-ALWAYS: dict[str, dict[str, Any]] = {"smollm3": {"no_rope_layer_interval": 2}}
+MULTIPLIED = {
+    "embedding_multiplier": 6.0,
+    "attention_multiplier": 0.4,
+    "residual_multiplier": 0.3,
+    "logits_scaling": 2.5,
+}
 OWN: dict[str, dict[str, dict[str, Any]]] = {
     "llama": {},
     "mistral": {"slides": {"sliding_window": 7}, "does not slide": {"sliding_window": None}},
@@ -85,27 +92,99 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     "qwen3": QWEN_WINDOWS,
     "smollm3": SMOLLM_LAYERS,
     "ministral3": {"slides": {"sliding_window": 7}},
+    "phi3": {
+        "slides": {"sliding_window": 7},
+        "half rotated": {"partial_rotary_factor": 0.5},
+        "tied, rotated in part, slides": {
+            "partial_rotary_factor": 0.75,
+            "tie_word_embeddings": True,
+            "sliding_window": 9,
+        },
+    },
+    "granite": {
+        "multiplied": MULTIPLIED,
+        "multiplied and tied": {**MULTIPLIED, "tie_word_embeddings": True, "embedding_multiplier": 0.5},
+    },
+    "olmo2": {},
+    "glm4": {
+        "without biases": {"attention_bias": False},
+        "a quarter rotated": {"partial_rotary_factor": 0.25, "num_key_value_heads": 4},
+        "whole heads": {"partial_rotary_factor": 1.0, "tie_word_embeddings": True},
+    },
+    "baichuan": {},
+    "internlm2": {},
 }
+# What a family's own class or its config.json has no words for.
+CANNOT: dict[str, set[str]] = {
+    "baichuan": {"num_key_value_heads", "head_dim", "tie_word_embeddings"},
+    "internlm2": {"head_dim"},
+    "phi3": {"head_dim"},  # beside LongRoPE's lists
+}
+ALWAYS: dict[str, dict[str, Any]] = {
+    "smollm3": {"no_rope_layer_interval": 2},
+    "baichuan": {"num_key_value_heads": 4},
+    "glm4": {"partial_rotary_factor": 0.5},
+}
+"""Settings of every case of a family."""
+_EIGHT_HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8, "vocab_size": 97}
+_ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 64}
+MORE: dict[str, dict[str, dict[str, Any]]] = {
+    "baichuan": {
+        "more heads": {**_EIGHT_HEADS, "num_key_value_heads": 8},
+        "one head": _ONE_HEAD,
+        "other norms": {"rms_norm_eps": 1e-2, "hidden_size": 32, "head_dim": 8, "num_hidden_layers": 3},
+        "wide MLP": {"intermediate_size": 176},
+    },
+    "internlm2": {"more heads": _EIGHT_HEADS, "one head": _ONE_HEAD},
+    "phi3": {"more heads": _EIGHT_HEADS},
+}
+WINDOWED = {*QWEN_WINDOWS, *SMOLLM_LAYERS, "slides", "does not slide"}
+METHODS: dict[str, tuple[str, ...]] = {
+    "phi3": ("none", "longrope"),
+    "baichuan": ("none",),
+    "internlm2": ("none", "linear"),
+}
+"""Those that a family's own config.json can say."""
+
+
+def variants(family: str) -> dict[str, dict[str, Any]]:
+    """Settings of a family's cases by name."""
+    common = {
+        name: settings for name, settings in VARIANTS.items() if not CANNOT.get(family, set()) & set(settings)
+    }
+    every = common | OWN[family] | MORE.get(family, {})
+    return {name: {**ALWAYS.get(family, {}), **settings} for name, settings in every.items()}
+
+
+def scaled(family: str, settings: dict[str, Any], method: str) -> dict[str, Any]:
+    """The same model read eight times as far, by transformers' own entries."""
+    spec = make_spec(
+        method,
+        original_window=WINDOW,
+        target_window=TARGET,
+        head_dim=settings.get("head_dim", 16),
+        rotary_percent=settings.get("partial_rotary_factor", 1.0),
+    )
+    rope = Peer(spec).rope_parameters
+    if family == "ministral3":
+        rope |= {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": WINDOW}
+    peer = {"rope_parameters": rope, "max_position_embeddings": spec.target_window}
+    if method == "longrope":
+        peer["original_max_position_embeddings"] = WINDOW
+    return {**settings, **peer}
+
+
 CASES = [
-    pytest.param(family, ALWAYS.get(family, {}) | settings, id=f"{family}: {name}")
-    for family, own in OWN.items()
-    for name, settings in (VARIANTS | own).items()
+    pytest.param(family, settings, id=f"{family}: {name}")
+    for family in OWN
+    for name, settings in variants(family).items()
 ]
 SCALED = [
     pytest.param(*case.values, method, id=f"{case.id}, {method}")
     for case in CASES
-    for method in ("none", "linear", "yarn")
-    if method == "none" or case.id.split(": ")[1] in VARIANTS  # windows do not depend on the method
+    for method in METHODS.get(case.values[0], ("none", "linear", "yarn"))
+    if method == "none" or case.id.split(": ")[1] not in WINDOWED  # windows do not depend on the method
 ]
-
-
-def scaling(family: str, method: str) -> dict[str, Any]:
-    """Entries of transformers' configuration, from WINDOW to TARGET."""
-    spec = make_spec(method, original_window=WINDOW, target_window=TARGET, head_dim=16)
-    rope = Peer(spec).rope_parameters
-    if family == "ministral3":
-        rope |= {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": WINDOW}
-    return {"rope_parameters": rope, "max_position_embeddings": spec.target_window}
 
 
 def test_no_family_is_left_out() -> None:
@@ -122,6 +201,7 @@ def far_positions(rows: int, length: int) -> Tensor:
 def saved(folder: Path, family: str, settings: dict[str, Any]) -> PreTrainedModel:
     model = transformers_model(family, **settings)
     model.save_pretrained(folder)
+    saved_as(folder, family)
     model.model.rotary_emb = ExactRotary(model.model.rotary_emb)
     return model
 
@@ -135,7 +215,7 @@ def ours(folder: Path) -> RotaryGPTModel:
 @pytest.mark.parametrize(("family", "settings", "method"), SCALED)
 def test_logits_equal_transformers(family: str, settings: dict, method: str, tmp_path: Path) -> None:
     """Positions from the original window to a hundred times the target, in one row each."""
-    model = saved(tmp_path, family, {**settings, **scaling(family, method)})
+    model = saved(tmp_path, family, scaled(family, settings, method))
     tokens_BS = random_tokens(length=40)
     positions_BS = far_positions(*tokens_BS.shape)
     with torch.no_grad():
@@ -145,20 +225,32 @@ def test_logits_equal_transformers(family: str, settings: dict, method: str, tmp
     torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=2e-4)
 
 
+def in_transformers(shape: ModelShape) -> ModelShape:
+    """The model as transformers has it: as a Llama where its family is not shipped."""
+    family = family_of(shape)
+    return family.same_function(shape)[0] if family.remote_code else shape
+
+
 def gradients(model: RotaryGPTModel, shape: ModelShape) -> dict[str, Tensor]:
-    """Of every parameter, as parts under Hugging Face's names."""
+    """Of every parameter, as tensors under the names of transformers' class."""
     found: dict[str, Tensor] = {}
-    for (_, rule, layer), weight in zip(located_parameters([model], shape), model.parameters(), strict=True):
-        assert weight.grad is not None, rule.megatron
-        found.update(zip(rule.names(layer), unfuse(weight.grad, rule, shape), strict=True))
+    form = in_transformers(shape)
+    rules = {rule.megatron: rule for rule in family_of(form).rules(form)}
+    for (_, own, layer), weight in zip(located_parameters([model], shape), model.parameters(), strict=True):
+        assert weight.grad is not None, own.megatron
+        rule = rules[own.megatron]
+        whole = stored_whole([unfuse(weight.grad, rule, form)], rule, form)
+        found.update(zip(dict.fromkeys(rule.names(layer)), whole, strict=True))
     return found
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])  # with 4, rotation works in place of the projection's output
 @pytest.mark.parametrize("family", names())
 def test_gradients_equal_transformers(family: str, groups: int, tmp_path: Path) -> None:
+    if groups < 4 and "num_key_value_heads" in CANNOT.get(family, set()):
+        pytest.skip("has no grouped queries")
     settings = {**ALWAYS.get(family, {}), "num_key_value_heads": groups}
-    model = saved(tmp_path, family, {**settings, **scaling(family, "linear")})
+    model = saved(tmp_path, family, scaled(family, settings, METHODS.get(family, ("linear",))[-1]))
     summary = read_summary(tmp_path)
     copy = ours_from(tmp_path, summary.extension, shape=summary.shape)
     tokens_BS, labels_BS = random_tokens(length=40), random_tokens(length=40, seed=1)
@@ -182,14 +274,23 @@ def test_exports_bits_and_transformers_reads_them(
     model = saved(tmp_path / "in", family, settings)
     summary = read_summary(tmp_path / "in")
     source = read_source_config(tmp_path / "in") if with_source else None
-    chunks = [ours(tmp_path / "in")]
-    export_huggingface(chunks, summary.shape, summary.extension, tmp_path / "out", source_config=source)
-    assert_same_bits(stored_tensors(tmp_path / "out"), stored_tensors(tmp_path / "in"))
-    assert read_summary(tmp_path / "out").shape == summary.shape
+    chunks, known = [ours(tmp_path / "in")], (summary.shape, summary.extension)
+    own = family_of(summary.shape)
+    export_huggingface(chunks, *known, tmp_path / "own", source_config=source, architecture=own.architecture)
+    assert_same_bits(stored_tensors(tmp_path / "own"), stored_tensors(tmp_path / "in"))
+    assert read_summary(tmp_path / "own").shape == summary.shape
     if with_source:
-        assert read_json(tmp_path / "out" / "config.json") == read_json(tmp_path / "in" / "config.json")
+        given = without_code(read_json(tmp_path / "in" / "config.json"))
+        assert read_json(tmp_path / "own" / "config.json") == given
+    folder = tmp_path / "own"
+    if own.remote_code:
+        folder = tmp_path / "shipped"
+        export_huggingface(chunks, *known, folder, source_config=source)
+        assert_same_bits(
+            stored_tensors(folder), {name: weight.detach() for name, weight in model.named_parameters()}
+        )
     again, loading = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+        folder, output_loading_info=True, attn_implementation="eager"
     )
     assert not any(loading.values()), loading
     tokens_BS = random_tokens()
@@ -203,10 +304,14 @@ def test_exports_bits_and_transformers_reads_them(
 def test_counts_are_transformers(family: str, settings: dict, tmp_path: Path) -> None:
     model = transformers_model(family, **settings)
     model.save_pretrained(tmp_path)
+    saved_as(tmp_path, family)
     shape = read_summary(tmp_path).shape
     assert family_of(shape).num_parameters(shape) == model.num_parameters()
     expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    assert family_of(shape).tensors(shape) == expected
+    form = in_transformers(shape)
+    assert family_of(form).tensors(form) == expected
+    stored = {name: tuple(tensor.shape) for name, tensor in stored_tensors(tmp_path).items()}
+    assert family_of(shape).tensors(shape) == stored
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])

@@ -30,6 +30,9 @@ SHAPE = ModelShape(
     vocab_size=96,
 )
 
+STAND_INS = {"baichuan": "llama", "internlm2": "llama"}
+"""Families that transformers has no class for, and what computes the same (families/unshipped.py)."""
+
 
 def plain(window: int = WINDOW, **changes: Any) -> ContextExtension:
     """Unscaled rotary positions for SHAPE."""
@@ -56,7 +59,7 @@ def transformers_model(family: str = "llama", **settings: Any) -> PreTrainedMode
         "eos_token_id": 2,
     }
     torch.manual_seed(11)
-    config = AutoConfig.for_model(family, **{**sizes, **settings})
+    config = AutoConfig.for_model(STAND_INS.get(family, family), **{**sizes, **settings})
     model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

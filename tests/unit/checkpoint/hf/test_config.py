@@ -64,7 +64,7 @@ REFUSED = [
     ({"model_type": "bloom"}, "rotary position embeddings.*bloom"),
     ({"position_embedding_type": "absolute"}, "rotary position embeddings.*absolute"),
     ({"alibi": True}, "rotary position embeddings"),
-    ({"model_type": "phi3"}, "one of llama, mistral.*; given 'phi3'"),
+    ({"model_type": "cohere"}, "one of llama, mistral.*; given 'cohere'"),
     ({"model_type": None}, "one of llama, mistral.*; given None"),
     ({"architectures": ["LlamaForSequenceClassification"]}, "required LlamaForCausalLM"),
     ({"attention_bias": True}, "attention_bias.*biases are not supported"),

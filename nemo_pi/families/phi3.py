@@ -1,0 +1,131 @@
+"""Phi-3 and Phi-4-mini: query, key and value in one tensor, gate and up in another, a sliding window in every
+layer or none, LongRoPE, and in Phi-4-mini a part of each head that is not rotated.
+
+Shape legend: F rotary frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from nemo_pi.errors import CheckpointError, NemoPiError
+from nemo_pi.families.llama import Llama
+from nemo_pi.families.mistral import Mistral
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.table import LayerNames
+from nemo_pi.rope.hf import RECORD, to_hf
+from nemo_pi.rope.methods import longrope
+from nemo_pi.rope.methods.longrope import LongRope
+from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
+
+_PLAIN = "default"
+"""Plain RoPE's name there; the class takes it and LongRoPE, and refuses all others."""
+
+
+class Phi3(Mistral):
+    """model_type phi3."""
+
+    name = "phi3"
+    architecture = "Phi3ForCausalLM"
+    rotates_parts = True
+    by_features = False
+    layer_names = LayerNames(qkv=("self_attn.qkv_proj",) * 3, fc1=("mlp.gate_up_proj",) * 2)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "sliding_window": None,
+    }
+    rope_defaults: ClassVar[Mapping[str, Any]] = {
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+    }
+
+    def read_extension(self, config: Mapping[str, Any], shape: ModelShape) -> ContextExtension:
+        """As transformers' class reads it; what we wrote in LongRoPE's words comes back as it was meant."""
+        read = super().read_extension(_as_longrope(config), shape)
+        record = config.get(RECORD)
+        if not isinstance(record, Mapping):
+            return read
+        try:
+            meant = replace(ContextExtension.from_dict(record), interleaved=False)
+            written = {key: value for key, value in self.extension_entries(meant).items() if key != RECORD}
+            same = super().read_extension(written, shape) == read
+        except NemoPiError:
+            return read  # the same positions, by the entries that transformers reads
+        return meant if same else read
+
+    def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
+        """In the words of transformers' class: plain RoPE, or LongRoPE's divisor of each frequency.
+
+        Every scaling that does not depend on the length is one of the latter.
+        """
+        entries = to_hf(extension)
+        rope, window = entries.pop("rope_parameters"), entries["max_position_embeddings"]
+        original = window
+        if rope["rope_type"] != _PLAIN:
+            entries["rope_scaling"] = _scaling(extension, rope)
+            original = extension.original_window
+        if extension.rotary_percent != 1.0:
+            entries["partial_rotary_factor"] = extension.rotary_percent
+        # The class has a default for this one.
+        return {**entries, "rope_theta": rope["rope_theta"], "original_max_position_embeddings": original}
+
+    def check_exportable(self, extension: ContextExtension) -> None:
+        """Refuses frequencies that depend on the length in another way than LongRoPE's, or that are 0."""
+        super().check_exportable(extension)
+        frequencies_F = inverse_frequencies(extension, extension.target_window)
+        own = to_hf(extension)["rope_parameters"]["rope_type"] in (_PLAIN, LongRope.hf_types[0])
+        if not own and (extension.depends_on_length or not bool((frequencies_F > 0).all())):
+            raise CheckpointError(
+                "model.pos_scaling_type",
+                required=f"a method that {self.architecture} in transformers can compute: a divisor for each "
+                "frequency, at every length or on either side of the original window",
+                given=extension.method,
+                fix="choose another method, or keep the model as a distributed checkpoint",
+            )
+
+    def same_function(self, shape: ModelShape) -> tuple[ModelShape, ...]:
+        """A Llama, or with a sliding window a Mistral; both rotate whole heads only."""
+        return (replace(shape, family=(Llama if shape.sliding_window is None else Mistral).name),)
+
+
+def _as_longrope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The first Phi-3 called LongRoPE su or yarn; transformers reads either as longrope."""
+    found = dict(config)
+    for key in ("rope_parameters", "rope_scaling"):
+        entries = config.get(key)
+        if isinstance(entries, Mapping) and entries.get("rope_type", entries.get("type")) in ("su", "yarn"):
+            found[key] = {**entries, "rope_type": LongRope.hf_types[0]}
+    return found
+
+
+def _scaling(extension: ContextExtension, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """rope_scaling of LongRoPE; that of another method has two lists that are alike.
+
+    Before transformers 5 the class takes the three entries that it was published with, and no others; they
+    are all where cosines and sines are multiplied as LongRoPE does it. vLLM reads what they are multiplied by
+    under names of its own.
+    """
+    lists = {name: rope.get(name) or _divisors(extension) for name in ("short_factor", "long_factor")}
+    entries = {"type": LongRope.hf_types[0], **lists}
+    times = attention_factor(extension, extension.target_window)
+    original, ratio = extension.original_window, extension.target_window / extension.original_window
+    if original > 1 and times == longrope.attention_factor(ratio, original):
+        return entries
+    return {**entries, "attention_factor": times, "short_mscale": times, "long_mscale": times}
+
+
+def _divisors(extension: ContextExtension) -> list[float]:
+    """Plain RoPE's frequencies over those of the extension [F]."""
+    wanted_F = inverse_frequencies(extension, extension.target_window).double()
+    plain = ContextExtension.unscaled(
+        extension.original_window, extension.head_dim, extension.base, extension.rotary_percent
+    )
+    divisors: list[float] = (inverse_frequencies(plain).double() / wanted_F).tolist()
+    return divisors
