@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare bench bench-packages conf test test-fast lint types format check clean house
+.PHONY: help venv demo compare bench bench-packages conf test test-fast lint types format check clean house families
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -78,6 +78,9 @@ types: $(STAMP) ## mypy
 
 conf: $(STAMP) ## write conf/model/base.yaml from the schema
 	$(PY) -m tools.base_yaml
+
+families: $(STAMP) ## run every family's checks and training layouts; write the table of docs/families.md (about 20 minutes)
+	$(PY) -m tools.families_table --write
 
 house: $(STAMP) ## measure files, functions, imports and recipes; write them into docs/design.md
 	$(PY) tools/house.py --write

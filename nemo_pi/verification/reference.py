@@ -9,7 +9,7 @@ Shape legend: B rows, S tokens, V vocabulary, H hidden size, L layers, O and I o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,9 +143,10 @@ class Reference:
     def _stored_names(self) -> dict[int, str]:
         """The folder's name of each parameter, by its identity: tied ones are one object."""
         names: dict[int, str] = {}
+        stored = _as_modules_call_them(self._model, self._weights.sizes)
         for name, parameter in self._model.named_parameters(remove_duplicate=False):
-            if name in self._weights.sizes:
-                names.setdefault(id(parameter), name)
+            if name in stored:
+                names.setdefault(id(parameter), stored[name])
         missing = [name for name, parameter in self._model.named_parameters() if id(parameter) not in names]
         if missing:
             raise CheckpointError(
@@ -232,3 +233,20 @@ class Reference:
     def _keep_tables(self, module: nn.Module, args: Any, output: Any) -> None:
         cos, sin = output
         self._seen_tables.append((cos, sin))
+
+
+def _as_modules_call_them(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """{name of a parameter: name in the file}: transformers renames some when it loads (embed_out)."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+    except ImportError:  # before transformers 5 modules had the files' names
+        return {name: name for name in stored}
+    renamings = [found for found in get_model_conversion_mapping(model) if type(found) is WeightRenaming]
+    names = {}
+    for name in stored:
+        own = name
+        for renaming in renamings:
+            own, _ = renaming.rename_source_key(own)
+        names[own] = name
+    return names

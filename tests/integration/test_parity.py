@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
 
@@ -20,11 +21,14 @@ def relative_error(curves: Curves, reference: Curves, name: str) -> float:
     return max(abs(given[step] - wanted[step]) / abs(wanted[step]) for step in wanted)
 
 
-def assert_same_training(run: Run, reference: Run, start: Path, tolerance: Tolerance) -> None:
+def assert_same_training(run: Run, reference: Run, start: Path, tolerance: Tolerance) -> float:
     """Compares loss, gradient norm and validation loss step by step, then every exported tensor.
 
     Args:
         start: Hugging Face folder that both started from.
+
+    Returns:
+        The largest distance of a final tensor from the reference's, as a part of the distance it has moved.
     """
     curves, wanted = run.curves(), reference.curves()
     for name in ("reduced_train_loss", "val_loss"):
@@ -32,6 +36,7 @@ def assert_same_training(run: Run, reference: Run, start: Path, tolerance: Toler
     assert relative_error(curves, wanted, "grad_norm") <= tolerance.grad_norm, "grad_norm differs"
     error, tensor = largest_update_error(run.weights(), reference.weights(), read_weights(start))
     assert error <= tolerance.update, f"{tensor} differs by {error:.1e} of its update"
+    return error
 
 
 def reference_of(row: Row, world: World) -> Run:
@@ -51,13 +56,16 @@ def test_every_two_values_of_different_columns_meet() -> None:
     "row",
     [pytest.param(row, id=row.name, marks=[pytest.mark.slow] * row.slow) for row in (*ROWS, *CROSSINGS)],
 )
-def test_trains_as_one_rank_does(world: World, row: Row) -> None:
+def test_trains_as_one_rank_does(
+    world: World, row: Row, record_property: Callable[[str, object], None]
+) -> None:
     reference = reference_of(row, world)
     run = world.run(
         row.name, *row.both, *row.overrides, ranks=row.ranks, model=row.model, launcher=row.launcher
     )
     run.finished.check()
-    assert_same_training(run, reference, world.models[row.model], row.tolerance)
+    error = assert_same_training(run, reference, world.models[row.model], row.tolerance)
+    record_property("update", error)  # tools/families_table.py reads it
 
 
 def test_a_distributed_checkpoint_starts_a_run_as_its_export_does(world: World) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nemo_pi.rope.channel_order import interleaved_from_halves
+from tests.unit.families.test_parity import SCALED, saved, scaling
 from tests.unit.model.models import WINDOW, transformers_model
 from tests.unit.rope.peers import Peer, make_spec
 
@@ -53,3 +55,21 @@ def swapped_order(name: str, tensor: Tensor) -> Tensor:
         return tensor
     order = interleaved_from_halves(HEAD_DIM, HEAD_DIM)
     return tensor.unflatten(0, (-1, HEAD_DIM))[:, order].flatten(0, 1)
+
+
+def cases() -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """(family, name, settings, method) of every random model that the families' own tests have."""
+    for case in SCALED:
+        family, settings, method = case.values
+        yield str(family), str(case.id).split(": ")[1].rsplit(", ", 1)[0], dict(settings), str(method)
+
+
+def family_folder(path: Path, family: str, settings: dict[str, Any], method: str) -> Path:
+    """Such a model, saved as published ones are."""
+    saved(path, family, settings | scaling(family, method))
+    return path
+
+
+def peer_of(folder: Path) -> PreTrainedModel:
+    """transformers' own model of such a folder."""
+    return AutoModelForCausalLM.from_pretrained(folder)
