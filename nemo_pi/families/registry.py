@@ -10,18 +10,22 @@ from nemo_pi.families.baichuan import Baichuan
 from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.glm4 import Glm4
+from nemo_pi.families.gpt_neox import GPTNeoX
 from nemo_pi.families.granite import Granite
 from nemo_pi.families.internlm2 import InternLm2
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.ministral3 import Ministral3
 from nemo_pi.families.mistral import Mistral
+from nemo_pi.families.nemotron import Nemotron
 from nemo_pi.families.olmo2 import Olmo2
+from nemo_pi.families.phi import Phi
 from nemo_pi.families.phi3 import Phi3
 from nemo_pi.families.qwen2 import Qwen2
 from nemo_pi.families.qwen3 import Qwen3
 from nemo_pi.families.refused import missing_for
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.smollm3 import SmolLM3
+from nemo_pi.families.stablelm import StableLM
 from nemo_pi.plug_ins import PlugIns
 
 _BUILT_IN = (
@@ -37,6 +41,10 @@ _BUILT_IN = (
     Glm4(),
     Baichuan(),
     InternLm2(),
+    Phi(),
+    GPTNeoX(),
+    StableLM(),
+    Nemotron(),
 )
 _FAMILIES: dict[str, Family] = {family.name: family for family in _BUILT_IN}
 PLUG_INS = PlugIns(

@@ -21,8 +21,10 @@ def norm_torch(x: Tensor, weight_H: Tensor, eps: float, bias_H: Tensor | None = 
     """
     if bias_H is None:
         return rms_norm_torch(x, weight_H, eps)
-    # A weight centred at zero arrives in fp32, which CUDA's kernel does not take beside a 16-bit x.
-    return torch.nn.functional.layer_norm(x, weight_H.shape, weight_H.to(x.dtype), bias_H, eps)
+    # A CPU sums the gradients of 16-bit parameters in 16 bits; CUDA's kernel takes none but those of x's
+    # dtype, and sums in fp32.
+    wide = torch.promote_types(x.dtype, torch.float32) if x.device.type == "cpu" else x.dtype
+    return torch.nn.functional.layer_norm(x, weight_H.shape, weight_H.to(wide), bias_H.to(wide), eps)
 
 
 def rms_norm_torch(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:

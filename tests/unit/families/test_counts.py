@@ -18,6 +18,16 @@ from tests.unit.model.models import build, forward
 TOKENS = 256
 SHAPE = ModelShape(1, 64, 80, num_attention_heads=4, num_query_groups=2, head_dim=32, vocab_size=96)
 
+PHI: dict[str, Any] = {
+    **dict.fromkeys(("qkv_bias", "proj_bias", "mlp_bias", "parallel_residual"), True),
+    "activation": "gelu_tanh",
+}
+NEOX: dict[str, Any] = {
+    **dict.fromkeys(("qkv_bias", "proj_bias", "mlp_bias"), True),
+    "activation": "gelu",
+    "num_query_groups": 4,
+}
+
 
 def kept_bytes(shape: ModelShape) -> int:
     """Bytes of the tensors that a forward pass leaves for its backward pass, weights aside."""
@@ -48,6 +58,12 @@ def kept_bytes(shape: ModelShape) -> int:
         {"family": "qwen2", "qkv_bias": True},
         {"family": "qwen3", "qk_norm": True},
         {"family": "qwen3", "qk_norm": True, "num_query_groups": 4},
+        {"family": "phi", **PHI},
+        {"family": "phi", **PHI, "qk_norm": True, "num_query_groups": 4},
+        {"family": "gpt_neox", **NEOX, "parallel_residual": True},
+        {"family": "gpt_neox", **NEOX},
+        {"family": "stablelm", "parallel_residual": True},
+        {"family": "nemotron", "activation": "relu2"},
     ],
     ids=str,
 )

@@ -114,6 +114,41 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     "baichuan": {},
     "internlm2": {},
 }
+SIZED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "tied": {"tie_word_embeddings": True, "layer_norm_eps": 1e-2},
+    "wide heads": {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 97},
+    "narrow heads, wide MLP": {
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "hidden_size": 96,
+        "intermediate_size": 208,
+    },
+}
+OTHERS: dict[str, dict[str, dict[str, Any]]] = {
+    "phi": {
+        "one group": {"num_key_value_heads": 1, "num_hidden_layers": 3},
+        "norms of heads": {"qk_layernorm": True, "tie_word_embeddings": True},
+        "another activation": {"hidden_act": "gelu"},
+    },
+    "gpt_neox": {
+        "one after the other": {"use_parallel_residual": False, "hidden_act": "gelu_fast"},
+        "no biases of attention": {"attention_bias": False, "num_hidden_layers": 3},
+        "neither": {"attention_bias": False, "use_parallel_residual": False, "tie_word_embeddings": True},
+    },
+    "stablelm": {
+        "biases": {"use_qkv_bias": True, "num_key_value_heads": 1},
+        "beside each other": {"use_parallel_residual": True, "num_hidden_layers": 3},
+        "both": {"use_parallel_residual": True, "use_qkv_bias": True, "hidden_act": "gelu_pytorch_tanh"},
+    },
+    "nemotron": {
+        "biases of attention": {"attention_bias": True, "num_key_value_heads": 1},
+        "biases of the MLP": {"mlp_bias": True, "head_dim": 24, "norm_eps": 1e-2},
+        "all biases": {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
+    },
+}
+"""Families of other layers than Llama's, which have other words for what VARIANTS changes."""
+OWN |= OTHERS
 # What a family's own class or its config.json has no words for.
 CANNOT: dict[str, set[str]] = {
     "baichuan": {"num_key_value_heads", "head_dim", "tie_word_embeddings"},
@@ -124,6 +159,10 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layer_interval": 2},
     "baichuan": {"num_key_value_heads": 4},
     "glm4": {"partial_rotary_factor": 0.5},
+    "phi": {"partial_rotary_factor": 0.5},
+    "gpt_neox": {"partial_rotary_factor": 0.25},
+    "stablelm": {"partial_rotary_factor": 0.25},
+    "nemotron": {"partial_rotary_factor": 0.5},
 }
 """Settings of every case of a family."""
 _EIGHT_HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8, "vocab_size": 97}
@@ -149,8 +188,9 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 def variants(family: str) -> dict[str, dict[str, Any]]:
     """Settings of a family's cases by name."""
+    sizes = SIZED if family in OTHERS else VARIANTS
     common = {
-        name: settings for name, settings in VARIANTS.items() if not CANNOT.get(family, set()) & set(settings)
+        name: settings for name, settings in sizes.items() if not CANNOT.get(family, set()) & set(settings)
     }
     every = common | OWN[family] | MORE.get(family, {})
     return {name: {**ALWAYS.get(family, {}), **settings} for name, settings in every.items()}
@@ -183,7 +223,8 @@ SCALED = [
     pytest.param(*case.values, method, id=f"{case.id}, {method}")
     for case in CASES
     for method in METHODS.get(case.values[0], ("none", "linear", "yarn"))
-    if method == "none" or case.id.split(": ")[1] not in WINDOWED  # windows do not depend on the method
+    # Windows do not depend on the method, nor do kinds of layers.
+    if method == "none" or case.id.split(": ")[1] not in WINDOWED | set(OTHERS.get(case.values[0], ()))
 ]
 
 
@@ -202,7 +243,7 @@ def saved(folder: Path, family: str, settings: dict[str, Any]) -> PreTrainedMode
     model = transformers_model(family, **settings)
     model.save_pretrained(folder)
     saved_as(folder, family)
-    model.model.rotary_emb = ExactRotary(model.model.rotary_emb)
+    model.base_model.rotary_emb = ExactRotary(model.base_model.rotary_emb)
     return model
 
 
@@ -231,6 +272,11 @@ def in_transformers(shape: ModelShape) -> ModelShape:
     return family.same_function(shape)[0] if family.remote_code else shape
 
 
+def as_stored(family: str, name: str) -> str:
+    """The name that transformers gives a parameter in a file."""
+    return name.replace("lm_head", "embed_out") if family == "gpt_neox" else name
+
+
 def gradients(model: RotaryGPTModel, shape: ModelShape) -> dict[str, Tensor]:
     """Of every parameter, as tensors under the names of transformers' class."""
     found: dict[str, Tensor] = {}
@@ -244,12 +290,17 @@ def gradients(model: RotaryGPTModel, shape: ModelShape) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])  # with 4, rotation works in place of the projection's output
-@pytest.mark.parametrize("family", names())
-def test_gradients_equal_transformers(family: str, groups: int, tmp_path: Path) -> None:
-    if groups < 4 and "num_key_value_heads" in CANNOT.get(family, set()):
-        pytest.skip("has no grouped queries")
-    settings = {**ALWAYS.get(family, {}), "num_key_value_heads": groups}
+# With 4 groups, rotation works in place of the projection's output.
+GRADIENTS = [
+    pytest.param(family, {**ALWAYS.get(family, {}), "num_key_value_heads": groups}, id=f"{family}: {groups}")
+    for family in OWN
+    for groups in (1, 2, 4)
+    if family not in OTHERS and (groups == 4 or "num_key_value_heads" not in CANNOT.get(family, set()))
+] + [case for case in CASES if case.values[0] in OTHERS]
+
+
+@pytest.mark.parametrize(("family", "settings"), GRADIENTS)
+def test_gradients_equal_transformers(family: str, settings: dict, tmp_path: Path) -> None:
     model = saved(tmp_path, family, scaled(family, settings, METHODS.get(family, ("linear",))[-1]))
     summary = read_summary(tmp_path)
     copy = ours_from(tmp_path, summary.extension, shape=summary.shape)
@@ -259,8 +310,9 @@ def test_gradients_equal_transformers(family: str, groups: int, tmp_path: Path) 
     cross_entropy(logits_BSV.flatten(0, 1), labels_BS.flatten(), reduction="sum").backward()
     forward(copy, tokens_BS, positions_BS, labels_BS).sum().backward()
     ours_by_name = gradients(copy, summary.shape)
-    assert set(ours_by_name) == {name for name, _ in model.named_parameters()}
-    for name, weight in model.named_parameters():
+    theirs_by_name = {as_stored(family, name): weight for name, weight in model.named_parameters()}
+    assert set(ours_by_name) == set(theirs_by_name)
+    for name, weight in theirs_by_name.items():
         assert weight.grad is not None
         error = (ours_by_name[name] - weight.grad).norm() / weight.grad.norm()
         assert error < 1e-4, f"{name} differs by {error:.1e}"
@@ -307,7 +359,7 @@ def test_counts_are_transformers(family: str, settings: dict, tmp_path: Path) ->
     saved_as(tmp_path, family)
     shape = read_summary(tmp_path).shape
     assert family_of(shape).num_parameters(shape) == model.num_parameters()
-    expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    expected = {as_stored(family, name): tuple(weight.shape) for name, weight in model.named_parameters()}
     form = in_transformers(shape)
     assert family_of(form).tensors(form) == expected
     stored = {name: tuple(tensor.shape) for name, tensor in stored_tensors(tmp_path).items()}

@@ -1,4 +1,4 @@
-"""SwiGLU against autograd's own, bit for bit, and what it keeps."""
+"""Activations against autograd's own, bit for bit, and what they keep."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
+from transformers.activations import ACT2FN
 
-from nemo_pi.kernels.activation import activation_torch, swiglu_native
+from nemo_pi.kernels.activation import FUNCTIONS, activation_torch, swiglu_native
 from nemo_pi.kernels.native import obstacle
 
 
@@ -66,3 +67,35 @@ def test_the_gradient_takes_the_place_of_what_a_layer_made() -> None:
     torch.testing.assert_close(grad_2F, leaf_2F.grad)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product_F.sum().backward()
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_function_is_that_of_transformers(name: str, gated: bool) -> None:
+    """Result and gradient in float64, of numbers on both sides of 0, beside transformers' own classes."""
+    theirs = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}[name]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 8, generator=generator, dtype=torch.float64).mul(3).requires_grad_()
+    results = []
+    for function in (lambda x: activation_torch(x, name, gated), written_out(ACT2FN[theirs], gated)):
+        y = function(x)
+        y.backward(torch.linspace(-2, 2, y.numel(), dtype=y.dtype).view_as(y))
+        results.append((y.detach(), x.grad))
+        x.grad = None
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+
+
+def written_out(function: Callable[[Tensor], Tensor], gated: bool) -> Callable[[Tensor], Tensor]:
+    """The function, or its product of both halves."""
+    if not gated:
+        return function
+    return lambda both_2F: function(both_2F.chunk(2, dim=-1)[0]) * both_2F.chunk(2, dim=-1)[1]
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_one_tensor_is_kept_of_any_function(name: str) -> None:
+    kept: list[Any] = []
+    x_F = torch.randn(3, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        activation_torch(x_F, name, gated=False)
+    assert len({x.data_ptr() for x in kept}) == 1

@@ -24,7 +24,7 @@ from nemo_pi.kernels.backends import (
     register,
     unregister,
 )
-from nemo_pi.kernels.needs import AttentionNeeds, Capability, Needs, ProductNeeds
+from nemo_pi.kernels.needs import ActivationNeeds, AttentionNeeds, Capability, Needs, NormNeeds, ProductNeeds
 from nemo_pi.kernels.registry import Backend
 from tests.plug_ins import install
 
@@ -82,6 +82,35 @@ def test_an_unknown_name(job: str) -> None:
 def test_capabilities(job: str, name: str, changes: dict[str, Any], reason: str) -> None:
     (backend,) = [backend for backend in candidates(job) if backend.name == name]
     assert reason in str(backend.unusable(replace(NEEDS[job], **changes)))
+
+
+KINDS = [
+    ("norm", "native", NormNeeds(width=256, norm="LayerNorm"), "it computes RMSNorm, not LayerNorm"),
+    ("activation", "native", ActivationNeeds(width=688, gated=False), "it computes gated silu, not silu"),
+    (
+        "activation",
+        "transformer_engine",  # whose gelu is the approximation by tanh
+        ActivationNeeds(width=688, function="gelu", device_type="cuda", engine_layers=True),
+        "it computes gated gelu_tanh, gated silu, gelu_tanh, not gated gelu",
+    ),
+    (
+        "activation",
+        "megatron",
+        ActivationNeeds(width=688, function="relu2", gated=False, device_type="cuda"),
+        "not relu2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("job", "name", "needs", "reason"), KINDS)
+def test_kinds_of_norms_and_activations(job: str, name: str, needs: Needs, reason: str) -> None:
+    """Who cannot compute one says so, and auto takes one that can."""
+    (backend,) = [backend for backend in candidates(job) if backend.name == name]
+    assert reason in str(backend.unusable(needs))
+    if needs.device_type == "cpu":
+        assert choose(job, "auto", needs).name == "torch"
+        with pytest.raises(BackendUnavailableError, match=reason):
+            choose(job, name, needs)
 
 
 @pytest.mark.parametrize("job", ["attention", "norm", "activation", "softmax"])

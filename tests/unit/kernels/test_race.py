@@ -18,7 +18,7 @@ from torch import Tensor
 from nemo_pi.kernels import native, verdicts
 from nemo_pi.kernels.backends import JOBS, candidates, choose, register, unregister
 from nemo_pi.kernels.capability import RotaryNeeds
-from nemo_pi.kernels.needs import AttentionNeeds, Capability, Needs, ProductNeeds
+from nemo_pi.kernels.needs import ActivationNeeds, AttentionNeeds, Capability, Needs, NormNeeds, ProductNeeds
 from nemo_pi.kernels.norm import rms_norm_torch
 from nemo_pi.kernels.race import SWITCH, race, racing, waiting
 from nemo_pi.kernels.registry import Backend
@@ -69,6 +69,19 @@ def test_all_that_can_do_a_job_race_and_agree(job: str) -> None:
     seconds = race(job, NEEDS[job], able)
     assert set(seconds) == {one.name for one in able}
     assert all(0 < value < 10 for value in seconds.values())
+
+
+@pytest.mark.parametrize(
+    ("job", "needs"),
+    [
+        ("norm", NormNeeds(width=48, tokens=9, norm="LayerNorm")),
+        ("activation", ActivationNeeds(width=32, tokens=9, function="gelu_tanh")),
+        ("activation", ActivationNeeds(width=32, tokens=9, function="relu2", gated=False)),
+    ],
+)
+def test_other_kinds_are_tried_for_what_they_are(job: str, needs: Needs) -> None:
+    able = [one for one in candidates(job) if one.unusable(needs) is None]
+    assert set(race(job, needs, able)) == {"torch"}
 
 
 def test_the_fastest_is_taken_whatever_the_order() -> None:

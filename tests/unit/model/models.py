@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from nemo_pi.checkpoint.hf.load import load_huggingface
 from nemo_pi.families.shape import ModelShape
@@ -58,12 +59,17 @@ def transformers_model(family: str = "llama", **settings: Any) -> PreTrainedMode
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
+    if family in ("phi", "gpt_neox", "gptj", "stablelm", "nemotron"):
+        # What such a class has no name for it may take for something else.
+        kind = CONFIG_MAPPING[family]
+        known = {field.name for field in fields(kind)} | {*kind.attribute_map, "attn_implementation"}
+        sizes = {key: value for key, value in sizes.items() if key in known}
     torch.manual_seed(11)
     config = AutoConfig.for_model(STAND_INS.get(family, family), **{**sizes, **settings})
     model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:
+            if "norm" in name or "ln_" in name:
                 parameter.uniform_(0.5, 1.5)
             elif "bias" in name:
                 parameter.normal_(std=0.5)

@@ -54,6 +54,25 @@ def test_equals_whole_logits(chunk_tokens: int, sizes: tuple[int, int, int], sca
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("chunk_tokens", [1, 8, 1000])
+def test_a_bias_of_the_logits(chunk_tokens: int, dtype: torch.dtype, within: float) -> None:
+    """Loss and gradients, its own among them, and the loss without any gradient."""
+    hidden_NH, weight_VH, labels_N, weight_N = inputs(dtype=dtype)
+    bias_V = torch.linspace(-2, 2, weight_VH.size(0)).to(dtype).requires_grad_()
+    leaves = (hidden_NH, weight_VH, bias_V)
+    loss = weighted_loss_sum(*leaves[:2], labels_N, weight_N, chunk_tokens=chunk_tokens, bias_V=bias_V)
+    ours = (loss.detach(), *torch.autograd.grad(3 * loss, leaves))
+    with torch.no_grad():
+        alone = weighted_loss_sum(*leaves[:2], labels_N, weight_N, chunk_tokens=chunk_tokens, bias_V=bias_V)
+    assert torch.equal(alone, ours[0])
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    logits_NV = wide[0] @ wide[1].t() + wide[2]
+    exact = (cross_entropy(logits_NV, labels_N, reduction="none") * weight_N).sum()
+    for one, theirs in zip(ours, (exact.detach(), *torch.autograd.grad(3 * exact, wide)), strict=True):
+        assert (one.double() - theirs).norm() <= within * theirs.norm()
+
+
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.bfloat16, 6e-3)])
 def test_rounds_no_more_than_its_dtype(dtype: torch.dtype, within: float) -> None:
     """The loss of many bf16 tokens is summed in fp32."""

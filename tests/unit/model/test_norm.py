@@ -1,4 +1,4 @@
-"""RMSNorm against the formula in float64, and the mark Megatron looks for."""
+"""Norms against their formulas in float64, and the mark Megatron looks for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from nemo_pi.kernels.norm import rms_norm_native, rms_norm_torch
-from nemo_pi.model.norm import NormFunction, RMSNorm
+from nemo_pi.kernels.norm import norm_torch, rms_norm_native, rms_norm_torch
+from nemo_pi.model.norm import LayerNorm, NormFunction, RMSNorm
 
 
 def config_of(**changes: object) -> TransformerConfig:
@@ -81,3 +81,64 @@ def test_an_expanded_gradient_is_as_good_as_its_copy(backend: NormFunction) -> N
     grad_SBH = torch.randn(2, 5, 1).transpose(0, 1).expand(5, 2, 32)
     expanded = torch.autograd.grad(norm(x_SBH), x_SBH, grad_SBH)[0]
     assert torch.equal(expanded, torch.autograd.grad(norm(x_SBH), x_SBH, grad_SBH.clone())[0])
+
+
+def formula(norm: RMSNorm | LayerNorm, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+    """In the dtype of its inputs; LayerNorm's is that of arXiv 1607.06450."""
+    weight, *bias = parameters
+    weight = weight + 1 if norm.zero_centered else weight
+    if isinstance(norm, RMSNorm):
+        return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias[0]
+
+
+KINDS = [
+    pytest.param(RMSNorm, rms_norm_torch, True, id="rmsnorm1p"),
+    pytest.param(RMSNorm, rms_norm_native, True, id="rmsnorm1p, native"),
+    pytest.param(LayerNorm, norm_torch, False, id="layernorm"),
+    pytest.param(LayerNorm, norm_torch, True, id="layernorm1p"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("kind", "backend", "zero_centered"), KINDS)
+def test_other_kinds_equal_their_formulas(
+    kind: type, backend: NormFunction, zero_centered: bool, dtype: torch.dtype, within: float
+) -> None:
+    """Result and gradients of input, weight and bias, of rows far from a mean of 0."""
+    changes = {"layernorm_zero_centered_gamma": zero_centered, "params_dtype": dtype}
+    norm = kind(config_of(bf16=dtype is torch.bfloat16, **changes), 32, backend=backend)
+    assert norm.weight.eq(0.0 if zero_centered else 1.0).all()
+    generator = torch.Generator().manual_seed(0)
+    x_SBH = (3 + torch.randn(50, 3, 32, generator=generator)).to(dtype).requires_grad_()
+    grad_SBH = torch.randn(50, 3, 32, generator=generator).to(dtype)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.uniform_(0.5, 1.5, generator=generator)
+    y_SBH = norm(x_SBH)
+    y_SBH.backward(grad_SBH)
+    ours = [y_SBH, x_SBH.grad, *(parameter.grad for parameter in norm.parameters())]
+    assert {one.dtype for one in ours} == {dtype}
+    exact = [value.detach().double().requires_grad_() for value in (x_SBH, *norm.parameters())]
+    y = formula(norm, *exact)
+    y.backward(grad_SBH.double())
+    for one, theirs in zip(ours, [y, *(value.grad for value in exact)], strict=True):
+        assert (one.double() - theirs).norm() < within * theirs.norm()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_layer_norm_marks_weight_and_bias(split: bool) -> None:
+    config = config_of()
+    config.sequence_parallel = split  # its own check would ask for tensor ranks
+    norm = LayerNorm(config, 32)
+    assert [parameter.sequence_parallel for parameter in norm.parameters()] == [split, split]  # type: ignore[attr-defined]
+
+
+def test_a_layer_norm_keeps_its_input_and_two_numbers_per_token() -> None:
+    kept: list[torch.Tensor] = []
+    norm, x_SBH = LayerNorm(config_of(), 32), torch.randn(5, 2, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        norm(x_SBH)
+    assert {x.data_ptr() for x in kept if x.numel() > 32} == {x_SBH.data_ptr()}
+    assert sum(x.numel() for x in kept) == 5 * 2 * 32 + 2 * 32 + 2 * 5 * 2

@@ -41,6 +41,15 @@ def test_equals_whole_logits(chunk_tokens: int, scale: float) -> None:
     assert torch.equal(greedy_N, expected_greedy_N) and TOKENS // 3 <= greedy_N.sum() < TOKENS
 
 
+def test_a_bias_is_part_of_the_logits() -> None:
+    hidden_NH, weight_VH, labels_N = inputs()
+    bias_V = torch.linspace(-3, 3, VOCAB)
+    expected_N, expected_greedy_N = score_logits(hidden_NH @ weight_VH.t() + bias_V, labels_N)
+    logprob_N, greedy_N = token_log_probs(hidden_NH, weight_VH, labels_N, chunk_tokens=8, bias_V=bias_V)
+    torch.testing.assert_close(logprob_N, expected_N, rtol=1e-5, atol=1e-5)
+    assert torch.equal(greedy_N, expected_greedy_N)
+
+
 def test_bf16_logits_get_an_fp32_softmax() -> None:
     hidden_NH, weight_VH, labels_N = inputs(torch.bfloat16)
     logits_NV = hidden_NH @ weight_VH.t()
