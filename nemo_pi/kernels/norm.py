@@ -17,14 +17,15 @@ from nemo_pi.kernels import native_layers
 def norm_torch(x: Tensor, weight_H: Tensor, eps: float, bias_H: Tensor | None = None) -> Tensor:
     """An RMSNorm or, where there is a bias, a LayerNorm.
 
-    PyTorch's LayerNorm keeps its input and two fp32 numbers per token on any device, and computes in fp32.
+    PyTorch's LayerNorm keeps its input and two numbers per token on any device.
     """
     if bias_H is None:
         return rms_norm_torch(x, weight_H, eps)
-    # A CPU sums the gradients of 16-bit parameters in 16 bits; CUDA's kernel takes none but those of x's
-    # dtype, and sums in fp32.
-    wide = torch.promote_types(x.dtype, torch.float32) if x.device.type == "cpu" else x.dtype
-    return torch.nn.functional.layer_norm(x, weight_H.shape, weight_H.to(wide), bias_H.to(wide), eps)
+    if x.device.type == "cpu" and x.dtype.itemsize < 4:
+        normal: Tensor = _WideLayerNorm.apply(x, weight_H, bias_H, eps)
+        return normal
+    # A weight centred at zero arrives in fp32, which CUDA's kernel does not take beside a 16-bit x.
+    return torch.nn.functional.layer_norm(x, weight_H.shape, weight_H.to(x.dtype), bias_H, eps)
 
 
 def rms_norm_torch(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
@@ -45,6 +46,28 @@ def rms_norm_native(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
         return rms_norm_torch(x, weight_H, eps)
     normal: Tensor = _RmsNorm.apply(x, weight_H, eps, True)
     return normal
+
+
+class _WideLayerNorm(torch.autograd.Function):
+    """LayerNorm of 16-bit rows in fp32. PyTorch's own on a CPU keeps their means in 16 bits, which shows in
+    the gradients of rows far from a mean of 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_H: Tensor, bias_H: Tensor, eps: float) -> Tensor:
+        weights = weight_H.float(), bias_H.float()
+        normal, mean, inverse = torch.native_layer_norm(x.float(), weight_H.shape, *weights, eps)
+        ctx.save_for_backward(x, weight_H, bias_H, mean, inverse)
+        return normal.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_H, bias_H, mean, inverse = ctx.saved_tensors
+        weights = weight_H.float(), bias_H.float()
+        wide = torch.ops.aten.native_layer_norm_backward(
+            grad.float(), x.float(), weight_H.shape, mean, inverse, *weights, [True] * 3
+        )
+        return *(one.to(like.dtype) for one, like in zip(wide, (x, weight_H, bias_H), strict=True)), None
 
 
 class _RmsNorm(torch.autograd.Function):

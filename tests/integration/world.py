@@ -151,6 +151,11 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
     # The third layer sees no positions, and 24 tokens back.
     "smollm3": ("smollm3", {"no_rope_layer_interval": 3, "use_sliding_window": True, "sliding_window": 24}),
+    # A bias of logits that ranks cannot share evenly either.
+    "phi": ("phi", {"qk_layernorm": True, "tie_word_embeddings": True, "vocab_size": 2051}),
+    "gpt_neox": ("gpt_neox", {"rotary_pct": 0.5}),
+    "stablelm": ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": True}),
+    "nemotron": ("nemotron", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     # Queries grow from the tenth token on.
     "ministral3": (
         "ministral3",
@@ -193,7 +198,7 @@ def write_model(folder: Path, name: str) -> None:
             # transformers starts them at 0 and 1, where a wrong order of channels would not show.
             if parameter_name.endswith("bias"):
                 parameter.normal_(std=0.3)
-            elif "q_norm" in parameter_name or "k_norm" in parameter_name:
+            elif any(norm in parameter_name for norm in ("q_norm", "k_norm", "q_layer", "k_layer")):
                 parameter.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
     for file in (ROOT / "demo" / "model").glob("*token*"):
