@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from nemo_pi.checkpoint.files import own_file, read_json, sync_path, write_json
+from nemo_pi.checkpoint.hf.sentencepiece_json import write_tokenizer_json
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.inert import without_code
+
+logger = logging.getLogger(__name__)
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -91,7 +95,8 @@ def copy_tokenizer(source: str | Path, target: Path, *, max_length: int | None =
     source = Path(source).expanduser()
     # A file that its user names is meant, wherever it lies; what lies in a folder may be a stranger's.
     folder = None if _stands_alone(source) else tokenizer_folder(source)
-    for name, file in tokenizer_files(source).items():
+    files = tokenizer_files(source)
+    for name, file in files.items():
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(file if folder is None else own_file(file, folder), target / name)
         sync_path(target / name)
@@ -99,6 +104,11 @@ def copy_tokenizer(source: str | Path, target: Path, *, max_length: int | None =
             values = read_json(target / name)
             if without_code(values) != values:  # else the very bytes stay
                 write_json(target / name, without_code(values))
+    if SENTENCEPIECE in files and not {"tokenizer.json", TOKENIZER_CONFIG} & set(files):
+        try:
+            write_tokenizer_json(target / SENTENCEPIECE, target)
+        except CheckpointError as error:  # a run is not stopped for it, least of all at its end
+            logger.warning("The tokenizer travels as it is, and readers may take it for another: %s", error)
     if max_length is not None:
         path = target / TOKENIZER_CONFIG
         values = read_json(path) if path.is_file() else {}
