@@ -44,7 +44,7 @@ def write_tokenizer_json(model: Path, folder: Path) -> None:
 def _read(model: Path) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # protobuf makes it when imported
     try:
         proto.ParseFromString(model.read_bytes())
     except Exception as error:  # protobuf's own kind, which differs from release to release
