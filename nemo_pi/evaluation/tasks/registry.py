@@ -12,6 +12,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.evaluation.tasks.ruler import Ruler
 from nemo_pi.plug_ins import PlugIns
 from nemo_pi.rope.validation import did_you_mean
 
@@ -19,7 +20,7 @@ TaskType = type[Task[Any, Any]]
 _T = TypeVar("_T", bound=TaskType)
 
 # In the order of the report.
-_TASKS: dict[str, TaskType] = {task.name: task for task in (Perplexity, Passkey)}
+_TASKS: dict[str, TaskType] = {task.name: task for task in (Perplexity, Passkey, Ruler)}
 PLUG_INS = PlugIns[Task[Any, Any]](
     "nemo_pi.tasks",
     kind="task",

@@ -1,0 +1,106 @@
+"""RULER's question answering: the paragraph with the answer among others (arXiv 2404.06654, §3.4)."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import DataError
+from nemo_pi.evaluation.ruler.sample import Maker, Sample
+
+TASK = (
+    "Answer the question based on the given documents. "
+    "Only give me the answer and do not output any other words.\n\n"
+    "The following are given documents.\n\n{context}\n\n"
+    "Answer the question based on the given documents. "
+    "Only give me the answer and do not output any other words.\n\n"
+    "Question: {question} Answer:"
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that some paragraphs answer."""
+
+    question: str
+    """As it is asked."""
+    answers: tuple[str, ...]
+    """Any one suffices."""
+    paragraphs: tuple[str, ...]
+    """Those that answer it."""
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Maker):
+    """Questions of a file, one after the other, among paragraphs of the others."""
+
+    new_tokens = 32
+    any_of = True
+    questions: Sequence[Question]
+    """From read_questions."""
+
+    @property
+    def least(self) -> int:
+        """No paragraph of another question."""
+        return 0
+
+    @property
+    def most(self) -> int:
+        """Every paragraph there is, but for the question's own."""
+        return len({paragraph for question in self.questions for paragraph in question.paragraphs})
+
+    def make(self, rng: random.Random, size: int, number: int) -> Sample:
+        """`size` paragraphs beside the question's own."""
+        asked = self.questions[number % len(self.questions)]
+        every = dict.fromkeys(paragraph for other in self.questions for paragraph in other.paragraphs)
+        others = [paragraph for paragraph in every if paragraph not in asked.paragraphs]
+        shown = [*asked.paragraphs, *rng.sample(others, min(size, len(others)))]
+        rng.shuffle(shown)
+        context = "\n\n".join(f"Document {i}:\n{text}" for i, text in enumerate(shown, start=1))
+        return Sample(TASK.format(context=context, question=asked.question), asked.answers)
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Questions of a JSON-lines file: {"question": …, "answers": […], "paragraphs": […]}, one a line.
+
+    Raises:
+        DataError: no such file, or a line that is not what it should be.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            str(path),
+            required="a file of questions, JSON lines in UTF-8",
+            given=str(error),
+            fix="correct tasks.ruler.questions",
+        ) from error
+    found = [
+        _question(f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
+    if not found:
+        raise DataError(str(path), required="at least one question", given="none", fix="add lines")
+    return found
+
+
+def _question(where: str, line: str) -> Question:
+    try:
+        content: Any = json.loads(line)
+        question, answers, paragraphs = (content[key] for key in ("question", "answers", "paragraphs"))
+        lists = (answers, paragraphs)
+        if not all(isinstance(text, str) and text for text in (question, *answers, *paragraphs)):
+            raise TypeError("texts must be strings that are not empty")
+        if not all(isinstance(values, list) and values for values in lists):
+            raise TypeError("answers and paragraphs must be lists that are not empty")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            where,
+            required='{"question": "…", "answers": ["…"], "paragraphs": ["…"]}',
+            given=f"{line[:60]!r} ({error})",
+            fix="correct the line",
+        ) from error
+    return Question(question, tuple(answers), tuple(paragraphs))
