@@ -24,6 +24,32 @@ class Material:
     """For the subtask qa."""
 
 
+@cache
+def words_of(*categories: str) -> tuple[str, ...]:
+    """The English words that RULER draws from, in alphabetical order.
+
+    Raises:
+        BackendUnavailableError: the package wonderwords is not installed.
+    """
+    try:
+        from wonderwords import RandomWord
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "tasks.ruler",
+            required="the package wonderwords: keys and lists are made of its words",
+            given=f"none ({error})",
+            fix="pip install wonderwords, or leave the task out: tasks.ruler=false",
+        ) from error
+    return tuple(sorted(set(RandomWord().filter(include_categories=list(categories)))))
+
+
+@cache
+def pairs_of_words() -> tuple[str, ...]:
+    """`adjective-noun` in alphabetical order, which needles have as keys."""
+    nouns = words_of("noun")
+    return tuple(sorted({f"{adjective}-{noun}" for adjective in words_of("adjective") for noun in nouns}))
+
+
 def _needles(hay: str, **settings: int | str) -> Callable[[Material, int], Maker]:
     def make(material: Material, length: int) -> Maker:
         return Needles(pairs_of_words(), hay, material.prose, **settings)  # type: ignore[arg-type]
@@ -53,29 +79,3 @@ OF_QUESTIONS = ("qa",)
 """Subtasks that need a file of questions."""
 WITHOUT_DATA = tuple(name for name in SUBTASKS if name not in (*OF_PROSE, *OF_QUESTIONS))
 """Subtasks that are made of nothing but random numbers and a list of words."""
-
-
-@cache
-def words_of(*categories: str) -> tuple[str, ...]:
-    """The English words that RULER draws from, in alphabetical order.
-
-    Raises:
-        BackendUnavailableError: the package wonderwords is not installed.
-    """
-    try:
-        from wonderwords import RandomWord
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "tasks.ruler",
-            required="the package wonderwords: keys and lists are made of its words",
-            given=f"none ({error})",
-            fix="pip install wonderwords, or leave the task out: tasks.ruler=false",
-        ) from error
-    return tuple(sorted(set(RandomWord().filter(include_categories=list(categories)))))
-
-
-@cache
-def pairs_of_words() -> tuple[str, ...]:
-    """`adjective-noun` in alphabetical order, which needles have as keys."""
-    nouns = words_of("noun")
-    return tuple(sorted({f"{adjective}-{noun}" for adjective in words_of("adjective") for noun in nouns}))

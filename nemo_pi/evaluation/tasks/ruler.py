@@ -11,6 +11,7 @@ from pathlib import Path
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.length_plots import plot_by_length
+from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.ruler.questions import read_questions
 from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
 from nemo_pi.evaluation.ruler.sample import Maker, Sample, fitted
@@ -205,16 +206,16 @@ def _count(context: TaskContext, text: str) -> int:
 
 
 def _room(context: TaskContext, maker: Maker, length: int) -> int:
-    return length - maker.new_tokens - context.add_bos
+    return length - maker.new_tokens - (len(start_ids(context.tokenizer)) if context.add_bos else 0)
 
 
 def _answered(scorer: Scorer, context: TaskContext, maker: Maker, batch: Sequence[Sample]) -> float:
     """The sum of a batch's scores."""
     tokenizer = context.tokenizer
-    start = [tokenizer.bos_id] if context.add_bos and tokenizer.bos_id is not None else []
+    start = start_ids(tokenizer) if context.add_bos else ()
     request = GenerationRequest(
         maker.new_tokens,
-        stop_ids=() if tokenizer.eod_id is None else (tokenizer.eod_id,),
+        stop_ids=context.end_ids,
         decode=tokenizer.decode,
         batch_tokens=context.batch_tokens,
     )
