@@ -32,6 +32,7 @@ KNOWN_PACKAGES = {
     "psutil": "psutil",
     "tqdm": "tqdm",
     "gguf": "gguf",
+    "wonderwords": "wonderwords",
     "matplotlib": "matplotlib",
     "transformer_engine": "transformer-engine",
     "triton": "triton",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nemo_pi.evaluation.passkey_text import SENTENCES
@@ -38,8 +38,10 @@ class Needles(Maker):
     """One of the eight tasks."""
 
     new_tokens = 128
-    words: Sequence[str]
-    """Keys and values of words: adjective-noun."""
+    adjectives: Sequence[str]
+    """First parts of keys that are words."""
+    nouns: Sequence[str]
+    """Second parts."""
     hay: str
     """filler, prose, or needles."""
     prose: Sequence[str] = ()
@@ -62,8 +64,8 @@ class Needles(Maker):
 
     def make(self, rng: random.Random, size: int, number: int) -> Sample:
         """Sentences of filler or needles, or words of prose, as many as `size`."""
-        keys = [_draw(rng, self.key_kind, self.words) for _ in range(self.keys)]
-        values = [[_draw(rng, self.value_kind, self.words) for _ in range(self.values)] for _ in keys]
+        keys = [self._draw(rng, self.key_kind) for _ in range(self.keys)]
+        values = [[self._draw(rng, self.value_kind) for _ in range(self.values)] for _ in keys]
         needles = [
             NEEDLE.format(kind=self.value_kind, key=key, value=value)
             for key, own in zip(keys, values, strict=True)
@@ -90,8 +92,15 @@ class Needles(Maker):
         return "\n".join(sentences)
 
     def _other_needle(self, rng: random.Random) -> str:
-        key, value = (_draw(rng, kind, self.words) for kind in (self.key_kind, self.value_kind))
+        key, value = (self._draw(rng, kind) for kind in (self.key_kind, self.value_kind))
         return NEEDLE.format(kind=self.value_kind, key=key, value=value)
+
+    def _draw(self, rng: random.Random, kind: str) -> str:
+        if kind == "numbers":
+            return str(rng.randint(1_000_000, 9_999_999))
+        if kind == "uuids":
+            return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        return f"{rng.choice(self.adjectives)}-{rng.choice(self.nouns)}"
 
     def _some_prose(self, rng: random.Random, size: int) -> str:
         # The authors' always begins with the same essay; another beginning each time makes samples differ.
@@ -107,15 +116,6 @@ def _in_prose(rng: random.Random, needles: list[str], text: str) -> str:
     for start, end, needle in zip([0, *cuts], [*cuts, len(sentences)], [*needles, ""], strict=True):
         parts += [" ".join(sentences[start:end]), needle]
     return " ".join(part for part in parts if part)
-
-
-def _draw(rng: random.Random, kind: str, words: Sequence[str]) -> str:
-    drawn: dict[str, Callable[[], str]] = {
-        "numbers": lambda: str(rng.randint(1_000_000, 9_999_999)),
-        "words": lambda: rng.choice(words),
-        "uuids": lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4)),
-    }
-    return drawn[kind]()
 
 
 def _listed(names: list[str]) -> str:

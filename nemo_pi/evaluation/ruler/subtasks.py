@@ -43,16 +43,9 @@ def words_of(*categories: str) -> tuple[str, ...]:
     return tuple(sorted(set(RandomWord().filter(include_categories=list(categories)))))
 
 
-@cache
-def pairs_of_words() -> tuple[str, ...]:
-    """`adjective-noun` in alphabetical order, which needles have as keys."""
-    nouns = words_of("noun")
-    return tuple(sorted({f"{adjective}-{noun}" for adjective in words_of("adjective") for noun in nouns}))
-
-
 def _needles(hay: str, **settings: int | str) -> Callable[[Material, int], Maker]:
     def make(material: Material, length: int) -> Maker:
-        return Needles(pairs_of_words(), hay, material.prose, **settings)  # type: ignore[arg-type]
+        return Needles(words_of("adjective"), words_of("noun"), hay, material.prose, **settings)  # type: ignore[arg-type]
 
     return make
 

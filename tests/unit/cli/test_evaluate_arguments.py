@@ -94,7 +94,7 @@ def test_a_folder_with_an_equals_sign_is_a_model(tmp_path: Path) -> None:
             ["depths=[0.5]", "sede=1"],
             r"^depths, sede: .*did you mean tasks\.passkey\.depths\?; sede: ",
         ),
-        (["lengths=[512]"], r"did you mean tasks\.perplexity\.lengths or tasks\.passkey\.lengths\?"),
+        (["lengths=[512]"], r"did you mean tasks\.perplexity\.lengths or tasks\.passkey\.lengths"),
         (["tasks.passkey.trials=0"], r"^tasks\.passkey\.trials: required ≥ 1; given 0"),
         (["tasks.passkey.depths=[]"], r"^tasks\.passkey\.depths: required at least one"),
         (["tasks.passkey.lengths=[]"], r"^tasks\.passkey\.lengths: required at least one"),
