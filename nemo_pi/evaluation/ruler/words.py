@@ -54,7 +54,7 @@ class CommonWords(Maker):
         short = self.length < _SHORT
         example, common = self._question(rng, 20 if short else 40, 3 if short else 10, 1 if short else 3)
         question, answers = self._question(rng, size, 6 if short else 30, 1 if short else 3)
-        return Sample(f"{example} {_numbered(common)}\n{question}", tuple(answers))
+        return Sample(f"{example}{_numbered(common)}\n{question}", tuple(answers))
 
     def _question(self, rng: random.Random, size: int, often: int, seldom: int) -> tuple[str, list[str]]:
         drawn = rng.sample(self.words, size)

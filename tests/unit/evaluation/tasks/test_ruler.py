@@ -175,7 +175,7 @@ def test_prompts_are_worded_as_lm_eval_s(
     monkeypatch.setattr(nltk, "download", lambda *args, **kwargs: False)  # it would reach for the network
     # Theirs lists every pair of an adjective and a noun, ten million, when it is imported: a few words will do.
     few = {part: list(words_of(part)[:200]) for part in ("noun", "adjective", "verb")}
-    few |= {f"{part}s": words for part, words in few.items()}
+    few |= {f"{part}s": chosen for part, chosen in few.items()}
     monkeypatch.setattr("wonderwords.RandomWord", lambda: SimpleNamespace(_categories=few))
     from lm_eval.tasks.ruler import cwe_utils, niah_utils, prepare_niah, vt_utils
     from transformers import AutoTokenizer
