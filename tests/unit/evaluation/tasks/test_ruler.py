@@ -159,7 +159,7 @@ def skeleton(prompt: str, answers: list[str]) -> str:
     prompt = re.sub(r"\d+\. [\w-]+", "WORD", re.sub(r"\d{5,7}", "NUMBER", prompt))
     prompt = re.sub(r"\b[A-Z]{3,5}\b", "NAME", prompt)
     prompt = re.sub(r"for [a-z]+(-[a-z]+)+", "for KEY", re.sub(r"\b[a-z]{6} (?=[a-z.]{3,6} )", "", prompt))
-    prompt = re.sub(r"(WORD ?)+", "WORDS ", prompt)
+    prompt = re.sub(r"(NAME ?)+", "NAMES ", prompt)
     prompt = re.sub(
         r"(One of the special magic \w+ for (KEY|NUMBER) is: (ANSWER|NUMBER)\.\s*)+", "NEEDLES ", prompt
     )
@@ -173,7 +173,7 @@ def test_prompts_are_worded_as_lm_eval_s(
     nltk = pytest.importorskip("nltk", reason="lm-eval's RULER needs it: pip install -e '.[dev]'")
     pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install -e '.[dev]'")
     monkeypatch.setattr(nltk, "download", lambda *args, **kwargs: False)  # it would reach for the network
-    # Theirs lists every pair of an adjective and a noun, ten million, when it is imported: a few words will do.
+    # Theirs lists every pair of adjective and noun, ten million, when it is imported: a few words will do.
     few = {part: list(words_of(part)[:200]) for part in ("noun", "adjective", "verb")}
     few |= {f"{part}s": chosen for part, chosen in few.items()}
     monkeypatch.setattr("wonderwords.RandomWord", lambda: SimpleNamespace(_categories=few))
