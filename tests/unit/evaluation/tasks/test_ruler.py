@@ -155,11 +155,9 @@ def skeleton(prompt: str, answers: list[str]) -> str:
         prompt = prompt.replace(answer, "ANSWER")
     prompt = re.sub(r"VAR \w+ = (VAR )?\w+ ?", "", prompt)
     prompt = " ".join(prompt.split()).replace(FILLER, "")
-    prompt = UUID.sub("NUMBER", prompt)
+    prompt = re.sub(r"for [A-Za-z]+-[^\s:?]+", "for KEY", UUID.sub("NUMBER", prompt))
     prompt = re.sub(r"\d+\. [\w-]+", "WORD", re.sub(r"\d{5,7}", "NUMBER", prompt))
-    prompt = re.sub(r"\b[A-Z]{3,5}\b", "NAME", prompt)
-    prompt = re.sub(r"for [a-z]+(-[a-z]+)+", "for KEY", re.sub(r"\b[a-z]{6} (?=[a-z.]{3,6} )", "", prompt))
-    prompt = re.sub(r"(NAME ?)+", "NAMES ", prompt)
+    prompt = re.sub(r"(WORD ?)+", "WORDS ", re.sub(r"(?<=they are: )([A-Z]{3,6} ?)+", "NAMES ", prompt))
     prompt = re.sub(
         r"(One of the special magic \w+ for (KEY|NUMBER) is: (ANSWER|NUMBER)\.\s*)+", "NEEDLES ", prompt
     )
@@ -175,6 +173,7 @@ def test_prompts_are_worded_as_lm_eval_s(
     monkeypatch.setattr(nltk, "download", lambda *args, **kwargs: False)  # it would reach for the network
     # Theirs lists every pair of adjective and noun, ten million, when it is imported: a few words will do.
     few = {part: list(words_of(part)[:200]) for part in ("noun", "adjective", "verb")}
+    words_of("noun", "adjective", "verb")  # ours are read while the package is itself
     few |= {f"{part}s": chosen for part, chosen in few.items()}
     monkeypatch.setattr("wonderwords.RandomWord", lambda: SimpleNamespace(_categories=few))
     from lm_eval.tasks.ruler import cwe_utils, niah_utils, prepare_niah, vt_utils
