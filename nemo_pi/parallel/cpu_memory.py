@@ -26,3 +26,16 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
     except (OSError, AttributeError):  # another C library
         return
+
+
+def return_freed_memory() -> None:
+    """Gives freed memory back to the system: what is read layer by layer would pile up between what stays.
+
+    Does nothing on other systems.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another C library
+        return

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nemo_pi.parallel.cpu_memory import return_freed_memory
+
 Fill = Callable[[nn.Module], None]
 """Gives every parameter of a part storage and its values."""
 
@@ -70,6 +72,7 @@ class InTurn:
         if not self._keep:
             empty(part)
             self._filled.discard(part)
+            return_freed_memory()
         self._passed()
 
 

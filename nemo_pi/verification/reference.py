@@ -23,6 +23,7 @@ from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
 from nemo_pi.errors import CheckpointError
 from nemo_pi.evaluation.huggingface import configuration
 from nemo_pi.evaluation.huggingface_cache import reset_frequencies
+from nemo_pi.parallel.cpu_memory import return_freed_memory
 from nemo_pi.verification.double import InDouble, has_frequencies
 from nemo_pi.verification.empty import without_weights
 from nemo_pi.verification.probes import Probes
@@ -229,6 +230,7 @@ class Reference:
 
     def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
         self._seen_layers.append((output if isinstance(output, Tensor) else output[0]).clone())
+        return_freed_memory()
 
     def _keep_tables(self, module: nn.Module, args: Any, output: Any) -> None:
         cos, sin = output
