@@ -15,6 +15,7 @@ from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config
 from nemo_pi.engine.weights import export_weights
+from nemo_pi.families.registry import family_of
 from nemo_pi.parallel import launcher
 from nemo_pi.verification.opening import OpenedModel
 
@@ -45,6 +46,8 @@ def unlike_after_export(model: OpenedModel, folder: Path) -> tuple[tuple[str, ..
         source_config=read_source_config(checkpoint.path),
         tokenizer_path=None,
         dtype=None,
+        # Its own class, also where an export would be written as one that transformers has.
+        architecture=family_of(checkpoint.shape).architecture,
         overwrite=False,
     )
     found: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nemo_pi.rope.channel_order import interleaved_from_halves
-from tests.unit.families.test_parity import SCALED, saved, scaling
+from tests.unit.families.test_parity import SCALED, saved, scaled
 from tests.unit.model.models import WINDOW, transformers_model
 from tests.unit.rope.peers import Peer, make_spec
 
@@ -66,7 +66,7 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any], str]]:
 
 def family_folder(path: Path, family: str, settings: dict[str, Any], method: str) -> Path:
     """Such a model, saved as published ones are."""
-    saved(path, family, settings | scaling(family, method))
+    saved(path, family, scaled(family, settings, method))
     return path
 
 

@@ -17,12 +17,13 @@ from nemo_pi.rope.hf import to_hf
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.verification.findings import Finding
 from nemo_pi.verification.verify import Request, verify
-from tests.unit.families.test_parity import ALWAYS, scaling
 from tests.unit.verification.folders import (
     HEAD_DIM,
     TARGET,
     WINDOW,
+    cases,
     edited,
+    family_folder,
     folder_of,
     rewritten,
     swapped_order,
@@ -55,11 +56,13 @@ def test_the_bundled_model_is_right(keep: bool) -> None:
     assert {"tokens read one by one, keys kept", "export, bit by bit"} <= checks
 
 
-@pytest.mark.parametrize("method", ["none", "yarn"])
+# Of each family a configuration, scaled where its config.json can say so; tools/families_table.py does all.
+ONE = {family: (settings, method) for family, name, settings, method in cases() if name != "tied"}
+
+
 @pytest.mark.parametrize("family", names())
-def test_a_folder_of_each_family_is_right(family: str, method: str, tmp_path: Path) -> None:
-    settings = ALWAYS.get(family, {}) | scaling(family, method)
-    findings = found(folder_of(tmp_path / family, family, **settings))
+def test_a_folder_of_each_family_is_right(family: str, tmp_path: Path) -> None:
+    findings = found(family_folder(tmp_path / family, family, *ONE[family]))
     assert faults(findings) == []
     done = {finding.check for finding in findings if finding.verdict == "ok"}
     assert {"logits, far", "packed documents", "export, bit by bit"} <= done
