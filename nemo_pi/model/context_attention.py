@@ -62,12 +62,16 @@ class SplitRows:
         return mine[:, 0], mine[:, 1]
 
 
+def heads_at_once(k_LBGD: Tensor, ranks: int) -> int:
+    """Key/value heads whose gathered keys and values stay within the bound, those of all ranks counted."""
+    per_head = 2 * k_LBGD.element_size() * k_LBGD[:, :, 0].numel() * ranks
+    return min(k_LBGD.size(2), max(1, _GATHERED_BYTES // per_head))
+
+
 def attend_split_rows(q_LBND: Tensor, k_LBGD: Tensor, v_LBGD: Tensor, rows: SplitRows) -> Tensor:
     """Attention output [L, B, N, D] of this rank's queries; collective over the group, backward as well."""
-    groups = k_LBGD.size(2)
-    per_head = 2 * k_LBGD.element_size() * k_LBGD[:, :, 0].numel() * rows.split.size
-    at_once = min(groups, max(1, _GATHERED_BYTES // per_head))
-    queries_per_key = q_LBND.size(2) // groups
+    at_once = heads_at_once(k_LBGD, rows.split.size)
+    queries_per_key = q_LBND.size(2) // k_LBGD.size(2)
     parts = zip(
         q_LBND.split(at_once * queries_per_key, dim=2),
         k_LBGD.split(at_once, dim=2),

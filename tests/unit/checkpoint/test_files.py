@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from nemo_pi.checkpoint.files import (
+    STALE_AFTER_SECONDS,
     clean_leftovers,
     finish_folder,
     partial_folder,
@@ -77,6 +80,32 @@ def test_other_hidden_folders_stay(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     clean_leftovers(tmp_path)
     assert names(tmp_path) == [".git", ".partial_notes", "a.partial"]
+
+
+@pytest.mark.parametrize("newest", ["folder", "first", "last", "deep", None])
+def test_a_save_in_progress_counts_by_its_newest_file(newest: str | None, tmp_path: Path) -> None:
+    """A writer on another machine cannot be asked: whatever it has touched last says that it is at work."""
+    partial = tmp_path / ".step.partial"  # of an older version, or another machine: no token
+    files = {"folder": partial, "first": partial / "a", "last": partial / "z", "deep": partial / "d" / "file"}
+    (partial / "d").mkdir(parents=True)
+    for name in ("first", "last", "deep"):
+        files[name].write_text("x")
+    old, now = time.time() - 2 * STALE_AFTER_SECONDS, time.time()
+    for path in (*files.values(), partial / "d"):
+        os.utime(path, (old, old))
+    if newest is not None:
+        os.utime(files[newest], (now, now))
+    clean_leftovers(tmp_path)
+    assert partial.exists() == (newest is not None)
+
+
+def test_how_old_a_leftover_is(tmp_path: Path) -> None:
+    for name, age in (("young", STALE_AFTER_SECONDS - 60), ("old", STALE_AFTER_SECONDS + 60)):
+        partial = tmp_path / f".{name}.partial"
+        partial.mkdir()
+        os.utime(partial, (time.time() - age, time.time() - age))
+    clean_leftovers(tmp_path)
+    assert names(tmp_path) == [".young.partial"]
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_a_vocabulary_need_not_divide() -> None:
         ({"micro": 1, "total": 1}, ParallelLayout(), 1),
         ({"micro": 2, "total": 24}, ParallelLayout(dp=3), 4),
         ({"micro": 1, "total": 16}, ParallelLayout(pp=4, vpp=2, dp=2), 8),
+        ({"micro": 3, "total": 12}, ParallelLayout(pp=4, vpp=2), 4),
+        ({"micro": 1, "total": 6}, ParallelLayout(pp=4), 6),
     ],
 )
 def test_micro_batches(sizes: dict[str, int], layout: ParallelLayout, number: int) -> None:
@@ -109,6 +111,9 @@ def test_micro_batches(sizes: dict[str, int], layout: ParallelLayout, number: in
         ({"micro": 1, "total": 0}, ParallelLayout(), "global_batch_size", "at least 1"),
         ({"micro": 1, "total": 6}, ParallelLayout(pp=4, vpp=2), "global_batch_size", "global_batch_size=8"),
         ({"micro": 1, "total": 10}, ParallelLayout(pp=4, vpp=2, dp=2), "global_batch_size", "=16"),
+        # Micro-batches are counted, not samples: 8 samples are two micro-batches of one replica.
+        ({"micro": 4, "total": 8}, ParallelLayout(pp=4, vpp=2), "global_batch_size", "=16"),
+        ({"micro": 1, "total": 8}, ParallelLayout(pp=4, vpp=2, dp=4), "global_batch_size", "=16"),
     ],
 )
 def test_batches_that_do_not_divide_are_refused(

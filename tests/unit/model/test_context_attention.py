@@ -16,7 +16,7 @@ from nemo_pi.kernels.attention import NATIVE
 from nemo_pi.model import context_attention
 from nemo_pi.model import span_attention as span_attention
 from nemo_pi.model.causal import attend_causally
-from nemo_pi.model.context_attention import SplitRows, attend_split_rows
+from nemo_pi.model.context_attention import SplitRows, attend_split_rows, heads_at_once
 from nemo_pi.model.span_attention import Merged, Recomputed, SpanAttention
 from nemo_pi.parallel.context import split_rows
 from tests.unit.checkpoint.models import run_ranks
@@ -109,3 +109,12 @@ def kept_by(attention: SpanAttention) -> list[int]:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         attend_split_rows(*inputs, rows)
     return sorted(kept)
+
+
+def test_what_is_gathered_at_once_counts_every_rank_s_part() -> None:
+    """8 heads of 32,768 tokens on each of 8 ranks: two of them are 256 MiB, all would be a GiB."""
+    k_LBGD = torch.empty(32_768, 1, 8, 128, dtype=torch.bfloat16, device="meta")
+    for ranks, heads in ((1, 8), (2, 8), (4, 4), (8, 2), (16, 1), (64, 1)):
+        assert heads_at_once(k_LBGD, ranks) == heads
+    assert heads_at_once(torch.empty(32_768, 2, 8, 128, dtype=torch.bfloat16, device="meta"), 8) == 1
+    assert heads_at_once(torch.empty(32_768, 1, 8, 128, device="meta"), 8) == 1, "fp32"

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 
+from nemo_pi.checkpoint.files import read_json
+from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.checkpoint.retention import checkpoint_folder
-from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.checkpoint.summary import read_source_config, read_summary
+from nemo_pi.nemo import backends, sample_settings
 from nemo_pi.nemo.checkpointing import DistributedCheckpointing
 from nemo_pi.nemo.stopping import STOP_SIGNALS
 from tests.unit.nemo.runs import fit, resolved
@@ -39,6 +42,23 @@ def test_saves_on_time_and_at_the_end(
     assert steps_of(tmp_path / "ck") == kept
     summaries = [read_summary(checkpoint_folder(tmp_path / "ck", step)) for step in kept]
     assert [(s.global_step, s.consumed_samples) for s in summaries] == [(step, 4 * step) for step in kept]
+
+
+def test_a_save_says_all_that_a_later_one_must_know(inputs: Path, tmp_path: Path) -> None:
+    """What is left out of the manifest is lost: the source's bos, eos and all else in its config.json."""
+    run = resolved(inputs, tmp_path)
+    fit(run, DistributedCheckpointing(tmp_path / "ck", 0, 0), max_steps=1)
+    folder = checkpoint_folder(tmp_path / "ck", 1)
+    manifest = read_manifest(folder)
+    assert manifest["source_config"] == read_source_config(inputs / "start") == read_source_config(folder)
+    assert (
+        manifest["source_config"]["config"]["bos_token_id"]
+        == read_json(inputs / "start" / "config.json")["bos_token_id"]
+    )
+    assert manifest["shape"] == run.shape.to_dict() and manifest["extension"] == run.extension.to_dict()
+    assert manifest["window_source"] == run.window_source
+    assert manifest[sample_settings.RECORD] == sample_settings.sample_settings(run)
+    assert set(manifest[backends.RECORD]) >= {"rotary", "attention"}
 
 
 class Signal(Callback):

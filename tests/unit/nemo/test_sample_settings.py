@@ -36,6 +36,8 @@ def write_manifest(folder: Path, **record: Any) -> Path:
         ({"model__data__seed": 5}, "model.data.seed", "1234", "5"),
         ({"model__seed": 5}, "model.data.seed", "1234", "5"),
         ({"model__data__pack_documents": True}, "model.data.pack_documents", "false", "true"),
+        ({"model__data__reset_attention_mask": True}, "model.data.reset_attention_mask", "false", "true"),
+        ({"model__data__reset_position_ids": True}, "model.data.reset_position_ids", "false", "true"),
         ({"model__encoder_seq_length": 16}, "model.encoder_seq_length", "32", "16"),
         (
             {"model__data__pose": None},

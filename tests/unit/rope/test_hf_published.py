@@ -248,6 +248,37 @@ def test_of_two_spellings_the_older_wins_as_in_transformers(outer: dict[str, Any
     assert attention_factor(spec) == pytest.approx(factor, rel=1e-15)
 
 
+@pytest.mark.parametrize("rope_type", ["llama3", "yarn", "longrope"])
+def test_of_two_original_windows_the_outer_wins_as_in_transformers(rope_type: str) -> None:
+    """Phi-3 keeps it at the top level, where transformers looks first."""
+    entries = {"rope_type": rope_type, "factor": 4.0, "original_max_position_embeddings": 128}
+    entries |= {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}, "longrope": LISTS}.get(
+        rope_type, {}
+    )
+    for outer, expected in ((64, 64), (None, 128)):
+        config = {"max_position_embeddings": 256, "rope_scaling": dict(entries)}
+        if outer is not None:
+            config["original_max_position_embeddings"] = outer
+        spec = from_hf(config, 32)
+        assert spec.original_window == expected
+        peer = LlamaConfig(**copy.deepcopy(config), hidden_size=32, num_attention_heads=1)
+        for length in (None, 65, 129):
+            inverse_F, factor = ROPE_INIT_FUNCTIONS[rope_type](peer, None, seq_len=length)
+            torch.testing.assert_close(inverse_frequencies(spec, length), inverse_F, rtol=2.0**-23, atol=0.0)
+            assert attention_factor(spec, length) == pytest.approx(factor, rel=1e-15)
+
+
+@pytest.mark.parametrize(("window", "target"), [(4096, 8192), (8192, 8192), (8193, 8193)])
+def test_a_llama_3_whose_window_is_below_the_original(window: int, target: int) -> None:
+    """Someone has lowered max_position_embeddings to save memory: the frequencies know the original alone."""
+    config = {"max_position_embeddings": window, "rope_scaling": LLAMA_3, "rope_theta": 5e5}
+    spec = from_hf(config, 32)
+    assert (spec.original_window, spec.target_window, spec.factor) == (8192, target, 8.0)
+    peer = LlamaConfig(**copy.deepcopy(config), hidden_size=32, num_attention_heads=1)
+    expected_F, _ = ROPE_INIT_FUNCTIONS["llama3"](peer, None)
+    torch.testing.assert_close(inverse_frequencies(spec), expected_F, rtol=2.0**-23, atol=0.0)
+
+
 def test_config_is_left_alone() -> None:
     config = copy.deepcopy(PUBLISHED["partial-at-the-top"][0])
     from_hf(config, 32)
