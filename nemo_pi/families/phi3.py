@@ -1,7 +1,7 @@
 """Phi-3 and Phi-4-mini: query, key and value in one tensor, gate and up in another, a sliding window in every
 layer or none, LongRoPE, and in Phi-4-mini a part of each head that is not rotated.
 
-Shape legend: F rotary frequencies.
+Shape legend: F rotary frequencies, C candidates for each.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
+
+import torch
 
 from nemo_pi.errors import CheckpointError, NemoPiError
 from nemo_pi.families.llama import Llama
@@ -18,9 +20,11 @@ from nemo_pi.families.table import LayerNames
 from nemo_pi.rope.hf import RECORD, to_hf
 from nemo_pi.rope.methods import longrope
 from nemo_pi.rope.methods.longrope import LongRope
+from nemo_pi.rope.methods.plain import wavelength_powers
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
+_STEPS = 4  # of fp32, around a quotient of which three roundings went before
 _PLAIN = "default"
 """Plain RoPE's name there; the class takes it and LongRoPE, and refuses all others."""
 
@@ -122,10 +126,19 @@ def _scaling(extension: ContextExtension, rope: Mapping[str, Any]) -> dict[str, 
 
 
 def _divisors(extension: ContextExtension) -> list[float]:
-    """Plain RoPE's frequencies over those of the extension [F]."""
-    wanted_F = inverse_frequencies(extension, extension.target_window).double()
-    plain = ContextExtension.unscaled(
-        extension.original_window, extension.head_dim, extension.base, extension.rotary_percent
-    )
-    divisors: list[float] = (inverse_frequencies(plain).double() / wanted_F).tolist()
+    """What plain RoPE's frequencies are divided by [F], such that fp32 comes as near as it can.
+
+    transformers computes 1 / (divisor · b^(2j/D)) in fp32: of the numbers next to the quotient, the one is
+    taken that rounds to the frequency itself; where none does, the two are one step of fp32 apart.
+    """
+    wanted_F = inverse_frequencies(extension, extension.target_window)
+    powers_F = wavelength_powers(extension.rotary_dim, extension.base)
+    below_F = above_F = (1.0 / (powers_F.double() * wanted_F.double())).float()
+    candidates = [below_F]
+    for _ in range(_STEPS):
+        below_F, above_F = below_F.nextafter(below_F.new_zeros(())), above_F.nextafter(2 * above_F)
+        candidates += [below_F, above_F]
+    every_CF = torch.stack(candidates)
+    nearest_F = (1.0 / (every_CF * powers_F) - wanted_F).abs().argmin(dim=0)
+    divisors: list[float] = every_CF.gather(0, nearest_F[None])[0].tolist()
     return divisors

@@ -64,6 +64,10 @@ def kept_bytes(shape: ModelShape) -> int:
         {"family": "gpt_neox", **NEOX},
         {"family": "stablelm", "parallel_residual": True},
         {"family": "nemotron", "activation": "relu2"},
+        {"family": "olmo2", "qk_norm": True},
+        {"family": "olmo2", "qk_norm": True, "num_query_groups": 4},
+        {"family": "glm4", "qkv_bias": True},
+        {"family": "granite", "residual_multiplier": 0.5, "attention_multiplier": 0.5},
     ],
     ids=str,
 )
