@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -122,6 +123,32 @@ def rotate_by_number_on_each_stage() -> None:
             plan := original(*model), kinds=plan.kinds[:2] * 2
         )
     )
+
+
+def forget_heads_of_other_ranks() -> None:
+    """A norm over all heads is computed over those of each rank."""
+    _keep_sums_apart("forward")
+
+
+def forget_gradients_of_other_ranks_heads() -> None:
+    """That the mean square of a norm over all heads moves the outputs of other ranks, too, is forgotten."""
+    _keep_sums_apart("backward")
+
+
+def _keep_sums_apart(direction: str) -> None:
+    from nemo_pi.model import whole_norm
+
+    norm, everyone = whole_norm._SplitRmsNorm, whole_norm.dist
+    original = getattr(norm, direction)
+
+    def apart(*arguments: Any) -> Any:
+        whole_norm.dist = SimpleNamespace(all_reduce=lambda *_, **__: None)  # type: ignore[attr-defined]
+        try:
+            return original(*arguments)
+        finally:
+            whole_norm.dist = everyone  # type: ignore[attr-defined]
+
+    setattr(norm, direction, staticmethod(apart))
 
 
 def forget_shared_embedding() -> None:

@@ -26,6 +26,14 @@ ODD_CHUNKS = ("model.loss_chunk_size=100",)
 RECOMPUTE = ("model.activations_checkpoint_granularity=full",)
 # A larger learning rate: at 1e-3, a norm's weight of 1 does not move by one step of bfloat16.
 BF16 = ("trainer.precision=bf16-mixed", "model.optim.lr=1.0e-2")
+# The classes whose tensors the start models have; of a Llama's, one could not say how far they moved.
+OWN_BAICHUAN = (
+    "model.export.architecture=BaichuanForCausalLM",
+    "model.pos_scaling_type=none",
+    "model.pos_scaling_factor=1.0",
+    "model.max_position_embeddings=64",
+)
+OWN_INTERN = ("model.export.architecture=InternLM2ForCausalLM",)
 LONG = ("trainer.max_steps=20", "trainer.val_check_interval=20")
 
 
@@ -163,6 +171,27 @@ ROWS = (
     Row("ministral3-tp2-sp", "growing queries recomputed", TP2 + SP + RECOMPUTE, 2, model="ministral3"),
     Row("ministral3-pp2", "growing queries on every stage", PP2, 2, model="ministral3"),
     Row("ministral3-cp2", "queries grow with positions, not places", CP2, 2, DOCUMENTS, "ministral3"),
+    Row("phi3-tp2-sp", "parts of fused tensors, half-rotated heads", TP2 + SP, 2, model="phi3"),
+    Row("phi3-pp2", "a tied output of fused layers", PP2, 2, model="phi3"),
+    Row("phi3-cp2", "windows on split rows", CP2, 2, both=DOCUMENTS, model="phi3"),
+    Row("granite-tp2-sp", "embedding and logits multiplied on split rows", TP2 + SP, 2, model="granite"),
+    Row("granite-pp2", "each end multiplies on its stage only", PP2 + WHOLE_LOGITS, 2, model="granite"),
+    Row("granite-cp2", "scores multiplied in merged parts", CP2, 2, both=DOCUMENTS, model="granite"),
+    Row("olmo2-tp2", "norms over the heads of both ranks, forward and backward", TP2, 2, model="olmo2"),
+    Row("olmo2-tp2-sp", "and once only where norms behind see parts", TP2 + SP + RECOMPUTE, 2, model="olmo2"),
+    Row("olmo2-pp2", "norms behind on two stages", PP2, 2, model="olmo2"),
+    Row("olmo2-cp2", "normalised keys of all heads gathered", CP2, 2, both=DOCUMENTS, model="olmo2"),
+    Row("glm4-tp2-sp", "norms behind add up over sequence parts", TP2 + SP, 2, model="glm4"),
+    Row("glm4-pp2", "norms on either side, recomputed", PP2 + RECOMPUTE, 2, model="glm4"),
+    Row("glm4-cp2", "neighbouring channels of half a head", CP2, 2, both=DOCUMENTS, model="glm4"),
+    Row(
+        "baichuan-tp2-sp", "a third of each part of W_pack", TP2 + SP, 2, both=OWN_BAICHUAN, model="baichuan"
+    ),
+    Row("baichuan-pp2", "and on two stages", PP2, 2, both=OWN_BAICHUAN, model="baichuan"),
+    Row("baichuan-cp2", "and on split rows", CP2, 2, both=OWN_BAICHUAN, model="baichuan"),
+    Row("internlm2-tp2-sp", "groups dealt out as they are stored", TP2 + SP, 2, OWN_INTERN, "internlm2"),
+    Row("internlm2-pp2", "under names of its own", PP2, 2, OWN_INTERN, "internlm2"),
+    Row("internlm2-cp2", "and on split rows", CP2, 2, OWN_INTERN, "internlm2"),
     Row("dp2-overlap", "gradients and weights travel while layers compute", OVERLAP, 2, model="tied"),
     Row("pp2-dp2-overlap", "and on pipelined replicas", PP2 + OVERLAP, 4, slow=True),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),

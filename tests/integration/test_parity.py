@@ -100,6 +100,8 @@ FAULTS = (
     ("forget_norms_of_heads", Row("qwen3-tp2", "", TP2, 2, model="qwen3")),
     ("count_layers_on_each_stage", Row("qwen2-pp2", "", PP2, 2, model="qwen2")),
     ("rotate_by_number_on_each_stage", Row("smollm3-pp2", "", PP2, 2, model="smollm3")),
+    ("forget_heads_of_other_ranks", Row("olmo2-tp2", "", TP2, 2, model="olmo2")),
+    ("forget_gradients_of_other_ranks_heads", Row("olmo2-tp2", "", TP2, 2, model="olmo2")),
 )
 
 

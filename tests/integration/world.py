@@ -156,6 +156,20 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", {"rotary_pct": 0.5}),
     "stablelm": ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": True}),
     "nemotron": ("nemotron", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "phi3": ("phi3", {"partial_rotary_factor": 0.5, "sliding_window": 24, "tie_word_embeddings": True}),
+    "granite": (
+        "granite",
+        {
+            "embedding_multiplier": 6.0,
+            "attention_multiplier": 0.4,
+            "residual_multiplier": 0.3,
+            "logits_scaling": 0.5,
+        },
+    ),
+    "olmo2": ("olmo2", {}),
+    "glm4": ("glm4", {"head_dim": 16}),
+    "baichuan": ("baichuan", {"num_key_value_heads": 4}),
+    "internlm2": ("internlm2", {}),
     # Queries grow from the tenth token on.
     "ministral3": (
         "ministral3",
@@ -176,6 +190,8 @@ def write_model(folder: Path, name: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from tests.unit.families.unshipped import STAND_INS, saved_as
+
     torch.manual_seed(7)
     family, settings = STARTS[name]
     sizes = {
@@ -192,7 +208,8 @@ def write_model(folder: Path, name: str) -> None:
         "eos_token_id": 0,
         "pad_token_id": None,  # a family's own may lie outside this vocabulary
     }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**sizes, **settings}))
+    config = AutoConfig.for_model(STAND_INS.get(family, family), **{**sizes, **settings})
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             # transformers starts them at 0 and 1, where a wrong order of channels would not show.
@@ -201,5 +218,6 @@ def write_model(folder: Path, name: str) -> None:
             elif any(norm in parameter_name for norm in ("q_norm", "k_norm", "q_layer", "k_layer")):
                 parameter.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
+    saved_as(folder, family)
     for file in (ROOT / "demo" / "model").glob("*token*"):
         shutil.copy(file, folder)

@@ -13,6 +13,8 @@ from torch import Tensor
 from nemo_pi.checkpoint.files import read_json, write_json
 
 Tensors = dict[str, Tensor]
+STAND_INS = {"baichuan": "llama", "internlm2": "llama"}
+"""Families that transformers has no class for, and the one that computes the same."""
 
 
 def saved_as(folder: Path, family: str) -> Path:

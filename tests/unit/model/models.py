@@ -17,6 +17,7 @@ from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.parallel.cpu_shim import cpu_shim
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
+from tests.unit.families.unshipped import STAND_INS
 
 WINDOW = 64
 """Original window of the tiny models, in tokens."""
@@ -30,9 +31,6 @@ SHAPE = ModelShape(
     head_dim=16,
     vocab_size=96,
 )
-
-STAND_INS = {"baichuan": "llama", "internlm2": "llama"}
-"""Families that transformers has no class for, and what computes the same (families/unshipped.py)."""
 
 
 def plain(window: int = WINDOW, **changes: Any) -> ContextExtension:

@@ -22,17 +22,12 @@ S, B, N, D, EPS = 3, 2, 4, 8, 1e-3
 
 
 def config(dtype: torch.dtype) -> TransformerConfig:
-    return TransformerConfig(
-        num_layers=1,
-        hidden_size=N * D,
-        num_attention_heads=N,
-        use_cpu_initialization=True,
-        params_dtype=dtype,
-    )
+    sizes = {"num_layers": 1, "hidden_size": N * D, "num_attention_heads": N}
+    return TransformerConfig(**sizes, use_cpu_initialization=True, params_dtype=dtype)
 
 
 def values(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Input, weight and upstream gradient of all heads; heads differ in size, so that none is normal alone."""
+    """Input, weight and upstream gradient of all heads, which differ in size: none is normal alone."""
     generator = torch.Generator().manual_seed(3)
     x_SBND, grad_SBND = (torch.randn(S, B, N, D, generator=generator) for _ in range(2))
     sizes_N1 = torch.tensor([0.1, 1.0, 3.0, 10.0])[:, None]
