@@ -32,6 +32,15 @@ def quoted(error: BaseException) -> str:
     return " ".join(kept) or type(error).__name__
 
 
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """An error and what it came from, the last first."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """The valid word most like the given one, or None when none is alike; capitals do not matter."""
     lowered = {name.lower(): name for name in valid}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import logging
 import os
@@ -146,6 +147,7 @@ class _Lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             while not self._make():
                 self._wait_or_refuse()
+            self._sweep()
         except OSError as error:
             raise CheckpointError(
                 str(self.folder),
@@ -155,6 +157,14 @@ class _Lock:
             ) from error
         self._thread = threading.Thread(target=self._beat, name="nemo_pi-lock", daemon=True)
         self._thread.start()
+
+    def _sweep(self) -> None:
+        """Removes what processes that were killed between two operations of this file have left."""
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
+            token = left.name.removeprefix(f"{self.path.name}.").partition(".")[0]
+            writer = Writer.from_token(token)
+            if writer is not None and writer.lives() is False:
+                left.unlink(missing_ok=True)
 
     def give_back(self) -> None:
         """Removes the lock, if it is still this process's."""

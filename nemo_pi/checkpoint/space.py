@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.distributed.checkpoint import CheckpointException
 
-from nemo_pi.errors import CheckpointError
+from nemo_pi.errors import CheckpointError, chain_of
 from nemo_pi.units import size_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -70,7 +70,7 @@ def check_space(folder: Path, num_bytes: int, what: str, fix: str = "") -> None:
 
 def out_of_space(error: BaseException, folder: Path) -> Full | None:
     """What to say of an error while something was written below `folder`, if a full disk is behind it."""
-    causes = [cause for each in _causes(error) for cause in _chain(each)]
+    causes = [cause for each in _causes(error) for cause in chain_of(each)]
     said = any(
         (isinstance(cause, OSError) and cause.errno in _FULL) or any(word in str(cause) for word in _SAID)
         for cause in causes
@@ -95,11 +95,3 @@ def _causes(error: BaseException) -> list[BaseException]:
     if isinstance(error, CheckpointException):
         return [cause for cause, _ in error.failures.values()]
     return [error]
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found

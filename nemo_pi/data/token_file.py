@@ -39,7 +39,7 @@ class TokenFile:
         except OSError as error:
             raise self._refusal(offset + size, str(error)) from error
         if len(raw) < size:
-            raise self._refusal(offset + size, f"{offset + len(raw)} bytes")
+            raise self._refusal(offset + size, f"{os.stat(self.path).st_size} bytes")
         return np.frombuffer(raw, dtype=self.dtype).astype(np.int64)
 
     def _read(self, size: int, offset: int) -> bytes:

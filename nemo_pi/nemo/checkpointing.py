@@ -71,6 +71,10 @@ class DistributedCheckpointing(Callback):
         if self.stopped or not flag.item():
             return
         self.stopped = trainer.should_stop = True
+        every = trainer.val_check_interval
+        if not (isinstance(every, int) and trainer.global_step % every == 0):
+            # Lightning validates at every end; whoever was told to stop has no time for it.
+            trainer.limit_val_batches = 0
         if launcher.is_global_zero():
             logger.info(f"Told to stop ({self._requests.asked or 'another rank'}): {consequence}.")
 

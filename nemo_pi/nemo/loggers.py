@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nemo_pi.errors import chain_of
+
 logger = logging.getLogger(__name__)
 
 _WRITING = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
@@ -29,10 +31,14 @@ def _tolerant(method: Callable[..., Any], name: str, said: list[str]) -> Callabl
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
-        except OSError as error:
+        except Exception as error:
+            # Lightning's TensorBoardLogger raises a ValueError of its own for whatever went wrong.
+            cause = next((each for each in chain_of(error) if isinstance(each, OSError)), None)
+            if cause is None:
+                raise
             if not said:
                 said.append(name)
-                logger.warning(f"{name} cannot write ({error}): the run goes on, its curves have a hole")
+                logger.warning(f"{name} cannot write ({cause}): the run goes on, its curves have a hole")
             return None
 
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,7 +27,9 @@ from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
 from nemo_pi.nemo.resuming import load_newest
 from nemo_pi.nemo.settings import run_of_model_config
-from nemo_pi.parallel import groups, liveness
+from nemo_pi.parallel import groups, launcher, liveness
+
+logger = logging.getLogger(__name__)
 
 
 class ContextExtensionModel(SafelyRestoredModel):
@@ -138,12 +140,16 @@ class ContextExtensionModel(SafelyRestoredModel):
         self._loss, skipped = loss, self.guard.skipped
         self.optimizers().step()
         if self.guard.skipped > skipped:
-            rank_zero_warn(
-                f"step {step} is left out: loss {loss:.4g}, gradient norm {self._grad_norm:.4g} "
-                f"({self.guard.skipped} of {self.guard.allowed} that model.skip_bad_steps allows)"
-            )
+            self._say_skipped(step)
         self.consumed_samples += self.run.global_batch_size
         self._log_step(loss, lr, time.perf_counter() - started)
+
+    def _say_skipped(self, step: int) -> None:
+        if launcher.is_global_zero():
+            logger.warning(
+                f"step {step} is left out: loss {self._loss:.4g}, gradient norm {self._grad_norm:.4g} "
+                f"({self.guard.skipped} of the {self.guard.allowed} that model.skip_bad_steps allows)"
+            )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Mean loss of one validation batch."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,18 +89,14 @@ def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int
 
 @contextmanager
 def _missing_ranks_named() -> Iterator[None]:
-    """Ends this rank with one sentence where a collective has failed because another rank is missing.
-
-    At once: what Python does at its end could wait for that rank, too.
-    """
+    """Ends this rank with one sentence where a collective has failed because another rank is missing."""
     try:
         yield
     except Exception as error:
         explained = liveness.explained(error)
         if explained is None:
             raise
-        print(f"{type(explained).__name__}: {explained}", file=sys.stderr, flush=True)
-        os._exit(liveness.HUNG)
+        liveness.end(explained)
 
 
 def _lacks_export(resolved: ResolvedRun) -> bool:

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 
@@ -104,7 +104,17 @@ def explained(error: BaseException) -> DistributedError | None:
     """What a failed collective comes down to, the rank that is missing; None: the error is another one."""
     if _watch is None or not isinstance(error, RuntimeError) or not _LOST.search(str(error)):
         return None
+    _watch.gave_up = True
     return _watch.verdict(error)
+
+
+def end(error: DistributedError) -> NoReturn:
+    """Ends this rank with a sentence, at once: what Python does at its end could wait for others, too."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if _watch is not None and _watch.keeps_store:
+        # The others ask the store that this process keeps; their wait ends with its own.
+        time.sleep(2.5 * _watch.interval + 3.0)
+    os._exit(HUNG)
 
 
 def _set_timeout(minutes: float) -> None:
@@ -118,6 +128,9 @@ class _Liveness:
         self.limit = limit
         self.interval = min(5.0, limit / 10)
         self.patient = False
+        self.gave_up = False
+        # torchrun keeps it itself.
+        self.keeps_store = dist.get_rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._main = threading.main_thread().ident
         self._done = threading.Event()
@@ -159,6 +172,8 @@ class _Liveness:
         return report, signature
 
     def _look(self, beat: int) -> tuple[Report, Any]:
+        if self.gave_up:
+            return Report(beat, True, "nowhere: it has given up waiting"), None
         frame = sys._current_frames().get(self._main or 0)
         if frame is None:
             return Report(beat, False, "nowhere"), None
@@ -171,9 +186,7 @@ class _Liveness:
         """Ends this rank where the next one has stopped to give signs of life: no collective would return."""
         neighbour = (self.rank + 1) % self.world
         if self._silence(neighbour) > self.limit:
-            error = self.verdict(None)
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(HUNG)
+            end(self.verdict(None))
 
     def _silence(self, rank: int) -> float:
         """Seconds since another rank's count went up, by this rank's clock."""
@@ -212,7 +225,12 @@ class _Liveness:
                 missing[rank] = "no sign of life"
         if missing:
             return missing
-        return {rank: f"at {after[rank].place}" for rank in others if not after[rank].waits}
+        # Both times: a rank whose wait has just timed out is on its way to say so.
+        return {
+            rank: f"at {after[rank].place}"
+            for rank in others
+            if not after[rank].waits and not (rank in before and before[rank].waits)
+        }
 
     def verdict(self, error: BaseException | None) -> DistributedError:
         """Which rank is missing, as an error for the user."""
