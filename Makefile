@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare bench bench-packages conf test test-fast lint types format check clean house families
+.PHONY: help venv demo compare bench bench-packages conf test attack test-fast lint types format check clean house families
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -61,6 +61,12 @@ bench: $(STAMP) ## rotary kernels, loss, memory, growth, training steps, context
 # One worker takes tests/integration (they start ranks of their own), the other the unit tests.
 test: $(STAMP) ## all tests that this machine can run; skipped ones are printed with their reason
 	$(PY) -m pytest tests -n 2 --dist loadgroup
+
+attack: $(STAMP) ## kill, fill, flip, hang and start runs twice; figures into docs/reliability.md (about 20 minutes)
+	rm -f .attack.jsonl
+	NEMO_PI_ATTACK=1 NEMO_PI_ATTACK_RECORD="$(CURDIR)/.attack.jsonl" $(PY) -m pytest tests/reliability
+	$(PY) -m tests.reliability.figures .attack.jsonl docs/reliability.md
+	rm -f .attack.jsonl
 
 test-fast: $(STAMP) ## unit tests only, without the slow ones
 	$(PY) -m pytest tests/unit -n 2 --dist loadgroup -m "not slow"

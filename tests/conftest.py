@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         inside = item.path.relative_to(TESTS)
         group = inside.parts[0] if inside.parts[0] in ("integration", "gpu") else str(inside)
         item.add_marker(pytest.mark.xdist_group(group))
+    if not os.environ.get("NEMO_PI_ATTACK"):
+        items[:] = [item for item in items if not item.get_closest_marker("attack")]
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _has_cuda():
         for item in on_gpu:

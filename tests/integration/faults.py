@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -183,13 +185,114 @@ def kill_while_saving(save: int) -> None:
     _signal_at_call(distributed, "_seal", save, signal.SIGKILL, False)
 
 
+def hang_at_step(step: int, rank: int, seconds: float) -> None:
+    """One rank does something else for a while where gradients of `step` are ready."""
+    from nemo_pi.engine.engine import MegatronEngine
+
+    def sleep() -> None:
+        if int(os.environ.get("RANK", 0)) == rank:
+            time.sleep(seconds)
+
+    _at_call(MegatronEngine, "step", step, sleep)
+
+
+def ruin_weights_at_step(step: int, row: int) -> None:
+    """The update of `step` leaves a row of the embedding that no sample reads without numbers."""
+    from nemo_pi.engine.engine import MegatronEngine
+
+    original, calls = MegatronEngine.step, [0]
+
+    def stepped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        norm = original(self, *args, **kwargs)
+        calls[0] += 1
+        if calls[0] == step:
+            self.chunks[0].embedding.word_embeddings.weight.data[row] = float("nan")
+        return norm
+
+    MegatronEngine.step = stepped  # type: ignore[method-assign]
+
+
+def ruin_moments_at_step(step: int) -> None:
+    """After `step` one number of Adam's second moments is infinite; no weight is, yet."""
+    from nemo_pi.engine.engine import MegatronEngine
+    from nemo_pi.engine.optimizer import optimizer_tensors
+
+    original, calls = MegatronEngine.step, [0]
+
+    def stepped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        norm = original(self, *args, **kwargs)
+        calls[0] += 1
+        if calls[0] == step:
+            named = optimizer_tensors(self.optimizer)
+            tensor = [tensor for name, tensor in named if "avg_sq" in name][-1]
+            tensor.view(-1)[0] = float("inf")
+        return norm
+
+    MegatronEngine.step = stepped  # type: ignore[method-assign]
+
+
+def lose_gradients_at_steps(*steps: int) -> None:
+    """Gradients of these steps are no numbers, on all ranks."""
+    from nemo_pi.engine.engine import MegatronEngine
+
+    original, calls = MegatronEngine.step, [0]
+
+    def stepped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] in steps:
+            next(iter(self.chunks[0].parameters())).main_grad.fill_(float("nan"))
+        return original(self, *args, **kwargs)
+
+    MegatronEngine.step = stepped  # type: ignore[method-assign]
+
+
+def truncate_at_step(step: int, path: str) -> None:
+    """Someone copies other data over a file that is being read: it is empty for a moment."""
+    from nemo_pi.engine.engine import MegatronEngine
+
+    _at_call(MegatronEngine, "step", step, lambda: os.truncate(path, 16))
+
+
+def signal_while_saving(save: int, number: int) -> None:
+    """Sends the process a signal in its checkpoint number `save`."""
+    from nemo_pi.checkpoint import distributed
+
+    _signal_at_call(distributed, "_seal", save, number, False)
+
+
+def fail_logs_at_step(step: int) -> None:
+    """From `step` on TensorBoard's files cannot be written."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from nemo_pi.engine.engine import MegatronEngine
+
+    def fail() -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        from torch.utils.tensorboard import SummaryWriter
+
+        SummaryWriter.add_scalar = refuse  # type: ignore[method-assign]
+        assert TensorBoardLogger
+
+    _at_call(MegatronEngine, "step", step, fail)
+
+
 def _signal_at_call(owner: Any, name: str, call: int, number: int, last_rank_only: bool) -> None:
+    def send() -> None:
+        if _is_last_rank() or not last_rank_only:
+            os.kill(os.getpid(), number)
+
+    _at_call(owner, name, call, send)
+
+
+def _at_call(owner: Any, name: str, call: int, act: Callable[[], None]) -> None:
     original, calls = getattr(owner, name), [0]
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
-        if calls[0] == call and (_is_last_rank() or not last_rank_only):
-            os.kill(os.getpid(), number)
+        if calls[0] == call:
+            act()
         return original(*args, **kwargs)
 
     setattr(owner, name, counted)

@@ -7,8 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.world import World, make_world
 from tests.reliability.hostile import NemoFile
 from tests.unit.nemo.runs import make_inputs, resolved
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Data, start models and finished runs, as in tests/integration."""
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
