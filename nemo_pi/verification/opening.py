@@ -10,13 +10,14 @@ import psutil
 import torch
 from torch import nn
 
+from nemo_pi.checkpoint.hf.blocks import blocks
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
-from nemo_pi.checkpoint.hf.load import load_huggingface, located_parameters, read_parts
+from nemo_pi.checkpoint.hf.load import load_huggingface, located_parameters
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.settings import EngineSettings
-from nemo_pi.families.fusion import reorder_heads, unfuse
+from nemo_pi.families.fusion import reorder_heads, stored_order, unfuse
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.build import check_backends
@@ -24,7 +25,6 @@ from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
-from nemo_pi.rope.channel_order import halves_from_interleaved
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.verification.empty import InTurn, give_storage, without_weights
 
@@ -135,16 +135,18 @@ def _unlike(
     part: Any, weights: HuggingFaceWeights, shape: ModelShape, extension: ContextExtension
 ) -> Iterator[str]:
     """Names of tensors that a part would not write as they are stored."""
-    order = None
-    if extension.interleaved:
-        order = halves_from_interleaved(extension.head_dim, extension.rotary_dim)
+    order = stored_order(extension, family_of(shape).interleaved)
     rank, size = groups.tensor_rank(), groups.tensor_size()
     for tensor, rule, layer in located_parameters([part], shape):
-        stored = read_parts(weights, rule, layer, shape, rank, size)
-        back = reorder_heads(unfuse(tensor, rule, shape), rule, shape, order)
-        for name, one, other in zip(rule.names(layer), back, stored, strict=True):
-            if not torch.equal(one.cpu().to(other.dtype), other):
-                yield name
+        names, columns = rule.names(layer), 1 if rule.split_dim == 1 else None
+        for block in blocks(rule, shape, rank, size):
+            fused = tensor[slice(*block.rows)]
+            parts = (fused,) if len(block.parts) == 1 else unfuse(fused, rule, shape)
+            back = reorder_heads(parts, rule, shape, order)
+            for (number, rows), one in zip(block.parts, back, strict=True):
+                stored = weights.read(names[number], columns, rank, size, rows=rows)
+                if not torch.equal(one.cpu().to(stored.dtype), stored):
+                    yield names[number]
 
 
 def fits_in_memory(checkpoint: CheckpointSummary, dtype: torch.dtype, copies: int = 1) -> bool:
