@@ -2,7 +2,7 @@
 
 python -m tools.families_table                 all families, printed (about 20 minutes)
 python -m tools.families_table llama qwen2     some of them
-python -m tools.families_table --write         into docs/families.md
+python -m tools.families_table --write         into docs/families.md; lines of families not named stay
 
 Every random configuration that the families' own tests have is verified (nemo_pi.verification): beside
 transformers in float64, inside the window and far beyond it, scaled and not; exported, compared bit by bit
@@ -175,30 +175,32 @@ def _results(root: ElementTree.Element) -> dict[str, float]:
     return found
 
 
-def table(lines: Mapping[str, Line]) -> str:
-    """As Markdown."""
-    rows = [list(COLUMNS), ["---", *["---:" for _ in COLUMNS[1:]]]]
-    rows += [line.cells(family) for family, line in lines.items()]
+def table(lines: Mapping[str, Sequence[str]]) -> str:
+    """As Markdown, from each family's cells."""
+    rows = [list(COLUMNS), ["---", *["---:" for _ in COLUMNS[1:]]], *lines.values()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def written(page: str, new: str) -> str:
-    """The page with the table between its marks replaced.
+def lines_on(page: str) -> dict[str, list[str]]:
+    """{family: cells} of the page's table."""
+    inside = page.partition(BEGIN)[2].partition(END)[0]
+    rows = [line.strip("| ").split(" | ") for line in inside.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in rows}
+
+
+def written(page: str, lines: Mapping[str, Sequence[str]], order: Sequence[str]) -> str:
+    """The page with some families' lines anew, those of other families of `order` as they were.
 
     Raises:
-        ValueError: the page has no such place.
+        ValueError: the page has no place for them.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"no place for the table: the page needs {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{new}\n{END}{after}"
-
-
-def rows_on(page: str) -> list[str]:
-    """The families that the page's table has a line for."""
-    inside = page.partition(BEGIN)[2].partition(END)[0]
-    return [line.split("`")[1] for line in inside.splitlines() if line.startswith("| `")]
+    known = {**lines_on(page), **lines}
+    kept = {family: known[family] for family in order if family in known}
+    return f"{before}{BEGIN}\n{table(kept)}\n{END}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,12 +216,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines = verified(families, Path(folder))
     for (family, layout), value in trained(families).items():
         lines[family].training[layout] = value
-    print(table(lines))
+    cells = {family: line.cells(family) for family, line in lines.items()}
+    print(table(cells))
     for family, line in lines.items():
         for fault in line.faults:
             print(f"{family}: {fault}", file=sys.stderr)
     if args.write:
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), table(lines)), encoding="utf-8")
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(written(page, cells, names()), encoding="utf-8")
     if any(line.faults or None in line.training.values() for line in lines.values()):
         raise SystemExit(1)
 

@@ -63,7 +63,7 @@ class Reference:
     def __init__(self, folder: Path, unit: float, passed: Callable[[], None] = lambda: None) -> None:
         self.folder, self._unit, self._passed = folder, unit, passed
         self._weights = HuggingFaceWeights(folder)
-        self._model = self._skeleton()
+        self._model = _skeleton(folder)
         self._names = self._stored_names()
         self._draw = torch.Generator().manual_seed(0)
         self._double = InDouble()
@@ -131,15 +131,6 @@ class Reference:
         )
 
     # --- the model without its weights ---
-
-    def _skeleton(self) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        config = configuration(self.folder)
-        with without_weights():
-            # eager: its softmax is a call that can be told to compute in float64.
-            model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
-        return model.eval().requires_grad_(False)
 
     def _stored_names(self) -> dict[int, str]:
         """The folder's name of each parameter, by its identity: tied ones are one object."""
@@ -235,6 +226,21 @@ class Reference:
     def _keep_tables(self, module: nn.Module, args: Any, output: Any) -> None:
         cos, sin = output
         self._seen_tables.append((cos, sin))
+
+
+def _skeleton(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    config = configuration(folder)
+    with without_weights():
+        # eager: its softmax is a call that can be told to compute in float64.
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    return model.eval().requires_grad_(False)
+
+
+def reads_anywhere(folder: Path) -> bool:
+    """Whether transformers' class makes tables of any position, not one table of its window (GPT-J)."""
+    return any(has_frequencies(module) for module in _skeleton(folder).modules())
 
 
 def _as_modules_call_them(model: Any, stored: Iterable[str]) -> dict[str, str]:

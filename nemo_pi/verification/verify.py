@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.weights import export_weights
 from nemo_pi.errors import NemoPiError
+from nemo_pi.families.export import AUTO
 from nemo_pi.families.registry import family_of
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
@@ -24,7 +26,7 @@ from nemo_pi.verification.findings import NOTE, Finding
 from nemo_pi.verification.layouts import answer_on_ranks
 from nemo_pi.verification.probes import Probes, make_probes
 from nemo_pi.verification.record import config_findings, differences
-from nemo_pi.verification.reference import Reference
+from nemo_pi.verification.reference import Reference, reads_anywhere
 
 Passed = Callable[[], None]
 
@@ -114,19 +116,32 @@ def _read_by_transformers(request: Request, folder: Path, say: Callable[[str], N
     checkpoint = request.checkpoint
     if request.against is not None:
         return request.against, f"transformers on {request.against.name}"
-    if checkpoint.kind == "huggingface" and _ships(checkpoint):
+    own = checkpoint.kind != "huggingface" or _ships(checkpoint)
+    if checkpoint.kind == "huggingface" and own and reads_anywhere(checkpoint.path):
         return checkpoint.path, "transformers"
     say("an export, for transformers to read")
-    engine = open_engine(checkpoint, ParallelLayout())
+    written = folder / "for-transformers"
+    architecture = _export(checkpoint, written, AUTO)
+    if not reads_anywhere(written):
+        others = family_of(checkpoint.shape).same_function(checkpoint.shape)
+        if others:
+            shutil.rmtree(written)
+            architecture = _export(checkpoint, written, family_of(others[0]).architecture)
+    return written, f"transformers on our export, a {architecture}"
+
+
+def _export(checkpoint: CheckpointSummary, folder: Path, architecture: str) -> str:
+    """Writes a folder of a whole model; returns the class that it is of."""
     export_weights(
-        engine,
-        folder / "for-transformers",
+        open_engine(checkpoint, ParallelLayout()),
+        folder,
         source_config=read_source_config(checkpoint.path),
         tokenizer_path=None,
         dtype=None,
+        architecture=architecture,
         overwrite=False,
     )
-    return folder / "for-transformers", "transformers on our export"
+    return str(read_json(folder / "config.json")["architectures"][0])
 
 
 def _ships(checkpoint: CheckpointSummary) -> bool:

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
 from tools import families_table
-from tools.families_table import BEGIN, END, LAYOUTS, Line, rows_of, rows_on, table, written
+from tools.families_table import BEGIN, COLUMNS, END, LAYOUTS, Line, lines_on, rows_of, written
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "families.md"
 
 
 def test_a_line_shows_what_failed() -> None:
     good = Line(configurations=5, logits=3e-6, scaled=2e-5, training={"TP 2": 1e-4})
     bad = Line(configurations=5, faults=["plain, none: logits, far"], training={"PP 2": None})
-    text = table({"acme": good, "other": bad})
-    assert rows_on(f"{BEGIN}\n{text}\n{END}") == ["acme", "other"]
-    first, second = text.splitlines()[2:]
-    assert "3e-06" in first and "1e-04" in first and "FAILED" not in first
+    first, second = good.cells("acme"), bad.cells("other")
+    assert len(first) == len(second) == len(COLUMNS)
+    assert {"`acme`", "3e-06", "2e-05", "1e-04", "ok"} <= set(first)
     assert second.count("FAILED") == 3
 
 
-def test_only_what_stands_between_the_marks_is_replaced() -> None:
-    page = f"before\n{BEGIN}\n| `old` |\n{END}\nafter\n"
-    assert rows_on(page) == ["old"]
-    assert written(page, "| `new` |") == f"before\n{BEGIN}\n| `new` |\n{END}\nafter\n"
+def test_lines_that_were_not_measured_again_stay() -> None:
+    first = Line(configurations=5).cells("first")
+    page = written(f"before\n{BEGIN}\n{END}\nafter\n", {"first": first, "gone": first}, ["first", "gone"])
+    assert lines_on(page) == {"first": first, "gone": first}
+    other = Line(configurations=7).cells("other")
+    page = written(page, {"other": other}, ["other", "first"])
+    assert lines_on(page) == {"other": other, "first": first}
+    assert list(lines_on(page)) == ["other", "first"]
+    assert page.startswith("before\n") and page.endswith("\nafter\n")
     with pytest.raises(ValueError, match="no place"):
-        written("a page", "")
+        written("a page", {}, [])
 
 
 def test_every_family_trains_at_three_layouts_or_more() -> None:
