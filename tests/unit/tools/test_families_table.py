@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
 from tools import families_table
 from tools.families_table import BEGIN, COLUMNS, END, LAYOUTS, Line, lines_on, rows_of, written
-
-
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "families.md"
 
 
 def test_a_line_shows_what_failed() -> None:
@@ -24,9 +20,9 @@ def test_a_line_shows_what_failed() -> None:
 
 
 def test_lines_that_were_not_measured_again_stay() -> None:
-    first = Line(configurations=5).cells("first")
-    page = written(f"before\n{BEGIN}\n{END}\nafter\n", {"first": first, "gone": first}, ["first", "gone"])
-    assert lines_on(page) == {"first": first, "gone": first}
+    first, gone = (Line(configurations=5).cells(family) for family in ("first", "gone"))
+    page = written(f"before\n{BEGIN}\n{END}\nafter\n", {"first": first, "gone": gone}, ["first", "gone"])
+    assert lines_on(page) == {"first": first, "gone": gone}
     other = Line(configurations=7).cells("other")
     page = written(page, {"other": other}, ["other", "first"])
     assert lines_on(page) == {"other": other, "first": first}
