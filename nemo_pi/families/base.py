@@ -78,6 +78,8 @@ class Family(ABC):
         RECORD,
     )
     """Keys of config.json that say how positions are made: another extension replaces them all."""
+    window_key: ClassVar[str] = "max_position_embeddings"
+    """The one of them that says how many tokens the model reads."""
     rope_defaults: ClassVar[Mapping[str, Any]] = {}
     """Such keys as transformers fills them in where config.json is silent, unless by its usual values."""
 

@@ -11,6 +11,7 @@ from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.glm4 import Glm4
 from nemo_pi.families.gpt_neox import GPTNeoX
+from nemo_pi.families.gptj import GPTJ
 from nemo_pi.families.granite import Granite
 from nemo_pi.families.internlm2 import InternLm2
 from nemo_pi.families.llama import Llama
@@ -43,6 +44,7 @@ _BUILT_IN = (
     InternLm2(),
     Phi(),
     GPTNeoX(),
+    GPTJ(),
     StableLM(),
     Nemotron(),
 )

@@ -46,5 +46,6 @@ def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str
                 entry = entry.get(FULL) if kind and isinstance(entry, Mapping) else entry
                 if isinstance(entry, Mapping) and "original_max_position_embeddings" in entry:
                     return f"{key}{kind}.original_max_position_embeddings"
-    divided = extension.original_window != config["max_position_embeddings"]
-    return "max_position_embeddings" + (" / factor" if divided else "")
+    window = family_of_config(config).window_key
+    key = window if window in config else "max_position_embeddings"
+    return key + (" / factor" if extension.original_window != config[key] else "")

@@ -17,6 +17,7 @@ from nemo_pi.checkpoint.hf.tokenizer import (
 )
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.inert import without_code
+from nemo_pi.families.registry import family_of_config
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 
@@ -98,7 +99,8 @@ def write_side_files(
         config |= special_token_ids(folder) if tokenizer_path else NO_SPECIAL_TOKENS
     write_json(folder / "config.json", config)
     if source is not None and source.generation_config is not None:
-        old, new = source.config.get("max_position_embeddings"), extension.target_window
+        window = family_of_config(source.config).window_key
+        old, new = source.config.get(window), extension.target_window
         values = without_code(source.generation_config)
         values = extended_generation_config(values, old, new) if extended else values
         write_json(folder / GENERATION_CONFIG, values)

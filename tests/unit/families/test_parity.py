@@ -6,6 +6,7 @@ Shape legend: B batch, S sequence, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,11 @@ OTHERS: dict[str, dict[str, dict[str, Any]]] = {
         "no biases of attention": {"attention_bias": False, "num_hidden_layers": 3},
         "neither": {"attention_bias": False, "use_parallel_residual": False, "tie_word_embeddings": True},
     },
+    "gptj": {
+        "whole heads": {"rotary_dim": 16, "n_inner": 80},
+        "hardly rotated": {"rotary_dim": 4, "layer_norm_epsilon": 1e-2, "num_hidden_layers": 3},
+        "another activation": {"activation_function": "gelu"},
+    },
     "stablelm": {
         "biases": {"use_qkv_bias": True, "num_key_value_heads": 1},
         "beside each other": {"use_parallel_residual": True, "num_hidden_layers": 3},
@@ -161,6 +167,7 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "glm4": {"partial_rotary_factor": 0.5},
     "phi": {"partial_rotary_factor": 0.5},
     "gpt_neox": {"partial_rotary_factor": 0.25},
+    "gptj": {"rotary_dim": 8},
     "stablelm": {"partial_rotary_factor": 0.25},
     "nemotron": {"partial_rotary_factor": 0.5},
 }
@@ -179,6 +186,7 @@ MORE: dict[str, dict[str, dict[str, Any]]] = {
 }
 WINDOWED = {*QWEN_WINDOWS, *SMOLLM_LAYERS, "slides", "does not slide"}
 METHODS: dict[str, tuple[str, ...]] = {
+    "gptj": ("none",),
     "phi3": ("none", "longrope"),
     "baichuan": ("none",),
     "internlm2": ("none", "linear"),
@@ -208,6 +216,8 @@ def scaled(family: str, settings: dict[str, Any], method: str) -> dict[str, Any]
     rope = Peer(spec).rope_parameters
     if family == "ministral3":
         rope |= {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": WINDOW}
+    if family == "gptj":
+        return {**settings, "max_position_embeddings": TARGET}  # its class has no rotary entries
     peer = {"rope_parameters": rope, "max_position_embeddings": spec.target_window}
     if method == "longrope":
         peer["original_max_position_embeddings"] = WINDOW
@@ -239,11 +249,23 @@ def far_positions(rows: int, length: int) -> Tensor:
     return (steps / steps[:, -1:] * (ends - 1)).long()
 
 
+def rotate_exactly(gptj: Any) -> None:
+    """GPT-J's tables in float64 and as long as any test; its own end with the window."""
+    dim = gptj.config.rotary_dim
+    inverse = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angle = torch.arange(100 * TARGET, dtype=torch.float64)[:, None] * inverse
+    for block in gptj.transformer.h:
+        block.attn.embed_positions = torch.cat((angle.sin(), angle.cos()), dim=1).float()
+
+
 def saved(folder: Path, family: str, settings: dict[str, Any]) -> PreTrainedModel:
     model = transformers_model(family, **settings)
     model.save_pretrained(folder)
     saved_as(folder, family)
-    model.base_model.rotary_emb = ExactRotary(model.base_model.rotary_emb)
+    if family == "gptj":
+        rotate_exactly(model)
+    else:
+        model.base_model.rotary_emb = ExactRotary(model.base_model.rotary_emb)
     return model
 
 
@@ -378,6 +400,66 @@ def test_an_interleaved_copy_computes_the_same_and_returns_the_bits(family: str,
     torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=1e-4)
     export_huggingface([copy], summary.shape, turned, tmp_path / "out")
     assert_same_bits(stored_tensors(tmp_path / "out"), stored_tensors(tmp_path / "in"))
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gptj", "phi", "internlm2"])
+def test_another_order_of_channels_computes_the_same_and_returns_the_bits(
+    family: str, tmp_path: Path
+) -> None:
+    """Parts of heads; query and key that share a tensor; norms and biases that follow them."""
+    settings = {"qk_layernorm": True} if family == "phi" else {}
+    saved(tmp_path / "in", family, {**ALWAYS.get(family, {}), **settings})
+    summary = read_summary(tmp_path / "in")
+    turned = replace(summary.extension, interleaved=not summary.extension.interleaved)
+    copy, tokens_BS = ours_from(tmp_path / "in", turned, shape=summary.shape), random_tokens()
+    with torch.no_grad():
+        theirs_BSV, ours_BSV = forward(ours(tmp_path / "in"), tokens_BS), forward(copy, tokens_BS)
+    torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=1e-4)
+    own = family_of(summary.shape).architecture
+    export_huggingface([copy], summary.shape, turned, tmp_path / "out", architecture=own)
+    assert_same_bits(stored_tensors(tmp_path / "out"), stored_tensors(tmp_path / "in"))
+
+
+@pytest.mark.parametrize("with_source", [True, False])
+@pytest.mark.parametrize("method", ["linear", "ntk", "dynamic", "yarn", "llama3", "longrope", "none"])
+def test_a_scaled_gptj_is_a_phi(method: str, with_source: bool, tmp_path: Path) -> None:
+    """Far beyond the target as well; plain ones stay what they are unless a Phi is asked for."""
+    model = saved(tmp_path / "in", "gptj", {"rotary_dim": 8, "tie_word_embeddings": with_source})
+    summary = read_summary(tmp_path / "in")
+    source = read_source_config(tmp_path / "in") if with_source else None
+    extension = make_spec(
+        method,
+        original_window=WINDOW,
+        target_window=WINDOW if method == "none" else TARGET,
+        head_dim=16,
+        rotary_percent=0.5,
+        interleaved=True,
+    )
+    copy = ours_from(tmp_path / "in", extension, shape=summary.shape)
+    wanted = "PhiForCausalLM" if method == "none" else "auto"
+    export_huggingface(
+        [copy], summary.shape, extension, tmp_path / "out", source_config=source, architecture=wanted
+    )
+    phi, loading = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+    )
+    assert type(phi).__name__ == "PhiForCausalLM" and not any(loading.values()), loading
+    phi.model.rotary_emb = ExactRotary(phi.model.rotary_emb)
+    tokens_BS = random_tokens(length=40)
+    positions_BS = far_positions(*tokens_BS.shape)
+    with torch.no_grad():
+        theirs_BSV, ours_BSV = (
+            causal_logits(phi, tokens_BS, positions_BS),
+            forward(copy, tokens_BS, positions_BS),
+        )
+        torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=2e-4)
+        if method == "none":
+            torch.testing.assert_close(
+                ours_BSV, causal_logits(model, tokens_BS, positions_BS), rtol=1e-4, atol=2e-4
+            )
+        again = forward(ours(tmp_path / "out"), tokens_BS, positions_BS)
+    torch.testing.assert_close(again, ours_BSV, rtol=1e-4, atol=1e-4)
+    assert read_summary(tmp_path / "out").extension == replace(extension, interleaved=False)
 
 
 def swap(attention: Any, what: str) -> None:
