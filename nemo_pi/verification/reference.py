@@ -3,7 +3,8 @@
 Weights are read where the forward pass arrives at them: rows of the embedding, some rows of a matrix, a norm.
 So no model is too large.
 
-Shape legend: B rows, S tokens, V vocabulary, H hidden size, L layers, O and I output and input channels.
+Shape legend: B rows, S tokens, V vocabulary, H hidden size, L layers, P positions, O and I output and input
+channels.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Reference:
         self._seen_layers.clear()
         self._seen_tables.clear()
         reset_frequencies(self._model)
-        both = [torch.cat((x_BS, x_BS)) for x_BS in (tokens_BS, positions_BS)]
+        both = [torch.cat((x_BS, x_BS)) for x_BS in (tokens_BS, self._looked_up(positions_BS))]
         with self._double:
             logits = self._model(
                 input_ids=both[0],
@@ -129,6 +130,24 @@ class Reference:
             layers_moved_LBS=torch.stack([(rounded - exact).abs().amax(-1) for exact, rounded in layers]),
             tables=tuple((cos.chunk(2)[0], sin.chunk(2)[0]) for cos, sin in self._seen_tables),
         )
+
+    def _looked_up(self, positions_BS: Tensor) -> Tensor:
+        """Positions as the model is to be told them.
+
+        GPT-J looks sines and cosines up in tables that end with its window. It gets tables of just these
+        positions, and their places in them.
+        """
+        modules = [module for module in self._model.modules() if "embed_positions" in module._buffers]
+        if not modules:
+            return positions_BS
+        position_P, place_BS = positions_BS.unique(return_inverse=True)
+        for module in modules:
+            dim = module.pos_embd_dim
+            # Frequencies as its class makes them, in fp32; the angles that follow in float64.
+            inverse = 1.0 / (10000 ** (torch.arange(0, dim, 2) / dim))
+            angle = position_P.double()[:, None] * inverse.double()
+            module._buffers["embed_positions"] = torch.cat((angle.sin(), angle.cos()), dim=1)
+        return place_BS
 
     # --- the model without its weights ---
 

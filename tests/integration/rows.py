@@ -34,6 +34,8 @@ OWN_BAICHUAN = (
     "model.max_position_embeddings=64",
 )
 OWN_INTERN = ("model.export.architecture=InternLM2ForCausalLM",)
+# Trained further at the whole window: a scaled GPT-J leaves as a Phi, under other names than it came in by.
+UNSCALED = ("model.pos_scaling_type=none", "model.pos_scaling_factor=null")
 LONG = ("trainer.max_steps=20", "trainer.val_check_interval=20")
 
 
@@ -159,6 +161,9 @@ ROWS = (
     Row("neox-tp2-sp", "fused heads dealt out, norms with biases", TP2 + SP, 2, model="gpt_neox"),
     Row("neox-pp2", "attention beside the MLP on two stages", PP2, 2, model="gpt_neox"),
     Row("neox-cp2", "and on split rows, recomputed", CP2 + RECOMPUTE, 2, model="gpt_neox"),
+    Row("gptj-tp2-sp", "neighbouring channels of split heads", TP2 + SP, 2, UNSCALED, "gptj"),
+    Row("gptj-pp2", "and on two stages, a bias of logits on the last", PP2, 2, UNSCALED, "gptj"),
+    Row("gptj-cp2", "and on split rows", CP2, 2, UNSCALED + DOCUMENTS, "gptj"),
     Row("stablelm-tp2-sp", "a gated MLP beside attention", TP2 + SP, 2, model="stablelm"),
     Row("stablelm-pp2", "and on two stages", PP2, 2, model="stablelm"),
     Row("stablelm-cp2", "partly rotated keys gathered", CP2, 2, both=DOCUMENTS, model="stablelm"),

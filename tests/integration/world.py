@@ -154,6 +154,7 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     # A bias of logits that ranks cannot share evenly either.
     "phi": ("phi", {"qk_layernorm": True, "tie_word_embeddings": True, "vocab_size": 2051}),
     "gpt_neox": ("gpt_neox", {"rotary_pct": 0.5}),
+    "gptj": ("gptj", {"rotary_dim": 8}),
     "stablelm": ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": True}),
     "nemotron": ("nemotron", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "phi3": ("phi3", {"partial_rotary_factor": 0.5, "sliding_window": 24, "tie_word_embeddings": True}),

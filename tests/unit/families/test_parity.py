@@ -252,8 +252,8 @@ def far_positions(rows: int, length: int) -> Tensor:
 def rotate_exactly(gptj: Any) -> None:
     """GPT-J's tables in float64 and as long as any test; its own end with the window."""
     dim = gptj.config.rotary_dim
-    inverse = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    angle = torch.arange(100 * TARGET, dtype=torch.float64)[:, None] * inverse
+    inverse = 1.0 / (10000 ** (torch.arange(0, dim, 2) / dim))
+    angle = torch.arange(100 * TARGET, dtype=torch.float64)[:, None] * inverse.double()
     for block in gptj.transformer.h:
         block.attn.embed_positions = torch.cat((angle.sin(), angle.cos()), dim=1).float()
 
