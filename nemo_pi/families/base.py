@@ -64,8 +64,6 @@ class Family(ABC):
     """Whether layers with a sliding window have rotary embeddings of their own in transformers' class."""
     scales_queries: ClassVar[bool] = False
     """Whether queries grow with their position (llama_4_scaling_beta) in that class."""
-    default_theta: ClassVar[float] = 10000.0
-    """RoPE's base where config.json is silent."""
     last_biases: ClassVar[tuple[WeightRule, ...]] = ()
     """Biases of the final norm and of the output layer; there is one even where that is the embedding."""
     rope_keys: ClassVar[tuple[str, ...]] = (
@@ -104,12 +102,17 @@ class Family(ABC):
             CheckpointError: rotary values that are missing or contradict each other, or that this family's
                 class in transformers does not compute with.
         """
-        if config.get("rope_theta") is None:
-            config = {**config, "rope_theta": self.default_theta}
         given = {key: value for key, value in config.items() if value is not None}
         config = {**self.rope_defaults, **given}
-        extension = from_hf(config, shape.head_dim, scales_queries=self.scales_queries)
+        sets = self.rotary_sets(config, shape)
+        extension = from_hf(config, shape.head_dim, sets, scales_queries=self.scales_queries)
         return replace(extension, interleaved=self.interleaved)
+
+    def rotary_sets(
+        self, config: Mapping[str, Any], shape: ModelShape
+    ) -> Mapping[str, Mapping[str, Any]] | None:
+        """Rotary entries by kind of layer, as from_hf takes them; None: all layers share theirs."""
+        return None
 
     def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
         """The inverse, in the spelling that readers of transformers 4.45 to 5 share."""

@@ -9,6 +9,7 @@ from nemo_pi.errors import CheckpointError
 from nemo_pi.families.baichuan import Baichuan
 from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
+from nemo_pi.families.gemma3 import Gemma3
 from nemo_pi.families.glm4 import Glm4
 from nemo_pi.families.gpt_neox import GPTNeoX
 from nemo_pi.families.gptj import GPTJ
@@ -19,6 +20,7 @@ from nemo_pi.families.ministral3 import Ministral3
 from nemo_pi.families.mistral import Mistral
 from nemo_pi.families.nemotron import Nemotron
 from nemo_pi.families.olmo2 import Olmo2
+from nemo_pi.families.olmo3 import Olmo3
 from nemo_pi.families.phi import Phi
 from nemo_pi.families.phi3 import Phi3
 from nemo_pi.families.qwen2 import Qwen2
@@ -39,6 +41,8 @@ _BUILT_IN = (
     Phi3(),
     Granite(),
     Olmo2(),
+    Olmo3(),
+    Gemma3(),
     Glm4(),
     Baichuan(),
     InternLm2(),

@@ -18,7 +18,7 @@ class SmolLM3(Llama):
     name = "smollm3"
     architecture = "SmolLM3ForCausalLM"
     fixed: ClassVar[Mapping[str, Any]] = PLAIN_LAYERS
-    default_theta = 2e6
+    rope_defaults: ClassVar[Mapping[str, Any]] = {"rope_theta": 2e6}
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 4,
         "head_dim": None,

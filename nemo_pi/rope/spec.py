@@ -109,8 +109,8 @@ class ContextExtension:
             if mine != theirs:
                 # One kernel turns the heads of all layers, by tables of one width.
                 raise ConfigError(
-                    f"sliding.{name}",
-                    required=f"{mine}, as in the other layers",
+                    name,
+                    required=f"{mine} in layers with a sliding window, too",
                     given=theirs,
                     fix="only a model whose layers rotate the same channels can be computed here",
                 )

@@ -36,6 +36,8 @@ OWN_BAICHUAN = (
 OWN_INTERN = ("model.export.architecture=InternLM2ForCausalLM",)
 # Trained further at the whole window: a scaled GPT-J leaves as a Phi, under other names than it came in by.
 UNSCALED = ("model.pos_scaling_type=none", "model.pos_scaling_factor=null")
+DYNAMIC = ("model.pos_scaling_type=dynamic",)
+ALL_LAYERS = ("model.pos_scaling_layers=all", "model.pos_scaling_type=yarn")
 LONG = ("trainer.max_steps=20", "trainer.val_check_interval=20")
 
 
@@ -197,6 +199,19 @@ ROWS = (
     Row("internlm2-tp2-sp", "groups dealt out as they are stored", TP2 + SP, 2, OWN_INTERN, "internlm2"),
     Row("internlm2-pp2", "under names of its own", PP2, 2, OWN_INTERN, "internlm2"),
     Row("internlm2-cp2", "and on split rows", CP2, 2, OWN_INTERN, "internlm2"),
+    Row("olmo3-tp2-sp", "norms over all heads, tables of two kinds", TP2 + SP, 2, model="olmo3"),
+    Row("olmo3-pp2", "kinds of layers are counted over stages", PP2, 2, DYNAMIC, model="olmo3"),
+    Row("olmo3-cp2", "full and sliding layers on split rows", CP2, 2, DOCUMENTS, model="olmo3"),
+    Row(
+        "gemma3-tp2-sp",
+        "zero-centred norms on sequence parts; the embedding's part of the gradient is scaled by its width",
+        TP2 + SP + RECOMPUTE,
+        2,
+        model="gemma3",
+        tolerance=Tolerance(grad_norm=2e-5),
+    ),
+    Row("gemma3-pp2", "embeddings are scaled once, and shared", PP2, 2, ALL_LAYERS, model="gemma3"),
+    Row("gemma3-cp2", "scores divided otherwise on split rows", CP2, 2, DOCUMENTS, model="gemma3"),
     Row("dp2-overlap", "gradients and weights travel while layers compute", OVERLAP, 2, model="tied"),
     Row("pp2-dp2-overlap", "and on pipelined replicas", PP2 + OVERLAP, 4, slow=True),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),

@@ -139,6 +139,12 @@ def make_world(folder: Path) -> World:
     return world
 
 
+def _rope_by_kind(full: float, sliding: float) -> dict[str, Any]:
+    """Plain rotary embeddings of two bases."""
+    bases = {"full_attention": full, "sliding_attention": sliding}
+    return {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()}
+
+
 # transformers' name of the family, and what differs from a Llama of 4 layers, 4 heads and 2 groups.
 STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "untied": ("llama", {}),
@@ -183,6 +189,19 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    # The last of four layers attends to everything, by another base than the others.
+    "olmo3": ("olmo3", {"sliding_window": 24, "rope_parameters": _rope_by_kind(1e4, 500.0)}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 24,
+            "sliding_window_pattern": 2,
+            "tie_word_embeddings": True,
+            "rope_parameters": _rope_by_kind(1e5, 1e3),
+        },
+    ),
 }
 
 
@@ -216,7 +235,9 @@ def write_model(folder: Path, name: str) -> None:
             # transformers starts them at 0 and 1, where a wrong order of channels would not show.
             if parameter_name.endswith("bias"):
                 parameter.normal_(std=0.3)
-            elif any(norm in parameter_name for norm in ("q_norm", "k_norm", "q_layer", "k_layer")):
+            elif any(
+                norm in parameter_name for norm in ("q_norm", "k_norm", "q_layer", "k_layer", "feedforward")
+            ):
                 parameter.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
     saved_as(folder, family)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.load import resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
@@ -113,8 +114,6 @@ def test_the_checkpoint_decides_how_queries_grow() -> None:
 
 
 def test_a_family_that_knows_neither_refuses_both() -> None:
-    from nemo_pi.config.load import resolve
-
     sizes = {
         "num_layers": 4,
         "hidden_size": 64,
@@ -125,6 +124,57 @@ def test_a_family_that_knows_neither_refuses_both() -> None:
     for key, value in (("sliding_rotary", {"base": 5.0}), ("query_scaling", {"beta": 0.1, "window": 64})):
         with pytest.raises(ConfigError, match=f"model.{key}: required null"):
             resolve(values_of({**sizes, "family": "llama", key: value}), world_size=1, summary=None)
+
+
+OLMO = {
+    "num_layers": 4,
+    "hidden_size": 64,
+    "ffn_hidden_size": 96,
+    "num_attention_heads": 4,
+    "vocab_size": 64,
+    "family": "olmo3",
+    "sliding_window": 64,
+    "full_attention_layers": [3],
+    "rotary_base": 5e5,
+    "pos_scaling_factor": 8.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("none", 1.0, 5e5)),
+        ({"sliding_rotary": {"base": 1e4}}, ("none", 1.0, 1e4)),
+        ({"sliding_rotary": {"base": 1e4}, "pos_scaling_layers": "all"}, ("linear", 8.0, 1e4)),
+        ({"sliding_rotary": {"base": 1e4, "method": "yarn", "factor": 8.0}}, ("yarn", 8.0, 1e4)),
+        (
+            {"sliding_rotary": {"method": "yarn", "factor": 8.0}, "pos_scaling_layers": "full"},
+            ("none", 1.0, 5e5),
+        ),
+    ],
+    ids=str,
+)
+def test_a_yaml_without_a_checkpoint_may_say_it_all(
+    given: dict[str, Any], expected: tuple[str, float, float]
+) -> None:
+    extension = resolve(values_of({**OLMO, **given}), world_size=1, summary=None).extension
+    assert (extension.method, extension.factor, extension.base) == ("linear", 8.0, 5e5)
+    sliding = extension.sliding
+    assert sliding is not None and (sliding.method, sliding.factor, sliding.base) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bases": 1e4}, "did you mean 'base'"),
+        ({"base": 0.5}, "model.sliding_rotary.base"),
+        ({"method": "yarns"}, "model.sliding_rotary.method"),
+    ],
+    ids=str,
+)
+def test_sliding_layers_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(values_of({**OLMO, "sliding_rotary": given}), world_size=1, summary=None)
 
 
 def test_the_plan_shows_every_kind() -> None:

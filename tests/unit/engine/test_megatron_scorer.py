@@ -26,7 +26,7 @@ from tests.unit.model.models import SHAPE, WINDOW, causal_logits, transformers_m
 pytestmark = pytest.mark.usefixtures("one_rank")
 
 ROWS, LENGTH = 3, 3 * WINDOW // 2
-YARN = {
+YARN: dict[str, Any] = {
     "rope_parameters": {
         "rope_type": "yarn",
         "rope_theta": 10000.0,
@@ -53,8 +53,24 @@ def megatron(folder: Path, **options: Any) -> MegatronScorer:
     return MegatronScorer(engine, folder.name, chunk_tokens=7)
 
 
+SMOLLM = {"family": "smollm3", "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 9}
+GEMMA = {
+    "family": "gemma3_text",
+    "sliding_window": 9,
+    "sliding_window_pattern": 2,
+    "query_pre_attn_scalar": 16,
+}
+MINISTRAL = {
+    "family": "ministral3",
+    "rope_parameters": {**YARN["rope_parameters"], "llama_4_scaling_beta": 0.5},
+    "max_position_embeddings": 4 * WINDOW,
+}
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, YARN, {"tie_word_embeddings": True}], ids=["plain", "yarn", "tied embeddings"]
+    "settings",
+    [{}, YARN, {"tie_word_embeddings": True}, SMOLLM, MINISTRAL, GEMMA],
+    ids=["plain", "yarn", "tied embeddings", "layers that are not rotated", "growing queries", "two bases"],
 )
 def test_scores_equal_those_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
     model = transformers_model(**settings)

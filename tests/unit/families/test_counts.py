@@ -68,6 +68,7 @@ def kept_bytes(shape: ModelShape) -> int:
         {"family": "olmo2", "qk_norm": True, "num_query_groups": 4},
         {"family": "glm4", "qkv_bias": True},
         {"family": "granite", "residual_multiplier": 0.5, "attention_multiplier": 0.5},
+        {"family": "gemma3_text", "qk_norm": True, "activation": "gelu_tanh"},
     ],
     ids=str,
 )

@@ -80,6 +80,13 @@ SMOLLM_LAYERS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
 }
+BY_KIND = ("olmo3", "gemma3_text")
+"""Families whose sliding layers have rotary embeddings of their own."""
+KINDS: dict[str, dict[str, Any]] = {
+    "three of four slide": {"num_hidden_layers": 4, "layer_types": None, "sliding_window": 7},
+    "all slide": {"layer_types": ["sliding_attention"] * 2, "sliding_window": 5},
+    "none slides": {"layer_types": ["full_attention"] * 2},
+}
 MULTIPLIED = {
     "embedding_multiplier": 6.0,
     "attention_multiplier": 0.4,
@@ -107,6 +114,12 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
         "multiplied and tied": {**MULTIPLIED, "tie_word_embeddings": True, "embedding_multiplier": 0.5},
     },
     "olmo2": {},
+    "olmo3": KINDS,
+    "gemma3_text": {
+        **KINDS,
+        "three of four slide": {**KINDS["three of four slide"], "sliding_window_pattern": 4},
+        "scores divided as with other heads": {"query_pre_attn_scalar": 168},
+    },
     "glm4": {
         "without biases": {"attention_bias": False},
         "a quarter rotated": {"partial_rotary_factor": 0.25, "num_key_value_heads": 4},
@@ -170,6 +183,8 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": 8},
     "stablelm": {"partial_rotary_factor": 0.25},
     "nemotron": {"partial_rotary_factor": 0.5},
+    "olmo3": {"sliding_window": 9},
+    "gemma3_text": {"sliding_window": 9, "query_pre_attn_scalar": 16},
 }
 """Settings of every case of a family."""
 _EIGHT_HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8, "vocab_size": 97}
@@ -184,7 +199,7 @@ MORE: dict[str, dict[str, dict[str, Any]]] = {
     "internlm2": {"more heads": _EIGHT_HEADS, "one head": _ONE_HEAD},
     "phi3": {"more heads": _EIGHT_HEADS},
 }
-WINDOWED = {*QWEN_WINDOWS, *SMOLLM_LAYERS, "slides", "does not slide"}
+WINDOWED = {*QWEN_WINDOWS, *SMOLLM_LAYERS, *KINDS, "slides", "does not slide"}
 METHODS: dict[str, tuple[str, ...]] = {
     "gptj": ("none",),
     "phi3": ("none", "longrope"),
@@ -201,7 +216,11 @@ def variants(family: str) -> dict[str, dict[str, Any]]:
         name: settings for name, settings in sizes.items() if not CANNOT.get(family, set()) & set(settings)
     }
     every = common | OWN[family] | MORE.get(family, {})
-    return {name: {**ALWAYS.get(family, {}), **settings} for name, settings in every.items()}
+    found = {name: {**ALWAYS.get(family, {}), **settings} for name, settings in every.items()}
+    for settings in found.values() if family in BY_KIND else ():
+        kinds = ["sliding_attention", "full_attention"] * 2
+        settings.setdefault("layer_types", kinds[: settings.get("num_hidden_layers", 2)])
+    return found
 
 
 def scaled(family: str, settings: dict[str, Any], method: str) -> dict[str, Any]:
@@ -218,6 +237,12 @@ def scaled(family: str, settings: dict[str, Any], method: str) -> dict[str, Any]
         rope |= {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": WINDOW}
     if family == "gptj":
         return {**settings, "max_position_embeddings": TARGET}  # its class has no rotary entries
+    if family in BY_KIND:
+        both, own = method == "yarn", {"rope_theta": 500.0}
+        rope = {
+            "full_attention": rope,
+            "sliding_attention": {**(rope if both else {"rope_type": "default"}), **own},
+        }
     peer = {"rope_parameters": rope, "max_position_embeddings": spec.target_window}
     if method == "longrope":
         peer["original_max_position_embeddings"] = WINDOW
@@ -314,7 +339,9 @@ def gradients(model: RotaryGPTModel, shape: ModelShape) -> dict[str, Tensor]:
 
 # With 4 groups, rotation works in place of the projection's output.
 GRADIENTS = [
-    pytest.param(family, {**ALWAYS.get(family, {}), "num_key_value_heads": groups}, id=f"{family}: {groups}")
+    pytest.param(
+        family, {**variants(family)["plain"], "num_key_value_heads": groups}, id=f"{family}: {groups}"
+    )
     for family in OWN
     for groups in (1, 2, 4)
     if family not in OTHERS and (groups == 4 or "num_key_value_heads" not in CANNOT.get(family, set()))

@@ -132,6 +132,14 @@ def test_keys_kept_unrotated_would_not_do_either(tmp_path: Path) -> None:
 
 QWEN_WINDOWS = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
 SMOLLM_LAYERS = {"use_sliding_window": True, "sliding_window": 9, "no_rope_layer_interval": 2}
+KINDS = {
+    "sliding_window": 9,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+    },
+}
 # Queries grow at every tenth token, within the prompt and beyond.
 GROWING = {"rope_type": "default", "llama_4_scaling_beta": 0.5, "original_max_position_embeddings": 10}
 
@@ -144,8 +152,10 @@ GROWING = {"rope_type": "default", "llama_4_scaling_beta": 0.5, "original_max_po
         ("qwen3", {}),
         ("smollm3", SMOLLM_LAYERS),
         ("ministral3", {"rope_parameters": GROWING}),
+        ("olmo3", KINDS),
+        ("gemma3_text", {**KINDS, "query_pre_attn_scalar": 16}),
     ],
-    ids=["mistral", "qwen2", "qwen3", "smollm3", "ministral3"],
+    ids=["mistral", "qwen2", "qwen3", "smollm3", "ministral3", "olmo3", "gemma3"],
 )
 def test_what_is_particular_to_a_family_generates_as_transformers(
     family: str, settings: dict[str, Any], tmp_path: Path
@@ -158,6 +168,16 @@ def test_what_is_particular_to_a_family_generates_as_transformers(
         prompt(), max_new_tokens=NEW, do_sample=False, use_cache=False, eos_token_id=-1, pad_token_id=0
     )
     assert torch.equal(generate(ours, prompt(), NEW), expected[:, prompt().size(1) :])
+
+
+def test_a_cache_is_made_anew_where_one_kind_of_layer_changes_its_frequencies(tmp_path: Path) -> None:
+    """Dynamic NTK in full-attention layers alone; kept keys would tell."""
+    rope = {**KINDS["rope_parameters"], "full_attention": {"rope_theta": 1e4, **SCALED["dynamic"]}}
+    transformers_model("olmo3", **{**KINDS, "rope_parameters": rope}).save_pretrained(tmp_path)
+    summary = read_summary(tmp_path)
+    ours = ours_from(tmp_path, summary.extension, shape=summary.shape)
+    scratch = generate(ours, prompt(), NEW, use_cache=False)
+    assert torch.equal(generate(ours, prompt(), NEW), scratch)
 
 
 @pytest.mark.parametrize("method", ["linear", "dynamic"])

@@ -13,6 +13,7 @@ from nemo_pi.nemo.settings import (
     run_of_model_config,
     self_contained_model_config,
 )
+from nemo_pi.rope.query_scale import QueryScale
 from nemo_pi.rope.spec import ContextExtension
 from tests.unit.config.builders import EVERYTHING, SHAPE, run_of, summary_of
 
@@ -53,6 +54,7 @@ def test_a_nemo_files_section_rebuilds_the_model_without_the_checkpoint(model: d
         {"family": "mistral", "sliding_window": 64},
         {"family": "qwen2", "qkv_bias": True, "sliding_window": 64, "full_attention_layers": (0, 2)},
         {"family": "qwen3", "qk_norm": True},
+        {"family": "smollm3", "unrotated_layers": (1, 3)},
     ],
     ids=str,
 )
@@ -74,3 +76,24 @@ def test_a_nemo_files_section_holds_what_only_the_checkpoint_said() -> None:
     run = run_of({"max_position_embeddings": None}, summary=summary_of(extension=yarn))
     assert run.extension == yarn
     assert run_of_model_config(self_contained_model_config(run)).extension == yarn
+
+
+@pytest.mark.parametrize("layers", ["full", "all"])
+def test_a_nemo_files_section_holds_both_kinds_of_layers(layers: str) -> None:
+    shape = replace(SHAPE, family="olmo3", qk_norm=True, sliding_window=64, full_attention_layers=(3,))
+    plain = ContextExtension.unscaled(512, SHAPE.head_dim, base=5e5)
+    summary = summary_of(shape, replace(plain, sliding=replace(plain, base=1e4)))
+    run = run_of({"pos_scaling_layers": layers, "pos_scaling_type": "yarn"}, summary=summary)
+    section = OmegaConf.create(OmegaConf.to_yaml(self_contained_model_config(run)))
+    assert run.extension.sliding is not None
+    assert run.extension.sliding.is_scaled is (layers == "all")
+    again = run_of_model_config(section)
+    assert (again.shape, again.extension) == (run.shape, run.extension)
+
+
+def test_a_nemo_files_section_holds_how_queries_grow() -> None:
+    extension = replace(ContextExtension.unscaled(512, SHAPE.head_dim), query_scale=QueryScale(0.2, 512))
+    run = run_of(summary=summary_of(replace(SHAPE, family="ministral3"), extension))
+    section = OmegaConf.create(OmegaConf.to_yaml(self_contained_model_config(run)))
+    assert run.extension.query_scale is not None
+    assert run_of_model_config(section).extension == run.extension

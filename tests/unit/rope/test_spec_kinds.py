@@ -73,8 +73,8 @@ def test_either_kind_makes_it_scaled_and_dependent_on_length() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rotary_percent": 0.5}, "sliding.rotary_percent: required 1.0"),
-        ({"head_dim": 128}, "sliding.head_dim: required 64"),
+        ({"rotary_percent": 0.5}, "rotary_percent: required 1.0 in layers with"),
+        ({"head_dim": 128}, "head_dim: required 64 in layers with"),
         ({"sliding": LOCAL}, "sliding: required rotary embeddings alone"),
         ({"query_scale": QueryScale(0.1, 64)}, "sliding: required rotary embeddings alone"),
     ],

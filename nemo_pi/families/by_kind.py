@@ -1,0 +1,66 @@
+"""Families whose layers with a sliding window have rotary embeddings of their own (OLMo 3, Gemma 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from nemo_pi.families.base import Family
+from nemo_pi.families.entries import unusable
+from nemo_pi.families.layer_types import kinds_of
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.rope.hf import FULL, SLIDING, to_hf
+from nemo_pi.rope.spec import ContextExtension
+
+
+class RotaryByKind(Family):
+    """Reads and writes rope_parameters with a set of entries for each kind of layer.
+
+    Where config.json is silent, it is as transformers' classes of these families assume: plain rotary
+    embeddings, and bases that may differ by kind. The older rope_scaling is meant for layers with full
+    attention alone.
+    """
+
+    rotary_by_kind = True
+    full_theta: ClassVar[float]
+    """RoPE's base in layers with full attention where config.json is silent."""
+    sliding_theta: ClassVar[float]
+    """The same of layers with a sliding window."""
+    sliding_theta_key: ClassVar[str | None] = None
+    """Older entry of config.json with the latter."""
+
+    def rotary_sets(self, config: Mapping[str, Any], shape: ModelShape) -> dict[str, dict[str, Any]]:
+        """The entries of each kind of layer that the model has; full-attention layers' come first always.
+
+        Raises:
+            CheckpointError: entries where transformers would overlook them.
+        """
+        nested, older = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+        if not isinstance(nested, Mapping) or not set(nested) <= {FULL, SLIDING}:
+            fix = f"write them below {FULL}: where they stand, transformers overlooks them"
+            raise unusable("rope_parameters", f"{FULL} and {SLIDING}, with entries each", nested, fix)
+        if not isinstance(older, Mapping) or ("type" in older and "rope_type" not in older):
+            fix = "write rope_type for type: transformers overlooks the older name here"
+            raise unusable("rope_scaling", "entries with a rope_type", older, fix)
+        key = self.sliding_theta_key
+        local = None if key is None else config.get(key)
+        bases = {FULL: config.get("rope_theta") or self.full_theta, SLIDING: local or self.sliding_theta}
+        sets = {}
+        for kind in (FULL, SLIDING)[: 2 if shape.sliding_layers else 1]:
+            entries = {**(nested.get(kind) or {}), **(older if kind == FULL else {})}
+            given = {name: value for name, value in entries.items() if value is not None}
+            sets[kind] = {"rope_theta": bases[kind], **given}
+        return sets
+
+    def kind_entries(self, shape: ModelShape) -> dict[str, Any]:
+        """Entries of config.json about the kinds of layers."""
+        # transformers makes a mask of it, and stops without a number, even where no layer slides.
+        return {"sliding_window": shape.sliding_window or 4096, "layer_types": kinds_of(shape)}
+
+    def extension_entries(self, extension: ContextExtension) -> dict[str, Any]:
+        """The inverse; a model without sliding layers has a set of entries for the others alone."""
+        entries = super().extension_entries(extension)
+        if extension.sliding is None:
+            entries = to_hf(extension)
+            entries["rope_parameters"] = {FULL: entries["rope_parameters"]}
+        return entries
