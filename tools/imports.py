@@ -12,6 +12,7 @@ FLOORS = {
     "units": 0,
     "processes": 0,
     "plug_ins": 1,
+    "bounded": 1,
     "rope": 2,
     "parallel": 2,
     "kernels": 3,

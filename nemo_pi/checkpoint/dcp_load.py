@@ -23,7 +23,7 @@ from torch.distributed.checkpoint._nested_dict import set_element
 
 from nemo_pi.checkpoint.collective import Group, together
 from nemo_pi.checkpoint.manifest import COMMON_FILE, METADATA_FILE
-from nemo_pi.checkpoint.safe_pickle import load_archive, read_metadata
+from nemo_pi.checkpoint.safe_pickle import check_part, load_archive, read_metadata
 from nemo_pi.errors import CheckpointError
 
 # Transformer Engine unpickles the bytes in these itself, without restriction. They hold FP8 scaling
@@ -41,6 +41,11 @@ class SafeReader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """What `__init__` has read."""
         return self.metadata
+
+    def _slice_file(self, file: Any, sinfo: Any) -> Any:
+        """The archive of one tensor or object, which torch reads next."""
+        check_part(file, (sinfo.offset, sinfo.length), str(self.path / sinfo.relative_path))
+        return super()._slice_file(file, sinfo)
 
 
 class SafeLoadPlanner(megatron_torch.MCoreLoadPlanner):

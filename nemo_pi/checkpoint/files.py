@@ -14,6 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nemo_pi.bounded.files import read_bytes
+from nemo_pi.bounded.json_text import (
+    MOST_JSON_BYTES,
+    MOST_VALUES,
+    MOST_VOCABULARY_BYTES,
+    MOST_VOCABULARY_VALUES,
+    parse_json,
+)
 from nemo_pi.errors import CheckpointError
 from nemo_pi.processes import Writer, this_process
 
@@ -70,15 +78,23 @@ def write_json(path: Path, values: Any) -> None:
     sync_path(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, vocabulary: bool = False) -> dict[str, Any]:
     """A JSON file that must hold an object.
 
+    Args:
+        path: the file.
+        vocabulary: whether it may be as large as a tokenizer's files are.
+
     Raises:
-        CheckpointError: it is missing, not JSON, or not an object.
+        CheckpointError: it is missing, larger than such a file is, not JSON, nested deeper than a model's
+            description, or not an object.
     """
+    most, values_allowed = MOST_JSON_BYTES, MOST_VALUES
+    if vocabulary:
+        most, values_allowed = MOST_VOCABULARY_BYTES, MOST_VOCABULARY_VALUES
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: also integers of 5,000 digits
+        values = parse_json(read_bytes(path, most), most_values=values_allowed)
+    except (OSError, ValueError) as error:  # ValueError: also integers of 5,000 digits
         raise CheckpointError(
             str(path), required="a JSON file", given=error, fix="restore this file from its source"
         ) from error

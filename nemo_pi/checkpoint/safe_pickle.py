@@ -8,18 +8,22 @@ with `weights_only=False`). All three are read here through exact allow-lists, a
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import torch
-from torch.distributed.checkpoint import Metadata
+from torch.distributed.checkpoint import BytesStorageMetadata, Metadata, TensorStorageMetadata
 
+from nemo_pi.bounded.files import open_regular
+from nemo_pi.checkpoint.archives import check_archive
+from nemo_pi.checkpoint.pickles import BoundedUnpickler
 from nemo_pi.errors import CheckpointError
+from nemo_pi.units import size_of
 
 _METADATA = "torch.distributed.checkpoint.metadata"
 _PLANNER = "torch.distributed.checkpoint.planner"
@@ -46,14 +50,17 @@ ALLOWED_GLOBALS: frozenset[tuple[str, str]] = frozenset(
 _archive_lock = threading.Lock()
 
 
-class MetadataUnpickler(pickle._Unpickler):
+# A listing takes some 300 bytes a tensor and rank, and that tensor more than a thousand in its file.
+_FREE_BYTES, _MOST_BYTES = 1 << 20, 1 << 28
+
+
+class MetadataUnpickler(BoundedUnpickler):
     """An unpickler that knows `ALLOWED_GLOBALS` and nothing else.
 
-    The Python implementation, not the C one, because the BUILD instruction has to be guarded too: it can
-    set attributes on a class, which would outlive this file.
+    The BUILD instruction is guarded too: it can set attributes on a class, which would outlive this file.
     """
 
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(BoundedUnpickler.dispatch)
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         """The named class, if the allow-list holds it.
@@ -69,7 +76,7 @@ class MetadataUnpickler(pickle._Unpickler):
         """BUILD, on instances only."""
         target = self.stack[-2]  # type: ignore[attr-defined]
         if isinstance(target, type) or callable(target):
-            raise pickle.UnpicklingError(f"attributes may not be set on {target!r}")
+            raise pickle.UnpicklingError("attributes may be set on instances alone")
         super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -83,8 +90,8 @@ def read_metadata(path: Path) -> Metadata:
             outside its own folder.
     """
     try:
-        with path.open("rb") as stream:
-            metadata = MetadataUnpickler(stream).load()
+        with open_regular(path) as stream:
+            metadata = MetadataUnpickler(stream, _checked_length(path, stream)).load()
     except FileNotFoundError:
         raise _refused(path, "a readable file", "no such file") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -94,19 +101,58 @@ def read_metadata(path: Path) -> Metadata:
     stored = metadata.storage_data
     if not isinstance(stored, dict) or not isinstance(metadata.state_dict_metadata, dict):
         raise _refused(path, "a listing of tensors and files", "something else")
+    for name, listed in metadata.state_dict_metadata.items():
+        if not isinstance(name, str) or not _is_listing(listed):
+            raise _refused(path, "names, sizes and dtypes of tensors", "something else")
     for info in stored.values():
-        name = str(getattr(info, "relative_path", ""))
-        # torch joins it to the folder: with a path in it, any file could be read.
-        if not name or Path(name).name != name:
-            raise _refused(path, "plain file names inside the checkpoint", name)
+        _check_place(path, info)
     return metadata
+
+
+def _checked_length(path: Path, stream: BinaryIO) -> int:
+    """Bytes of a listing, of which there are no more than of what it lists."""
+    length = os.fstat(stream.fileno()).st_size
+    listed = sum(file.stat().st_size for file in path.parent.glob("*.distcp"))
+    most = min(_FREE_BYTES + listed, _MOST_BYTES)
+    if length > most:
+        raise ValueError(f"{size_of(length)}, for {size_of(listed)} of tensors")
+    return length
+
+
+def _check_place(path: Path, info: Any) -> None:
+    """Refuses a place of a tensor that is none in a file of the checkpoint."""
+    name = getattr(info, "relative_path", None)
+    # torch joins it to the folder: with a path in it, any file could be read.
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise _refused(
+            path, "plain file names inside the checkpoint", str(name) if _is_plain(name) else "other"
+        )
+    places = (getattr(info, "offset", None), getattr(info, "length", None))
+    if not all(type(place) is int and place >= 0 for place in places):
+        raise _refused(path, "places in those files, in bytes", "something else")
+    if getattr(info, "transform_descriptors", None):  # which may unpack what they read to any size
+        raise _refused(path, "tensors as torch saves them", "transformed ones")
+
+
+def _is_listing(listed: Any) -> bool:
+    """An object's entry, or a tensor's with the fields that are read of it."""
+    if not isinstance(listed, TensorStorageMetadata):
+        return isinstance(listed, BytesStorageMetadata)
+    properties, size = getattr(listed, "properties", None), getattr(listed, "size", None)
+    is_size = isinstance(size, torch.Size) and all(length >= 0 for length in size)
+    return is_size and isinstance(getattr(properties, "dtype", None), torch.dtype)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | None)
 
 
 def load_archive(source: Path | BinaryIO | io.BytesIO, name: str, *, mapped: bool = False) -> Any:
     """A torch archive (`torch.save`), tensors on the CPU, through torch's restricted unpickler.
 
     Classes that other code has registered as safe for its own purposes are not safe here: the list of
-    additions is empty while this reads.
+    additions is empty while this reads. Before, the archive's listing and its pickle are looked at, see
+    `nemo_pi.checkpoint.archives`.
 
     Args:
         source: the archive.
@@ -114,16 +160,46 @@ def load_archive(source: Path | BinaryIO | io.BytesIO, name: str, *, mapped: boo
         mapped: leave tensors in the file until they are read, where its format allows it (a zip archive).
 
     Raises:
-        CheckpointError: the archive is damaged or names something outside torch's own allow-list.
+        CheckpointError: the archive is damaged, names something outside torch's own allow-list, or would
+            take more memory than it has bytes.
     """
     try:
-        with _no_extra_globals():
-            mapped = mapped and isinstance(source, Path) and zipfile.is_zipfile(source)
-            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+        with _opened(source) as stream:
+            is_zip = check_archive(stream)
+            stream.seek(0)
+            given = source if mapped and is_zip and isinstance(source, Path) else stream
+            with _no_extra_globals():
+                return torch.load(given, map_location="cpu", weights_only=True, mmap=isinstance(given, Path))
     except FileNotFoundError:
         raise _refused(name, "a readable file", "no such file") from None
     except Exception as error:
         raise _refused(name, "plain tensors, numbers, strings and containers", error) from error
+
+
+def check_part(stream: BinaryIO, place: tuple[int, int], name: str) -> None:
+    """Looks at the archive of one tensor or object in a file of several, before torch reads it.
+
+    Args:
+        stream: the file.
+        place: (first byte, number of bytes) of the archive.
+        name: of the file, for messages.
+
+    Raises:
+        CheckpointError: as load_archive.
+    """
+    try:
+        check_archive(stream, place)
+    except Exception as error:
+        raise _refused(name, "plain tensors, numbers, strings and containers", error) from error
+
+
+@contextmanager
+def _opened(source: Path | BinaryIO | io.BytesIO) -> Iterator[BinaryIO]:
+    if not isinstance(source, Path):
+        yield source
+        return
+    with open_regular(source) as stream:
+        yield stream
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,8 @@ def _distributed(folder: Path) -> CheckpointSummary:
     check_sizes(folder, manifest)
     tokenizer = folder / TOKENIZER_FOLDER
     shape, extension = _recorded(folder, manifest)
+    listed = read_metadata(folder / METADATA_FILE).state_dict_metadata
+    _check_size(folder, shape, listed)
     return CheckpointSummary(
         kind="distributed",
         path=folder,
@@ -109,18 +113,39 @@ def _distributed(folder: Path) -> CheckpointSummary:
         extension=extension,
         window_source=f"{folder / MANIFEST}: extension.original_window",
         tokenizer_path=tokenizer if has_tokenizer(tokenizer) else None,
-        dtype=_stored_dtype(folder),
+        dtype=_stored_dtype(folder, listed),
         global_step=int(manifest["global_step"]),
         consumed_samples=int(manifest["consumed_samples"]),
     )
 
 
-def _stored_dtype(folder: Path) -> str:
-    """Storage dtype of the weights (not of the optimizer's copies of them)."""
-    stored = read_metadata(folder / METADATA_FILE).state_dict_metadata
-    for name, tensor in stored.items():
-        is_weight = name.endswith("embedding.word_embeddings.weight") and not name.startswith("optimizer")
-        if is_weight and isinstance(tensor, TensorStorageMetadata):
+def _check_size(folder: Path, shape: ModelShape, listed: Mapping[str, Any]) -> None:
+    """Refuses a shape of more parameters than are listed, and a listing of more than the files can hold."""
+    tensors = [tensor for name, tensor in _weights(listed)]
+    numbers = [prod(tensor.size) for tensor in tensors]
+    held = sum(file.stat().st_size for file in folder.glob("*.distcp"))
+    claimed = sum(n * tensor.properties.dtype.itemsize for n, tensor in zip(numbers, tensors, strict=True))
+    fix = "restore the files from a copy: they do not belong to one model"
+    if claimed > held:
+        required = f"tensors of at most {held:,} bytes, which its .distcp files have"
+        raise _unreadable(folder / METADATA_FILE, required, f"{claimed:,} bytes", fix)
+    wanted = family_of(shape).num_parameters(shape)
+    if wanted > sum(numbers):
+        required = f"a model of at most {sum(numbers):,} parameters, which {METADATA_FILE} lists"
+        raise _unreadable(f"{folder / MANIFEST}: shape", required, f"{wanted:,}", fix)
+
+
+def _weights(listed: Mapping[str, Any]) -> Iterator[tuple[str, TensorStorageMetadata]]:
+    """The weights in a listing, without the optimizer's copies of them."""
+    for name, tensor in listed.items():
+        if isinstance(tensor, TensorStorageMetadata) and not name.startswith("optimizer"):
+            yield name, tensor
+
+
+def _stored_dtype(folder: Path, listed: Mapping[str, Any]) -> str:
+    """Storage dtype of the weights."""
+    for name, tensor in _weights(listed):
+        if name.endswith("embedding.word_embeddings.weight"):
             return str(tensor.properties.dtype).removeprefix("torch.")
     raise _unreadable(folder, "a GPT's weights", "no embedding", "give a checkpoint of a whole model")
 

@@ -18,6 +18,7 @@ from nemo_pi.cli.flags import LAYOUT_FLAGS
 from nemo_pi.cli.parser import Parser
 from nemo_pi.config.merge import convert, from_mapping
 from nemo_pi.config.overrides import refusal
+from nemo_pi.config.plain import plain
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
@@ -96,10 +97,11 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
 
     from nemo_pi.cli.hydra_targets import check_places
+    from nemo_pi.cli.yaml_files import read_yaml_files_so
 
+    read_yaml_files_so()
     GlobalHydra.instance().clear()
     words = [word if word[0] in "+~" else f"++{word}" for word in overrides]
     try:
@@ -112,8 +114,7 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
             composed = hydra.compose(name, overrides=words)
     except HydraException as error:
         raise refusal(error) from error
-    values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
-    return values
+    return plain(composed)
 
 
 def _is_override(word: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nemo_pi.bounded.files import BoundedReader
 from nemo_pi.checkpoint.end_tokens import stated_end_ids
 from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
 from nemo_pi.checkpoint.manifest import TOKENIZER_FOLDER
@@ -15,6 +16,8 @@ from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
+
+_MOST_TEXT_BYTES = 1 << 26
 
 LAYOUT_FLAGS = {
     "tensor_model_parallel_size": "ranks that share each layer's matrices",
@@ -43,14 +46,16 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def text_of(path: Path) -> str:
-    """A text file's content.
+    """A text file's content; a pipe's, too, as long as it ends.
 
     Raises:
-        DataError: no such file, or one that is not UTF-8.
+        DataError: no such file, one that is not UTF-8, or one longer than any prompt.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as stream:
+            data = BoundedReader(stream, _MOST_TEXT_BYTES).read()
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except (OSError, ValueError) as error:
         raise DataError(
             str(path), required="a text file in UTF-8", given=error, fix="check the path and the file"
         ) from error

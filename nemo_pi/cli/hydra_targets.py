@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,11 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_pi.config.plain import check_expansion
 from nemo_pi.errors import ConfigError
 
 T = TypeVar("T")
@@ -33,6 +36,8 @@ _OWN = {
     "launcher": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "sweeper": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
 }
+MOST_JOBS = 1000
+"""Runs of one command."""
 _LOGGING = ("hydra_logging", "job_logging")
 
 
@@ -68,6 +73,7 @@ def check_command_line(task_file: str, config_path: str, config_name: str, argum
         check_places(hydra, name, args.overrides)
         # The mode that refuses least: a choice of several values is not known to be one yet.
         cfg = hydra.compose_config(name, args.overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
+        check_expansion(cfg)
         check_hydra(cfg.hydra)
         if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
             for job in _jobs(hydra, cfg):
@@ -152,7 +158,25 @@ def _jobs(hydra: Hydra, cfg: DictConfig) -> list[list[str]]:
     params = cfg.hydra.sweeper.get("params") or {}
     words = [f"{key}={value}" for key, value in params.items()] + list(cfg.hydra.overrides.task)
     overrides = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(words)
+    if (number := math.prod(map(_choices, overrides))) > MOST_JOBS:
+        raise ConfigError(
+            "--multirun",
+            required=f"at most {MOST_JOBS:,} runs",
+            given=f"values for {number:,}",
+            fix="give fewer values at a time",
+        )
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def _choices(override: Override) -> int:
+    """How many values a word of the command line gives, without making them."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return len(value.list)
+    if isinstance(value, RangeSweep):
+        start, stop, step = value.start or 0, value.stop or 0, value.step
+        return max(0, math.ceil((stop - start) / step)) if step else MOST_JOBS + 1
+    return 1
 
 
 def _raw(section: DictConfig, key: str) -> Any:

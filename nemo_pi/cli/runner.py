@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_pi.cli.ends import reports_errors
 from nemo_pi.cli.hydra_targets import names_no_code
+from nemo_pi.cli.yaml_files import read_yaml_files_so
 from nemo_pi.config.overrides import as_hydra, refusal
+from nemo_pi.errors import ConfigError
+from nemo_pi.rope.validation import is_finite
 
 # No folder of settings, no log file, no folder of its own for a run; each job of a multirun works in its own.
 _HYDRA_KEEPS_STILL = (
@@ -68,6 +72,7 @@ def hydra_runner(
             shown = [_help_of(task)] if {"--help", "-h"} & set(flags) else []
             sys.argv[1:] = [*overrides, *_HYDRA_KEEPS_STILL, *shown, *flags]
             _register_resolvers()
+            read_yaml_files_so()
             # Hydra then raises its errors instead of printing them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
@@ -105,9 +110,18 @@ def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]
 
 def _register_resolvers() -> None:
     """What NeMo's YAMLs may compute with: `${multiply:a,b}` and `${sum:a,b}`."""
-    resolvers: dict[str, Callable[[Any, Any], Any]] = {
-        "multiply": lambda a, b: a * b,
-        "sum": lambda a, b: a + b,
-    }
-    for name, function in resolvers.items():
-        OmegaConf.register_new_resolver(name, function, replace=True)
+    for name, function in {"multiply": operator.mul, "sum": operator.add}.items():
+        OmegaConf.register_new_resolver(name, functools.partial(_computed, name, function), replace=True)
+
+
+def _computed(name: str, function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """Of two numbers: a text times a number is that many texts, and products of products have no end."""
+    numbers = all(is_finite(each) and abs(each) <= 2**63 for each in (a, b))
+    if not numbers:
+        raise ConfigError(
+            f"${{{name}:a,b}}",
+            required="two numbers of at most 2^63",
+            given=f"{type(a).__name__} and {type(b).__name__}",
+            fix="write the value itself",
+        )
+    return function(a, b)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager
@@ -19,6 +18,7 @@ from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
 from nemo_pi.config.parallelism import check_sequence, resolve_batches, resolve_layout
 from nemo_pi.config.places import place_of
+from nemo_pi.config.plain import plain
 from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
     check_initialization,
@@ -65,23 +65,6 @@ def _refuse_keys(values: Mapping[str, Any]) -> None:
     refuse_unknown(
         [one if at is None else replace(one, below=(at,)) for one, at in zip(found, places, strict=True)]
     )
-
-
-def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Plain Python values of a configuration, interpolations resolved, missing ones left as `???`."""
-    if not isinstance(cfg, DictConfig):
-        cfg = OmegaConf.create(dict(cfg))
-    try:
-        values = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(
-            str(getattr(error, "full_key", None) or "configuration"),
-            required="a value that can be resolved",
-            given=str(error).splitlines()[0],
-            fix="write the value itself, or fix the key it refers to",
-        ) from error
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def checkpoint_path(cfg: DictConfig | Mapping[str, Any]) -> str | None:

@@ -39,11 +39,19 @@ def as_hydra(argument: str, *, sweeps: bool = False) -> str:
     if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):
         return argument
     key, equals, value = argument.partition("=")
-    argument = f"{key}{equals}{_HOME.sub(str(Path.home()), value)}"
+    # The home folder is asked for only where it is named: in a container it may not be known.
+    argument = f"{key}{equals}{_HOME.sub(lambda _: str(Path.home()), value)}"
     try:
         override = _parsed(argument)
     except HydraException as error:
         raise refusal(error) from error
+    except RecursionError as error:
+        raise ConfigError(
+            key.lstrip("+"),
+            required="lists and sections of some levels",
+            given="ones nested without end",
+            fix="write the value in a YAML file",
+        ) from error
     _check_value(override, sweeps)
     if override.is_delete() or override.package is not None or "/" in override.key_or_group:
         return argument

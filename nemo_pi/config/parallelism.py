@@ -99,7 +99,8 @@ def _check_tensor_parallel(tp: int, shape: ModelShape) -> None:
     }
     for name, size in divided.items():
         if size % tp:
-            sizes = [str(n) for n in range(1, tp) if all(value % n == 0 for value in divided.values())]
+            smaller = range(1, min(tp, min(divided.values()) + 1))
+            sizes = [str(n) for n in smaller if all(value % n == 0 for value in divided.values())]
             raise ConfigError(
                 _TP,
                 required=f"a divisor of {name}={size}",

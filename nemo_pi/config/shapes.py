@@ -13,7 +13,7 @@ from nemo_pi.config.schema import ModelConfig
 from nemo_pi.errors import ConfigError, nearest
 from nemo_pi.families.base import Family
 from nemo_pi.families.registry import PLUG_INS, families, family_named, names
-from nemo_pi.families.shape import ModelShape
+from nemo_pi.families.shape import MOST, MOST_OF, ModelShape
 from nemo_pi.kernels.activation import FUNCTIONS
 
 # YAML key → field of ModelShape. NeMo's and Megatron's names on the left, where they have one.
@@ -224,6 +224,11 @@ def _check_sizes(shape: ModelShape) -> None:
         value = getattr(shape, field)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not value > 0:
             raise ConfigError(f"model.{key}", required="more than 0", given=value, fix="give its real size")
+        most = MOST_OF.get(field, MOST)
+        if isinstance(value, int) and value > most:
+            raise ConfigError(
+                f"model.{key}", required=f"at most {most:,}", given=value, fix="give its real size"
+            )
     if shape.num_attention_heads % shape.num_query_groups:
         raise ConfigError(
             "model.num_query_groups",

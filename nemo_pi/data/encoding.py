@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pi.bounded.json_text import parse_json
 from nemo_pi.data.jsonl import Line
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.errors import DataError
@@ -45,8 +45,8 @@ class Encoder:
 
     def _texts(self, line: Line) -> list[str]:
         try:
-            record = json.loads(line.raw.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line.raw, most_levels=None)
+        except ValueError as error:
             raise _bad_line(line, "one JSON object in UTF-8", str(error)) from error
         if not isinstance(record, dict):
             raise _bad_line(line, "a JSON object", type(record).__name__)

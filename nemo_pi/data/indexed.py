@@ -36,6 +36,10 @@ DTYPES: dict[int, type[np.integer]] = {
 """Integer dtype codes of the format; codes 6 and 7 are floats and hold no tokens."""
 
 _HEADER = struct.Struct("<9sQBQQ")
+_MOST_EMPTY = 1 << 20
+"""Sequences without a token, and documents without a sequence, beyond as many as there are others."""
+_AT_ONCE = 1 << 20
+"""Entries of an index that are looked at together, so that memory does not grow with it."""
 _REBUILD = "write the pair again with examples/preprocess_data.py, or copy both files again"
 
 
@@ -217,18 +221,37 @@ def _paths(prefix: str | Path) -> tuple[Path, Path]:
 
 def _check_arrays(idx_path: Path, bin_path: Path, header: IndexHeader) -> None:
     n, d = header.num_sequences, header.num_marks
-    lengths_as_stored, pointers, marks = _arrays(idx_path, header)
-    lengths = lengths_as_stored.astype(np.int64)
-    if n == 0 or (lengths < 0).any() or lengths.sum() == 0:
+    lengths, pointers, marks = _arrays(idx_path, header)
+    itemsize, size = np.dtype(header.dtype).itemsize, bin_path.stat().st_size
+    if n > size // itemsize + _MOST_EMPTY or d > n + 1 + _MOST_EMPTY:
+        # A sparse index takes no room on a disk, and hours to read.
+        most = f"no more sequences than {bin_path.name} has tokens ({size // itemsize:,}), nor more documents"
+        raise _refuse(idx_path, most, f"{n:,} sequences and {d:,} marks")
+    end = empty = 0
+    for start in range(0, n, _AT_ONCE):
+        part = lengths[start : start + _AT_ONCE].astype(np.int64)
+        if (part < 0).any():
+            raise _refuse(idx_path, "at least one token and no negative length", "a negative one")
+        ends = end + np.cumsum(part) * itemsize
+        if pointers[start] != end or (pointers[start + 1 : start + len(part)] != ends[:-1]).any():
+            raise _refuse(idx_path, "byte offsets that follow from the lengths", "offsets that do not")
+        end, empty = int(ends[-1]), empty + int((part == 0).sum())
+        if empty > end // itemsize + _MOST_EMPTY:
+            raise _refuse(
+                idx_path, "sequences that are not mostly empty", f"{empty:,} of {start + len(part):,}"
+            )
+    if end == 0:
         raise _refuse(idx_path, "at least one token and no negative length", f"{n} sequences")
-    ends = np.cumsum(lengths) * np.dtype(header.dtype).itemsize
-    if pointers[0] != 0 or (pointers[1:] != ends[:-1]).any():
-        raise _refuse(idx_path, "byte offsets that follow from the lengths", "offsets that do not")
-    if d < 2 or marks[0] != 0 or marks[-1] != n or (np.diff(marks) < 0).any():
+    if d < 2 or marks[0] != 0 or marks[-1] != n or not _rise(marks):
         raise _refuse(idx_path, f"document marks rising from 0 to {n}", "marks that do not")
-    size = bin_path.stat().st_size
-    if size != ends[-1]:
-        raise _refuse(bin_path, f"{int(ends[-1])} bytes, as {idx_path.name} says", f"{size} bytes")
+    if size != end:
+        raise _refuse(bin_path, f"{end} bytes, as {idx_path.name} says", f"{size} bytes")
+
+
+def _rise(marks: NDArray[np.int64]) -> bool:
+    """Whether no mark is below the one before it."""
+    starts = range(0, len(marks), _AT_ONCE)
+    return all((np.diff(marks[start : start + _AT_ONCE + 1]) >= 0).all() for start in starts)
 
 
 def _arrays(

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import IO, cast
 
 from nemo_pi.errors import DataError
+from nemo_pi.units import size_of
 
 SUFFIXES = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".xz"))
 """Files that are taken from a folder."""
+
+
+MOST_LINE_BYTES = 1 << 26
+"""Of one line: a document of some fifteen million tokens."""
+MOST_BLANK_LINES = 1_000_000
+"""In a row."""
+_NOT_READ = (".bz2", ".zst", ".zip", ".7z", ".tar", ".tgz", ".parquet", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -56,18 +64,26 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
     """Lines of the files one after another, blank ones left out.
 
     Raises:
-        DataError: a compressed file that is damaged or ends early, with the last line that was read.
+        DataError: a compressed file that is damaged or ends early, with the last line that was read; a line
+            or a stretch of nothing that is longer than any text.
     """
     for path in paths:
         number = 0
         try:
             with _open(path) as stream:
-                for number, raw in enumerate(stream, start=1):
+                blank = 0
+                while raw := stream.readline(MOST_LINE_BYTES + 1):
+                    number += 1
+                    if len(raw) > MOST_LINE_BYTES:
+                        raise _too_much(path, number, f"a line of at most {size_of(MOST_LINE_BYTES)}")
                     if number == 1:
                         # A byte order mark, which some editors write and JSON does not allow.
                         raw = raw.removeprefix(b"\xef\xbb\xbf")
                     if raw.strip():
+                        blank = 0
                         yield Line(str(path), number, raw)
+                    elif (blank := blank + 1) > MOST_BLANK_LINES:
+                        raise _too_much(path, number, f"at most {MOST_BLANK_LINES:,} blank lines in a row")
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
                 f"{path}, after line {number}",
@@ -77,7 +93,19 @@ def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
             ) from error
 
 
+def _too_much(path: Path, number: int, required: str) -> DataError:
+    # A compressed file of half a megabyte can hold gigabytes of one letter.
+    return DataError(f"{path}, line {number}", required=required, given="more", fix="split the document")
+
+
 def _open(path: Path) -> IO[bytes]:
+    if path.suffix in _NOT_READ:
+        raise DataError(
+            str(path),
+            required="plain text, or text compressed by gzip (.gz) or xz (.xz)",
+            given=path.suffix,
+            fix="unpack it first, or compress it anew",
+        )
     if path.suffix == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
     return cast(IO[bytes], lzma.open(path, "rb")) if path.suffix == ".xz" else open(path, "rb")

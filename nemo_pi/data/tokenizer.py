@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from nemo_pi.bounded.files import read_bytes
+from nemo_pi.bounded.json_text import (
+    MOST_VALUES,
+    MOST_VOCABULARY_BYTES,
+    MOST_VOCABULARY_VALUES,
+    check_amount,
+)
 from nemo_pi.errors import ConfigError, DataError, quoted
+
+# What transformers may read of a tokenizer's folder, and which of it lists tokens by the hundred thousand.
+_READ = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab")
+_LARGE = ("tokenizer.json", "vocab.json", "tekken.json")
 
 LIBRARIES = ("huggingface", "sentencepiece", "byte")
 """Values of ``model.tokenizer.library`` and ``--tokenizer-library`` (``megatron`` is read as huggingface)."""
@@ -77,8 +88,9 @@ class SentencePieceTokenizer:
 
         path = _existing(model, "a sentencepiece .model file")
         try:
+            read_bytes(path, MOST_VOCABULARY_BYTES)
             self._processor: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError) as error:
             raise _unreadable(path, error) from error
         self.name = f"sentencepiece:{path}"
         self.vocab_size = int(self._processor.vocab_size())
@@ -116,6 +128,7 @@ class HuggingFaceTokenizer:
 
         source = _existing(model if model is not None else vocab_file, "a folder with tokenizer.json")
         try:
+            _check_files(source)
             self._tokenizer = _load_huggingface(source, vocab_file, merge_file)
         except ConfigError:
             raise
@@ -190,6 +203,24 @@ def check_present(library: str, model: str | Path | None, type: str | None = Non
     if library != "byte":
         what = "a sentencepiece .model file" if library == "sentencepiece" else "a folder with tokenizer.json"
         _existing(model if model is not None else type, what)
+
+
+def _check_files(source: Path) -> None:
+    """Refuses files that no tokenizer has: larger ones, JSON of more values, pipes and devices.
+
+    Raises:
+        OSError, ValueError: naming the file.
+    """
+    beside = sorted(source.iterdir()) if source.is_dir() else [source]
+    for path in beside:
+        if path.is_dir() or path.suffix not in _READ:
+            continue
+        try:
+            data = read_bytes(path, MOST_VOCABULARY_BYTES)
+            if path.suffix == ".json":
+                check_amount(data, MOST_VOCABULARY_VALUES if path.name in _LARGE else MOST_VALUES)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
 
 
 def _load_huggingface(source: Path, vocab_file: str | Path | None, merge_file: str | Path | None) -> Any:

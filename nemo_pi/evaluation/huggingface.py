@@ -8,7 +8,6 @@ Shapes: B windows in a batch, S tokens in a window, N = B*S, H hidden size, V vo
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_pi.bounded.files import read_bytes
+from nemo_pi.bounded.json_text import MOST_JSON_BYTES, parse_json
 from nemo_pi.errors import CheckpointError, ConfigError, check_ids, quoted
 from nemo_pi.evaluation.generation import Generated, GenerationRequest, generate_batch, generation_batches
 from nemo_pi.evaluation.huggingface_cache import CachedLogits, reset_frequencies
@@ -171,7 +172,7 @@ def configuration(folder: Path) -> Any:
     """
     from transformers import CONFIG_MAPPING
 
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = parse_json(read_bytes(folder / "config.json", MOST_JSON_BYTES))
     values = without_code(values, implementations=False)
     if "num_hidden_layers" in values:
         # transformers makes lists with an entry for each layer before it looks at anything else.

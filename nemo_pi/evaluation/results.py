@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_pi.bounded.files import read_bytes
+from nemo_pi.bounded.json_text import MOST_JSON_BYTES, parse_json
 from nemo_pi.errors import DataError, NemoPiError
 from nemo_pi.evaluation.tasks.base import TaskResult
 from nemo_pi.evaluation.tasks.registry import task_type
@@ -83,9 +85,9 @@ def read_results(path: str | Path) -> list[ModelResults]:
         ConfigError: it holds a task that is not known here.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(Path(path), MOST_JSON_BYTES))
         found = content["format"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         found, content = f"{type(error).__name__}: {error}", {}
     if found in (FORMAT, FORMAT_1):
         entries = content.get("models" if found == FORMAT else "rows")

@@ -256,4 +256,7 @@ class Family(ABC):
 
     def num_parameters(self, shape: ModelShape) -> int:
         """Parameters of the whole model; a tied output layer counts once."""
-        return sum(rule.num_parameters(shape) for rule, _ in self.export_order(shape))
+        # One layer counted and multiplied: how many a stranger's file claims may be a great many.
+        once = replace(shape, num_layers=1, full_attention_layers=())
+        counted = sum(rule.num_parameters(once) for rule, _ in self.export_order(once))
+        return counted + (shape.num_layers - 1) * self.layer_parameters(shape)

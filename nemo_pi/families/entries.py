@@ -7,15 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.shape import MOST, MOST_LAYERS
+
+__all__ = ["CORRECT", "MOST", "MOST_LAYERS", "epsilon", "flag", "size", "unusable"]
 
 CORRECT = "correct this entry of config.json, or copy the file again"
 """How to fix an entry that no model can have."""
-
-
-MOST = 2**31 - 1
-"""The largest size of anything; no tensor of a model has a longer side, and floats can still count it."""
-MOST_LAYERS = 2**16
-"""Far more than any model has: lists with an entry for each layer are made before weights are looked at."""
 
 
 def size(config: Mapping[str, Any], key: str, most: int = MOST) -> int:

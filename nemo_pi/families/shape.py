@@ -6,6 +6,35 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+MOST = 2**31 - 1
+"""The largest size of anything; no tensor of a model has a longer side, and floats can still count it."""
+MOST_LAYERS = 2**16
+"""Far more than any model has: lists with an entry for each layer are made before weights are looked at."""
+MOST_HEAD_DIM = 2**16
+"""Channels of a head, of which models have 512 at most: a plan computes the frequencies of half as many."""
+MOST_OF: Mapping[str, int] = {"num_layers": MOST_LAYERS, "head_dim": MOST_HEAD_DIM}
+"""The largest value of the fields that are bounded more tightly."""
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether JSON's value can be one of a field's annotated type."""
+    options = [option.strip() for option in kind.split("|")]
+    if value is None or isinstance(value, bool | str):
+        return type(value).__name__.replace("NoneType", "None") in options
+    if isinstance(value, int):
+        return ("int" in options or "float" in options) and 0 <= value <= MOST
+    if isinstance(value, float):
+        return "float" in options and 0 < value < float("inf")
+    if isinstance(value, list | tuple):
+        whole = "tuple[int, ...]" in options
+        return len(value) <= MOST_LAYERS and not (whole and any(type(item) is not int for item in value))
+    return not _are_plain(options)
+
+
+def _are_plain(options: list[str]) -> bool:
+    """Whether a field holds plain values alone."""
+    return set(options) <= {"int", "float", "bool", "str", "None", "tuple[int, ...]"}
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -80,10 +109,16 @@ class ModelShape:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelShape:
-        """The inverse of to_dict; keys it does not know are ignored, absent ones are off (older files)."""
-        given: dict[str, Any] = {
-            field.name: values[field.name] for field in fields(cls) if field.name in values
-        }
-        for name, value in given.items():
-            given[name] = tuple(value) if isinstance(value, list) else value  # layers, which JSON makes lists
+        """The inverse of to_dict; keys it does not know are ignored, absent ones are off (older files).
+
+        Raises:
+            TypeError: a value of another type, or a size that no model has.
+        """
+        known = {field.name: str(field.type) for field in fields(cls)}
+        given = {key: value for key, value in values.items() if key in known}
+        for key, value in given.items():
+            too_many = key in MOST_OF and not (isinstance(value, int) and 1 <= value <= MOST_OF[key])
+            if too_many or not _fits(value, known[key]):
+                raise TypeError(f"{key}: {type(value).__name__} {str(value)[:40]}, which no model has")
+            given[key] = tuple(value) if isinstance(value, list) else value  # layers, which JSON makes lists
         return cls(**given)

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from nemo_pi.bounded.files import BoundedReader, open_regular
+from nemo_pi.bounded.yaml_text import MOST_BYTES, check_yaml
 from nemo_pi.checkpoint.safe_pickle import load_archive
 from nemo_pi.errors import CheckpointError
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 
 CONFIG_MEMBER = "model_config.yaml"
 WEIGHTS_MEMBER = "model_weights.ckpt"
@@ -29,9 +32,8 @@ CODE_KEYS = frozenset(
 
 _EXTRA_STATE = "._extra_state"
 
-# A section has some 80 keys in 3 levels; a file of more was not written by save_to.
-_MAX_CONFIG_BYTES = 1 << 20
-_MAX_DEPTH = 20
+_MAX_HEADER_BYTES = 1 << 16
+"""Of a tar header, long names included."""
 
 
 def classes_of(cls: type) -> tuple[str, ...]:
@@ -56,9 +58,9 @@ def read_config_file(path: Path, classes: tuple[str, ...] = OUR_CLASSES) -> dict
         CheckpointError: no such file, no plain YAML, or a key that names code.
     """
     try:
-        with path.expanduser().open("rb") as stream:
+        with open_regular(path.expanduser()) as stream:
             return _parsed(stream, str(path), classes)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise refused(path, "a YAML file", error) from error
 
 
@@ -74,16 +76,12 @@ def read_weights(path: Path) -> dict[str, Tensor | None]:
 
 def _parsed(stream: IO[bytes], name: str, classes: tuple[str, ...]) -> dict[str, Any]:
     """YAML without tags, anchors and interpolations, in which no key names code."""
-    text = stream.read(_MAX_CONFIG_BYTES + 1)
-    if len(text) > _MAX_CONFIG_BYTES:
-        raise refused(name, f"at most {_MAX_CONFIG_BYTES} bytes", "more")
     try:
-        _check_events(text, name)
-        values = OmegaConf.to_container(OmegaConf.create(text.decode("utf-8")), resolve=False)
-    except CheckpointError:
-        raise
-    except Exception as error:  # yaml, OmegaConf and the decoder raise families of their own
-        raise refused(name, "a YAML mapping", error) from error
+        # save_to writes some 80 keys in 3 levels, and neither anchors nor tags.
+        text = check_yaml(stream.read(MOST_BYTES + 1), anchors=False, tags=False)
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except Exception as error:  # yaml and OmegaConf raise families of their own
+        raise refused(name, "a plain YAML mapping", error) from error
     if not isinstance(values, dict):
         raise refused(name, "a YAML mapping", type(values).__name__)
     check_model_config(values, name, classes)
@@ -120,33 +118,22 @@ def _entries(values: Any, path: str) -> Iterator[tuple[str, str, Any]]:
         yield from _entries(value, where)
 
 
-def _check_events(text: bytes, name: str) -> None:
-    """Reads the YAML once without building anything from it."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise refused(name, "a YAML without anchors", f"one at line {event.start_mark.line + 1}")
-        if getattr(event, "tag", None) is not None:
-            raise refused(name, "a YAML without tags", event.tag)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            raise refused(name, f"at most {_MAX_DEPTH} nested levels", "more")
-
-
 @contextmanager
 def opened_archive(path: Path) -> Iterator[tarfile.TarFile]:
     """An archive that holds the two members of a .nemo file, each once and as a plain file."""
     try:
-        # "r:" alone: a compressed archive can hold any amount in a few bytes, and NeMo writes none.
-        with tarfile.open(path, "r:") as archive:
-            _check_members(archive, path)
-            yield archive
+        with open_regular(path) as stream:
+            bounded = BoundedReader(stream, _MAX_HEADER_BYTES)
+            # "r:" alone: a compressed archive can hold any amount in a few bytes, and NeMo writes none.
+            with tarfile.open(fileobj=bounded, mode="r:") as archive:  # type: ignore[call-overload]
+                _check_members(archive, path)
+                bounded.most = None
+                yield archive
     except FileNotFoundError:
         raise refused(path, "an existing file", "no such file") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except CheckpointError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise refused(path, "a .nemo file: an uncompressed tar archive", error) from error
 
 
@@ -197,3 +184,16 @@ def refused(path: Path | str, required: str, given: Any, member: str | None = No
         given=given,
         fix="give a file that save_to wrote, from someone you trust; nothing in this one was run",
     )
+
+
+def check_holds(shape: ModelShape, weights: Mapping[str, Tensor | None], path: Path) -> None:
+    """Refuses a shape of more parameters than the weights beside it have, before a model of it is built.
+
+    Raises:
+        CheckpointError: naming both numbers.
+    """
+    held = sum(tensor.numel() for tensor in weights.values() if tensor is not None)
+    wanted = family_of(shape).num_parameters(shape)
+    if wanted > held:
+        required = f"a model of at most {held:,} parameters, which {WEIGHTS_MEMBER} holds"
+        raise refused(path, required, f"{wanted:,}", CONFIG_MEMBER)

@@ -21,6 +21,7 @@ from nemo_pi.engine.guard import StepGuard
 from nemo_pi.engine.throughput import training_flops_per_token
 from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.nemo.first_step import options_named
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
@@ -68,6 +69,11 @@ class ContextExtensionModel(SafelyRestoredModel):
             groups.ensure_process_group()
             groups.initialize(self.run.parallel, self.run.seed)
             self._build_engine()
+
+    @classmethod
+    def shape_of(cls, config: DictConfig) -> ModelShape:
+        """What the model of a .nemo file's section will be."""
+        return run_of_model_config(config).shape
 
     # ---- building -------------------------------------------------------------------------------
 

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from nemo_pi.checkpoint.safe_pickle import load_archive
 from nemo_pi.errors import ConfigError
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.nemo.archive import (
     CONFIG_MEMBER,
     WEIGHTS_MEMBER,
+    check_holds,
     check_model_config,
     checked_tensors,
     classes_of,
@@ -71,6 +73,7 @@ class CheckedConnector(SaveRestoreConnector):
             return config
         weights = read_weights(path)
         try:
+            check_holds(calling_cls.shape_of(config), weights, path)
             model = calling_cls.from_config_dict(config=config, trainer=trainer)
         except ConfigError as error:
             raise refused(path, error.required, error.given, f"{CONFIG_MEMBER}: {error.field}") from error
@@ -122,6 +125,15 @@ class SafelyRestoredModel(ModelPT):
         """
         connector = _checked(save_restore_connector)
         return super().extract_state_dict_from(restore_file, save_dir, split_by_module, connector)
+
+    @classmethod
+    def shape_of(cls, config: DictConfig) -> ModelShape:
+        """What the model of a section will be, for subclasses to say; nothing is built for it.
+
+        Raises:
+            ConfigError: a section that is none of ours.
+        """
+        raise NotImplementedError
 
     @classmethod
     def from_config_dict(cls, config: DictConfig, trainer: Trainer | None = None) -> Any:

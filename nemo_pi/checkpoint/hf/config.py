@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nemo_pi.families.entries import MOST_LAYERS, size
 from nemo_pi.families.registry import family_of, family_of_config
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.hf import FULL, RECORD
@@ -17,6 +18,11 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     Raises:
         CheckpointError: an architecture that is not supported, or sizes missing or impossible.
     """
+    for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
+        if isinstance(
+            config.get(key), int
+        ):  # whichever the family reads, and makes lists of that length from
+            size(config, key, MOST_LAYERS)
     return family_of_config(config).read_shape(config)
 
 

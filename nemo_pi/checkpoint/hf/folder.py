@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nemo_pi.bounded.files import open_regular
 from nemo_pi.checkpoint.files import own_file, read_json
 from nemo_pi.checkpoint.hf.names import mismatches
 from nemo_pi.errors import CheckpointError
@@ -25,6 +27,8 @@ _DERIVED = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 _SHARD = re.compile(r"model-\d{1,9}-of-\d{1,9}\.safetensors", re.ASCII)
 
 Sizes = tuple[int, ...]
+# A tensor takes some 120 bytes of the header, and its smallest, a norm, as many hundred behind it.
+_HEADER_FREE, _MOST_HEADER = 1 << 20, 1 << 24
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Storage dtypes by their safetensors names."""
@@ -197,15 +201,30 @@ def has_safetensors(folder: Path) -> bool:
 def opened(file: Path) -> Iterator[Any]:
     """A safetensors file, with its reader's errors as CheckpointError."""
     try:
+        _check_header(file)
         with safe_open(file, framework="pt", device="cpu") as handle:
             yield handle
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             str(file),
             required="a complete safetensors file",
             given=error,
             fix="download or copy this file again: it is truncated or damaged",
         ) from error
+
+
+def _check_header(file: Path) -> None:
+    """Refuses a header longer than the tensors that it describes, which would be parsed whole.
+
+    Raises:
+        ValueError: with both lengths.
+    """
+    with open_regular(file) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        rest = max(0, os.fstat(stream.fileno()).st_size - 8 - length)
+    most = min(_MOST_HEADER, _HEADER_FREE + rest)
+    if length > most:
+        raise ValueError(f"a header of {length:,} bytes for {rest:,} of tensors")
 
 
 def _dtype_name(stored: str, name: str, file: Path) -> str:

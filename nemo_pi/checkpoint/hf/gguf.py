@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.checkpoint.hf.folder import StoredWeights
+from nemo_pi.checkpoint.hf.gguf_header import check_gguf
 from nemo_pi.checkpoint.hf.gguf_rope import rope_entries
 from nemo_pi.errors import BackendUnavailableError, CheckpointError
 from nemo_pi.families.llama import GGUF_ARCHITECTURE
@@ -116,6 +117,7 @@ def _opened(file: Path) -> Any:
     from gguf import GGUFReader
 
     try:
+        check_gguf(file)
         return GGUFReader(file)
     except Exception as error:  # ValueError, IndexError, struct's and numpy's: whatever the bytes provoke
         raise CheckpointError(

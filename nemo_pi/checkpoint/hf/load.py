@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import WeightRule, split_name
 from nemo_pi.rope.spec import ContextExtension
 
-# Rows of two vocabulary matrices that are compared at a time, so that neither is read whole.
-_ROWS_AT_ONCE = 4096
+# Of two vocabulary matrices that are compared at a time, so that neither is read whole.
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 4096, 1 << 24
 
 Located = tuple[Tensor, WeightRule, int | None]
 
@@ -158,10 +159,11 @@ def name_tied_matrix(weights: StoredWeights, family: Family) -> None:
 
 def _check_tied(weights: StoredWeights, head: str, embedding: str) -> None:
     if weights.sizes[head] == weights.sizes[embedding]:
-        starts = range(0, weights.sizes[head][0], _ROWS_AT_ONCE)
+        rows, *others = weights.sizes[head]
+        at_once = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, prod(others))))
         same = all(
-            torch.equal(*(weights.rows(name, start, _ROWS_AT_ONCE) for name in (head, embedding)))
-            for start in starts
+            torch.equal(*(weights.rows(name, start, at_once) for name in (head, embedding)))
+            for start in range(0, rows, at_once)
         )
         if same and weights.dtypes[head] == weights.dtypes[embedding]:
             return

@@ -139,7 +139,7 @@ def special_token_ids(folder: Path) -> dict[str, int | None]:
 def _vocabulary(folder: Path) -> dict[str, int]:
     if not (folder / "tokenizer.json").is_file():
         return {}
-    values = read_json(folder / "tokenizer.json")
+    values = read_json(folder / "tokenizer.json", vocabulary=True)
     try:
         vocabulary = (values.get("model") or {}).get("vocab")
         known = dict(vocabulary) if isinstance(vocabulary, dict) else {}

@@ -16,6 +16,9 @@ from typing import Any
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.validation import check_flag, check_number
 
+MOST_ATTENTION_FACTOR = 1000.0
+"""Published ones lie below 2; q·k grows by the square, which 16 bits must hold."""
+
 
 def number(default: float | None = None, *, above: float | None = None, at_most: float | None = None) -> Any:
     """A finite number within limits; stored as float. Default None: not given."""

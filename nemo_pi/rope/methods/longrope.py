@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
-from nemo_pi.rope.methods.arguments import number, per_frequency
+from nemo_pi.rope.methods.arguments import MOST_ATTENTION_FACTOR, number, per_frequency
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 from nemo_pi.rope.methods.hf_rope import HfRope
 from nemo_pi.rope.validation import check_frequencies
@@ -54,7 +54,7 @@ class LongRope(ScalingMethod):
     depends_on_length = True
     hf_types = ("longrope", "su")
 
-    attention_factor: float | None = number(above=0.0)
+    attention_factor: float | None = number(above=0.0, at_most=MOST_ATTENTION_FACTOR)
     """Multiplied into cos and sin in place of the root. None: the root."""
     long_factor: tuple[float, ...] = per_frequency()
     """Divisor of each frequency beyond the original window; must be given."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
-from nemo_pi.rope.methods.arguments import flag, number
+from nemo_pi.rope.methods.arguments import MOST_ATTENTION_FACTOR, flag, number
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
 from nemo_pi.rope.methods.hf_rope import HfRope
 
@@ -93,15 +93,15 @@ class Yarn(ScalingMethod):
     source = 'the same, section 3.2 ("NTK-by-parts") and equation 22'
     hf_types = ("yarn",)
 
-    attention_factor: float | None = number(above=0.0)
+    attention_factor: float | None = number(above=0.0, at_most=MOST_ATTENTION_FACTOR)
     """Multiplied into cos and sin in place of the formula. None: the formula."""
     beta_fast: float | None = number(above=0.0)
     """Rotations within the original window above which a frequency is kept. None: 32."""
     beta_slow: float | None = number(above=0.0)
     """Rotations below which a frequency is interpolated entirely; at most beta_fast. None: 1."""
-    mscale: float | None = number(above=0.0)
+    mscale: float | None = number(above=0.0, at_most=MOST_ATTENTION_FACTOR)
     """DeepSeek's pair in place of the formula, with mscale_all_dim: both or neither. None: not used."""
-    mscale_all_dim: float | None = number(above=0.0)
+    mscale_all_dim: float | None = number(above=0.0, at_most=MOST_ATTENTION_FACTOR)
     """The other of the pair."""
     truncate: bool | None = flag()
     """Whether the ramp's ends are whole indices, as in the released code. None: they are."""
