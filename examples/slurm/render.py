@@ -11,7 +11,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from nemo_pi.cli.ends import reports_errors
 from nemo_pi.cli.parser import Parser
+from nemo_pi.errors import ConfigError
 from nemo_pi.launch import SlurmJob, render_sbatch
 
 # Options that may be given several times, and the field that collects them.
@@ -35,8 +37,21 @@ def parse(arguments: Sequence[str] | None = None) -> SlurmJob:
     for name, value in vars(parser.parse_args(arguments)).items():
         if value is not None:
             given[name] = tuple(value) if isinstance(value, list) else value
-    return SlurmJob(**given)
+    try:
+        return SlurmJob(**given)
+    except ConfigError as error:
+        names = {field.name: "--" + field.name.replace("_", "-") for field in dataclasses.fields(SlurmJob)}
+        names |= {name: option for option, name in REPEATED.items()}
+        name = error.field.removeprefix("SlurmJob.")
+        fix = f"correct {names[name]}"
+        raise ConfigError(names[name], required=error.required, given=error.given, fix=fix) from error
+
+
+@reports_errors
+def main() -> None:
+    """Prints the script."""
+    print(render_sbatch(parse()), end="")
 
 
 if __name__ == "__main__":
-    print(render_sbatch(parse()), end="")
+    main()

@@ -42,7 +42,7 @@ def check_yaml(data: bytes, *, anchors: bool = True, tags: bool = True) -> str:
     try:
         _check_events(text, anchors, tags)
     except yaml.YAMLError as error:
-        raise ValueError(_described(error, text)) from error
+        raise ValueError(described(error, text)) from error
     except RecursionError as error:
         raise ValueError("sections nested without end") from error
     return text
@@ -86,7 +86,7 @@ def _check_events(text: str, anchors: bool, tags: bool) -> None:
         open_.append((around, nodes + size))
 
 
-def _described(error: yaml.YAMLError, text: str) -> str:
+def described(error: yaml.YAMLError, text: str = "") -> str:
     """One line of what yaml says in five, with the commonest cause where it is that."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]

@@ -22,6 +22,7 @@ from nemo_pi.bounded.json_text import (
     MOST_VOCABULARY_VALUES,
     parse_json,
 )
+from nemo_pi.bounded.places import why_unwritable
 from nemo_pi.errors import CheckpointError
 from nemo_pi.processes import Writer, this_process
 
@@ -140,17 +141,14 @@ def check_writable(field: str, folder: Path) -> None:
     Raises:
         CheckpointError: naming `field`, and the nearest folder that exists.
     """
-    nearest = folder.expanduser().absolute()
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return
-    raise CheckpointError(
-        field,
-        required="a folder that can be written to",
-        given=f"{folder}: {nearest} is {'not writable for you' if nearest.is_dir() else 'a file'}",
-        fix="give another folder, or correct its permissions",
-    )
+    reason = why_unwritable(folder)
+    if reason is not None:
+        raise CheckpointError(
+            field,
+            required="a folder that can be written to",
+            given=f"{str(folder)[:200]}: {reason}",
+            fix="give another folder, or correct its permissions",
+        )
 
 
 def start_folder(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.distributed.checkpoint import TensorStorageMetadata
 
+from nemo_pi.bounded.places import exists
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config, window_source
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
@@ -65,12 +66,12 @@ def read_summary(path: str | Path) -> CheckpointSummary:
         CheckpointError: nothing there, neither kind, incomplete, damaged or not supported.
     """
     folder = Path(path).expanduser()
-    if not folder.exists():
+    if not exists(folder) or not str(path):
         raise _unreadable(
             folder,
             "an existing folder",
             "no such path",
-            f"did you mean {near}?" if (near := nearest_path(folder)) else _LOCAL,
+            f"did you mean {near}?" if len(str(folder)) < 300 and (near := nearest_path(folder)) else _LOCAL,
         )
     if not folder.is_dir():
         raise _unreadable(folder, "a folder", "a file", "give a Hugging Face folder or a distributed one")

@@ -10,6 +10,7 @@ from nemo_pi.config.merge import UnknownKey, from_mapping, refuse_unknown, unkno
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.tasks.base import Task
 from nemo_pi.evaluation.tasks.registry import PLUG_INS, task_names, task_type
+from nemo_pi.rope.validation import MOST_TOKENS
 
 BACKENDS = ("auto", "transformers", "megatron")
 DTYPES = ("float32", "bfloat16")
@@ -56,6 +57,10 @@ class EvaluateConfig:
                 given="none",
                 fix="give folders: models=[base-model,extended-model]",
             )
+        for name in ("original_window", "target_window", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MOST_TOKENS:
+                raise ConfigError(name, required="1 to 2^63 - 1 tokens", given=value, fix=f"{name}=4096")
         for name, allowed in (("backend", BACKENDS), ("dtype", DTYPES)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(

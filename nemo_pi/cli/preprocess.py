@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from nemo_pi.cli.home import ensure_home
 from nemo_pi.cli.parser import Parser
 from nemo_pi.data.preprocess import PreprocessConfig, preprocess
 from nemo_pi.data.tokenizer import LIBRARIES
@@ -71,6 +72,7 @@ def to_config(args: argparse.Namespace) -> PreprocessConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 on success, 2 with a message on a user's mistake."""
+    ensure_home()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         result = preprocess(to_config(parser().parse_args(argv)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
@@ -12,7 +13,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 
 from nemo_pi.bounded.files import read_bytes
-from nemo_pi.bounded.yaml_text import MOST_BYTES, check_yaml
+from nemo_pi.bounded.yaml_text import MOST_BYTES, check_yaml, described
 from nemo_pi.errors import ConfigError, NemoPiError
 
 _MOST_INTERPOLATIONS = 1000
@@ -36,7 +37,8 @@ class YamlFiles(FileConfigSource):
         except (NemoPiError, HydraException):
             raise
         except Exception as error:  # yaml, OmegaConf and the file system raise families of their own
-            lines = str(error).splitlines() or [type(error).__name__]
+            said = described(error) if isinstance(error, yaml.YAMLError) else str(error)
+            lines = said.splitlines() or [type(error).__name__]
             raise ConfigError(
                 str(path),
                 required="a YAML file in UTF-8, of `key: value` lines",

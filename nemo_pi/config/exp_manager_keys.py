@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from nemo_pi.config.foreign_keys import EXP_MANAGER
@@ -12,6 +13,26 @@ from nemo_pi.errors import ConfigError
 
 _PARAMS = "checkpoint_callback_params"
 _DURATION = re.compile(r"\s*\d+:\d\d:\d\d:\d\d\s*")
+
+_PACKAGES = {
+    "create_wandb_logger": "wandb",
+    "create_mlflow_logger": "mlflow",
+    "create_clearml_logger": "clearml",
+    "create_neptune_logger": "neptune",
+    "create_dllogger_logger": "dllogger",
+    "create_straggler_detection_callback": "nvidia_resiliency_ext",
+    "create_fault_tolerance_callback": "nvidia_resiliency_ext",
+}
+"""What needs a package of its own."""
+_NAMED = {"wandb": ("name", "project"), "mlflow": ("experiment_name",)}
+"""What a logger's own section must say."""
+# Arguments of Lightning's TensorBoardLogger and of the writer that it hands the others to.
+_WRITER = (
+    *("version", "log_graph", "default_hp_metric", "prefix", "sub_dir"),
+    *("comment", "purge_step", "max_queue", "flush_secs", "filename_suffix"),
+)
+# What NeMo's YAMLs may leave empty, and what an empty text would make a path of.
+_MEAN_NOTHING = ("exp_manager.checkpoint_callback_params.dirpath",)
 
 # What asks for something that is not done here, and where it is found instead.
 _NOT_DONE = {
@@ -34,6 +55,8 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
     """
     check_duration("exp_manager.max_time_per_run", exp_manager.get("max_time_per_run"))
     _check_section(exp_manager, EXP_MANAGER, "exp_manager")
+    _check_names(exp_manager)
+    _check_loggers(exp_manager)
     for key, fix in _NOT_DONE.items():
         section, _, name = key.rpartition(".")
         inner = (exp_manager.get(section) or {}) if section else exp_manager
@@ -48,6 +71,58 @@ def check_exp_manager(exp_manager: Mapping[str, Any]) -> None:
         if value is not None and convert(value, int, f"exp_manager.{_PARAMS}.{name}") < least:
             field = f"exp_manager.{_PARAMS}.{name}"
             raise ConfigError(field, required=f"at least {least}", given=value, fix=f"{field}={meaning}")
+
+
+def check_name(key: str, name: Any) -> None:
+    """Refuses a name that leads out of the folder that a run's folder shall be in.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    parts = str(name).split("/")
+    if name is None or (isinstance(name, str) and name and not {"", "..", "."} & set(parts)):
+        return
+    raise ConfigError(
+        key,
+        required="a name, which becomes a folder below exp_manager.exp_dir",
+        given=repr(name)[:200],
+        fix="write a name alone, and the folder around it into exp_manager.exp_dir",
+    )
+
+
+def _check_names(exp_manager: Mapping[str, Any]) -> None:
+    for key in ("name", "version"):
+        if exp_manager.get(key) != "":
+            check_name(f"exp_manager.{key}", exp_manager.get(key))
+    for key in ("exp_dir", "explicit_log_dir"):
+        if exp_manager.get(key) == "":
+            fix = f"exp_manager.{key}=null takes the default"
+            raise ConfigError(f"exp_manager.{key}", required="a folder", given="''", fix=fix)
+
+
+def _check_loggers(exp_manager: Mapping[str, Any]) -> None:
+    """Refuses what NeMo would stop at later: loggers that are not installed, or have no name."""
+    for key, package in _PACKAGES.items():
+        if exp_manager.get(key) and find_spec(package) is None:
+            raise ConfigError(
+                f"exp_manager.{key}",
+                required=f"the package {package}, which it is done with",
+                given="not installed",
+                fix=f"pip install {package.replace('_', '-')}, or exp_manager.{key}=false",
+            )
+    for logger, names in _NAMED.items():
+        kwargs = exp_manager.get(f"{logger}_logger_kwargs")
+        kwargs = kwargs if isinstance(kwargs, Mapping) else {}
+        if exp_manager.get(f"create_{logger}_logger") and not any(kwargs.get(name) for name in names):
+            raise ConfigError(
+                f"exp_manager.{logger}_logger_kwargs",
+                required=f"{' and '.join(names)}, under which the run is kept",
+                given="neither" if len(names) > 1 else "none",
+                fix=", ".join(f"exp_manager.{logger}_logger_kwargs.{name}=NAME" for name in names),
+            )
+    writer = exp_manager.get("summary_writer_kwargs")
+    if isinstance(writer, Mapping):
+        check_keys(writer, _WRITER, "exp_manager.summary_writer_kwargs")
 
 
 def check_duration(key: str, value: Any) -> None:
@@ -69,6 +144,8 @@ def _check_section(values: Mapping[str, Any], known: Mapping[str, Any], path: st
         kind = known[key]
         if value is None or kind is None:
             continue
+        if value == "" and f"{path}.{key}" not in _MEAN_NOTHING:
+            continue  # NeMo's own defaults have some, where they add nothing to a name
         if not isinstance(kind, Mapping):
             convert(value, kind, f"{path}.{key}")
         elif isinstance(value, Mapping):

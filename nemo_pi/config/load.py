@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.exp_manager_keys import check_exp_manager
+from nemo_pi.config.exp_manager_keys import check_exp_manager, check_name
 from nemo_pi.config.extension import check_extends, resolve_extension, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import resolve_kernels
@@ -34,12 +34,15 @@ from nemo_pi.config.schema import ModelConfig, RunConfig
 from nemo_pi.config.sections import DataConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
+from nemo_pi.data.splits import parse_data_prefix, parse_splits
 from nemo_pi.engine.overlap import overlaps
 from nemo_pi.engine.schedule import LearningRateSchedule
 from nemo_pi.engine.settings import AdamSettings, EngineSettings
 from nemo_pi.errors import ConfigError, Together
 from nemo_pi.model.engine_layers import transformer_engine_available
 from nemo_pi.model.options import BuildOptions
+
+_MOST_WORKERS, _MOST_STEPS = 256, 10**12
 
 
 def merge(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
@@ -113,6 +116,7 @@ def resolve(
     model, trainer = config.model, config.trainer
     together = Together()  # what does not depend on each other is refused in one message
     together.run(check_trainer, trainer)
+    together.run(check_name, "name", config.name)
     together.run(check_exp_manager, config.exp_manager)
     max_steps = together.run(_max_steps, trainer)
     precision = together.run(resolve_precision, trainer.get("precision"), summary)
@@ -212,10 +216,10 @@ def _path_is_open(values: Mapping[str, Any]) -> bool:
 
 def _max_steps(trainer: Mapping[str, Any]) -> int:
     steps = int(trainer_number(trainer, "max_steps", int, -1))
-    if steps < 1:
+    if not 1 <= steps <= _MOST_STEPS:
         raise ConfigError(
             "trainer.max_steps",
-            required="at least 1 optimizer step",
+            required=f"1 to {_MOST_STEPS:,} optimizer steps",
             given=trainer.get("max_steps"),
             fix="trainer.max_steps=1000 is the paper's for position interpolation",
         )
@@ -257,6 +261,16 @@ def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
             required="the path of indexed data without .bin/.idx, or a blend [weight, path, ...]",
             given="none",
             fix="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
+        )
+    parse_splits(data.splits_string)
+    if data.data_prefix:
+        parse_data_prefix(data.data_prefix)
+    if data.num_workers > _MOST_WORKERS:
+        raise ConfigError(
+            "model.data.num_workers",
+            required=f"at most {_MOST_WORKERS} processes for one rank",
+            given=data.num_workers,
+            fix="model.data.num_workers=2",
         )
     for key, number in (("num_workers", data.num_workers), ("seed", data.seed or 0)):
         if number < 0:

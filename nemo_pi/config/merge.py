@@ -8,6 +8,7 @@ never numbers here, nor numbers booleans, and `null` is only for keys that say w
 from __future__ import annotations
 
 import re
+import reprlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,6 +22,10 @@ T = TypeVar("T")
 # What YAML 1.1 takes for text though a person means a number.
 _EXPONENT_NOTATION = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+")
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+# A value in a message: enough to recognise it by, however much a file holds.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 MISSING = "???"
 _FEW = 12
 
@@ -219,7 +224,7 @@ def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], path
 def _convert_scalar(value: Any, hint: Any, path: str) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is str and isinstance(value, str):
+    if hint is str and isinstance(value, str) and value:
         return value
     if hint in (int, float):
         number = _number(value)
@@ -237,7 +242,9 @@ def _number(value: Any) -> int | float | None:
 
 def _wrong(value: Any, required: str, path: str) -> ConfigError:
     fix = f"write {required}"
-    if value is None:
+    if value == "":
+        fix = "write what is meant, or leave the key out"
+    elif value is None:
         fix = "leave the key out for its default"
     elif isinstance(value, str) and "number" in required:
         fix = "write it without quotes and units"
@@ -247,7 +254,7 @@ def _wrong(value: Any, required: str, path: str) -> ConfigError:
 
 
 def _show(value: Any) -> str:
-    return "null" if value is None else f"{value!r} ({type(value).__name__})"
+    return "null" if value is None else f"{_SHORT.repr(value)} ({type(value).__name__})"
 
 
 def _names(kind: type) -> list[str]:

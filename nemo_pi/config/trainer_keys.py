@@ -29,8 +29,15 @@ _WHOLE = {
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
     "min_steps": 0,
+    "min_epochs": 0,
+    "check_val_every_n_epoch": 1,
+    "limit_test_batches": 0,
+    "limit_predict_batches": 0,
 }
-_FLAGS = ("enable_progress_bar", "enable_model_summary", "detect_anomaly", "benchmark")
+_FLAGS = (
+    *("enable_progress_bar", "enable_model_summary", "detect_anomaly", "benchmark"),
+    *("inference_mode", "sync_batchnorm"),
+)
 # What a run of so many steps over an endless stream of samples has no place for, and Lightning's own neutral
 # values, which users' YAMLs spell out.
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -42,6 +49,13 @@ _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "fast_dev_run": ((None, False), "set trainer.max_steps=1, or dry_run=true"),
     "barebones": ((None, False), "leave it out"),
     "gradient_clip_algorithm": ((None, "norm"), "gradients are clipped by their norm"),
+    "reload_dataloaders_every_n_epochs": ((None, 0), "leave it out: loaders are made once"),
+}
+
+# What Lightning takes by name.
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "profiler": (None, "simple", "advanced", "pytorch"),
+    "deterministic": (None, False, True, "warn"),
 }
 
 
@@ -64,6 +78,14 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             convert(trainer[key], bool, f"trainer.{key}")
     for key, (neutral, fix) in _NEUTRAL.items():
         _check_neutral(key, trainer.get(key), neutral, fix)
+    for key, allowed in _CHOICES.items():
+        if (value := trainer.get(key)) not in allowed:
+            required = " or ".join("null" if each is None else str(each).lower() for each in allowed)
+            raise ConfigError(
+                f"trainer.{key}", required=required, given=repr(value)[:200], fix="leave it out"
+            )
+    if (root := trainer.get("default_root_dir")) is not None:
+        convert(root, str, "trainer.default_root_dir")
     check_choice(
         "trainer.accelerator", str(trainer.get("accelerator", "auto")), ("auto", "cpu", "gpu", "cuda")
     )

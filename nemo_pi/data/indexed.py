@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pi.bounded.places import exists
 from nemo_pi.errors import DataError
 
 if TYPE_CHECKING:
@@ -209,11 +210,11 @@ def check_token_ids(prefix: str | Path, vocab_size: int, chunk_tokens: int = 1 <
 def _paths(prefix: str | Path) -> tuple[Path, Path]:
     idx_path, bin_path = Path(f"{prefix}.idx").expanduser(), Path(f"{prefix}.bin").expanduser()
     for path in (idx_path, bin_path):
-        if not path.is_file():
+        if not exists(path) or not path.is_file():
             raise DataError(
                 "model.data.data_prefix",
                 required=f"the pair {idx_path.name} and {bin_path.name} in {idx_path.parent}",
-                given=f"no file {path}",
+                given=f"no file {str(path)[:200]}",
                 fix="give the path without .bin/.idx, or write the pair with examples/preprocess_data.py",
             )
     return idx_path, bin_path

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from nemo_pi.bounded.places import exists
 from nemo_pi.errors import DataError
 from nemo_pi.units import size_of
 
@@ -44,20 +45,26 @@ def find_files(source: str | Path) -> list[Path]:
         DataError: when that is no file at all.
     """
     path = Path(source).expanduser()
-    if path.is_file():
+    if not exists(path) and len(str(path)) > 4000:
+        raise _none(source)
+    if exists(path) and path.is_file():
         return [path]
-    if path.is_dir():
+    if exists(path) and path.is_dir() and str(source):
         found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
     else:
         found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
     if not found:
-        raise DataError(
-            "--input",
-            required=f"a file, a folder with {', '.join(SUFFIXES)} files, or a glob",
-            given=f"{source}, where no such file is",
-            fix="check the path (quote a glob so that the shell leaves it alone)",
-        )
+        raise _none(source)
     return found
+
+
+def _none(source: str | Path) -> DataError:
+    return DataError(
+        "--input",
+        required=f"a file, a folder with {', '.join(SUFFIXES)} files, or a glob",
+        given=f"{str(source)[:200] or repr('')}, where no such file is",
+        fix="check the path (quote a glob so that the shell leaves it alone)",
+    )
 
 
 def read_lines(paths: Sequence[Path]) -> Iterator[Line]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_pi.bounded.places import exists, why_unwritable
 from nemo_pi.data.encoding import Encoder, EncodingRules, encode_lines, start_worker
 from nemo_pi.data.jsonl import Line, find_files, read_lines
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
@@ -28,6 +29,8 @@ from nemo_pi.errors import ConfigError
 
 log = logging.getLogger(__name__)
 _LINES_PER_TASK = 32
+_LONGEST_NAME = 200
+"""Bytes of prefix and key; `_document.bin.partial-PID` follows, and file systems end at 255."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     files = find_files(config.input)
     tokenizer = build_tokenizer(**config.tokenizer)
     _check(config, tokenizer)
+    _check_prefix(config)
     prefixes = [f"{config.output_prefix}_{key}_document" for key in config.json_keys]
     result = PreprocessResult(prefixes)
     writers: list[PairWriter] = []
@@ -110,6 +114,33 @@ def _check(config: PreprocessConfig, tokenizer: Tokenizer) -> None:
             required="one or more keys, each once",
             given=list(config.json_keys),
             fix="name each key once",
+        )
+
+
+def _check_prefix(config: PreprocessConfig) -> None:
+    """Refuses a prefix that no file can begin with (a folder's name, nothing at all), and keys likewise."""
+    if wrong := [key for key in config.json_keys if "/" in key or "\0" in key or not key]:
+        raise ConfigError(
+            "--json-keys",
+            required="keys that can be part of a file's name",
+            given=", ".join(map(repr, wrong)),
+            fix="rename the key in the JSON, or leave it out",
+        )
+    prefix, fix, reason = Path(config.output_prefix), "tokens", None
+    if not config.output_prefix:
+        reason = "nothing"
+    elif config.output_prefix.endswith("/") or (exists(prefix) and prefix.is_dir()):
+        reason, fix = "a folder", str(prefix / "tokens")
+    elif len(os.fsencode(prefix.name)) + max(map(len, config.json_keys)) > _LONGEST_NAME:
+        reason = "longer than a file's name can be"
+    else:
+        reason = why_unwritable(prefix.parent)
+    if reason is not None:
+        raise ConfigError(
+            "--output-prefix",
+            required="the path that file names begin with: FOLDER/NAME",
+            given=f"{config.output_prefix[:100]!r}: {reason}",
+            fix=f"--output-prefix {fix}",
         )
 
 

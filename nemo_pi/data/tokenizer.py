@@ -17,6 +17,7 @@ from nemo_pi.bounded.json_text import (
     MOST_VOCABULARY_VALUES,
     check_amount,
 )
+from nemo_pi.bounded.places import exists
 from nemo_pi.errors import ConfigError, DataError, quoted
 
 # What transformers may read of a tokenizer's folder, and which of it lists tokens by the hundred thousand.
@@ -259,7 +260,7 @@ def _required(path: str | Path | None) -> str | Path:
 
 def _existing(path: str | Path | None, what: str) -> Path:
     found = Path(_required(path)).expanduser()
-    if not found.exists():
+    if not exists(found) or not str(path):
         raise ConfigError(
             "tokenizer.model",
             required=what,

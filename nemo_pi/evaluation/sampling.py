@@ -28,8 +28,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for field, allowed, required in (
-            ("temperature", 0 <= self.temperature < float("inf"), "a finite number from 0 (greedy) up"),
+            ("temperature", *_temperature(self.temperature)),
             ("top_k", self.top_k is None or self.top_k >= 1, "≥ 1 token"),
+            ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
         ):
             if not allowed:
@@ -41,6 +42,11 @@ class Sampling:
                 given=0,
                 fix="give a temperature such as 1.0, or leave top_k and top_p out",
             )
+
+
+def _temperature(value: float) -> tuple[bool, str]:
+    # Below, logits divided by it would leave what float64 can hold.
+    return value == 0 or 1e-6 <= value < float("inf"), "0 (greedy), or a finite number from 1e-6 up"
 
 
 class Sampler:

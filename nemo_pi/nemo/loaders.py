@@ -26,6 +26,15 @@ def check_data(run: ResolvedRun) -> None:
     check_datasets(run.data_mapping(), **_arguments(run, samples), eod_id=_end_of_document(run))
 
 
+def check_tokenizer(run: ResolvedRun) -> None:
+    """Checks the tokenizer alone, where no data is given yet.
+
+    Raises:
+        ConfigError: naming what it lacks.
+    """
+    _end_of_document(run)
+
+
 def training_loader(run: ResolvedRun, consumed_samples: int) -> DataLoader[Any]:
     """Batches of optimizer steps, beginning behind `consumed_samples`."""
     dataset = _datasets(run, (_training_samples(run), 0, 0))[0]

@@ -18,7 +18,7 @@ from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.export import export_form
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
-from nemo_pi.nemo.loaders import check_data
+from nemo_pi.nemo.loaders import check_data, check_tokenizer
 from nemo_pi.nemo.sample_settings import check_same_samples
 
 
@@ -35,6 +35,8 @@ def check_plan(run: ResolvedRun, folders: RunFolders) -> None:
     check_folders(run, folders)
     if run.data.data_prefix:
         check_data(run)
+    else:
+        check_tokenizer(run)
 
 
 def check_before_training(run: ResolvedRun) -> None:
@@ -94,20 +96,32 @@ def check_megatron_options(run: ResolvedRun) -> None:
         ) from error
 
 
+def check_places(run: ResolvedRun, folders: RunFolders) -> None:
+    """Whether there can be folders where the run shall write; asked first of all, before any is looked into.
+
+    Raises:
+        CheckpointError: naming the key.
+    """
+    check_writable("exp_manager.exp_dir", folders.logs)
+    check_writable("exp_manager.checkpoint_callback_params.dirpath", folders.checkpoints)
+    if run.export.hf_path is not None:
+        # It is written beside its place and renamed.
+        check_writable("model.export.hf_path", Path(run.export.hf_path).parent)
+        check_writable("model.export.hf_path", Path(run.export.hf_path))
+
+
 def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
     """Whether the run can write where it shall, and has room there: logs, checkpoints and export.
 
     Raises:
         CheckpointError: naming the key, or the folder and both sizes.
     """
-    check_writable("exp_manager.exp_dir", folders.logs)
-    check_writable("exp_manager.checkpoint_callback_params.dirpath", folders.checkpoints)
+    check_places(run, folders)
     one = checkpoint_bytes(run)
     if run.export.hf_path is None:
         check_space(folders.checkpoints, one, "one checkpoint")
         return
     export = Path(run.export.hf_path)
-    check_writable("model.export.hf_path", export.parent)
     if same_disk(folders.checkpoints, export):
         check_space(folders.checkpoints, one + export_bytes(run), "one checkpoint and the export")
     else:

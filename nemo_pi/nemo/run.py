@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
@@ -15,7 +15,7 @@ from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.nemo.backends import settle_backends
 from nemo_pi.nemo.folders import RunFolders, run_folders
-from nemo_pi.nemo.preflight import check_plan
+from nemo_pi.nemo.preflight import check_places, check_plan
 from nemo_pi.parallel.launcher import is_global_zero
 
 STOPPED = 75
@@ -68,8 +68,9 @@ def run(cfg: DictConfig) -> RunResult | None:
     """
     path = checkpoint_path(cfg)
     summary = None if path is None else read_summary(path)
-    resolved = resolve(cfg, world_size=world_size_of(cfg.get("trainer") or {}), summary=summary)
+    resolved = resolve(cfg, world_size=_world_size(cfg), summary=summary)
     folders = run_folders(resolved)
+    check_places(resolved, folders)
     resolved = settle_backends(resolved, folders)
     if is_global_zero():
         print(render_plan(resolved, logs=folders.logs, checkpoints=folders.checkpoints), flush=True)
@@ -82,3 +83,9 @@ def run(cfg: DictConfig) -> RunResult | None:
     collector.resume()
     exported, global_step = train(resolved, folders)
     return RunResult(folders, exported, global_step, resolved.max_steps)
+
+
+def _world_size(cfg: DictConfig) -> int:
+    trainer = cfg.get("trainer")
+    # Anything but a section is refused by resolve, which says so.
+    return world_size_of(trainer if OmegaConf.is_dict(trainer) else {})

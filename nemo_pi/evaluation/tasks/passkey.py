@@ -17,6 +17,9 @@ from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, 
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.units import plural
 
+_MOST = 100_000
+"""Lengths, and documents of each: hundreds of times what the paper tried."""
+
 
 @dataclass(frozen=True)
 class Passkey(Task[PasskeyPlan, PasskeyResult]):
@@ -44,8 +47,13 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
 
     def __post_init__(self) -> None:
         for name in ("num_lengths", "trials"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, required="≥ 1", given=getattr(self, name), fix="give at least 1")
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(name, required="≥ 1", given=value, fix="give at least 1")
+            if value > _MOST:
+                raise ConfigError(name, required=f"at most {_MOST:,}", given=value, fix="give e.g. 10")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError("seed", required="from 0 to 2^63 - 1", given=self.seed, fix="give e.g. 1234")
         for name, example in (("lengths", "[512, 1024], or null"), ("depths", "[0.0, 0.5, 1.0]")):
             if getattr(self, name) == ():
                 raise ConfigError(name, required="at least one", given="[]", fix=f"give e.g. {example}")
