@@ -547,8 +547,8 @@ def table() -> str:
     lines = [
         "# Mistakes, and what they are told",
         "",
-        f"{len(MISTAKES)} wrong inputs, each with the message that it gets: nothing has been allocated,",
-        "written or replaced by then, and the command ends with status 2. The tests run them all;",
+        f"For those who look for a message: {len(MISTAKES)} wrong inputs and what each is told. Nothing has",
+        "been allocated, written or replaced by then, and the command ends with status 2. The tests run them all;",
         "`python -m tests.reliability.mistakes` writes this page.",
         "",
         "| given | told |",
