@@ -548,7 +548,7 @@ def table() -> str:
         "# Mistakes, and what they are told",
         "",
         f"For those who look for a message: {len(MISTAKES)} wrong inputs and what each is told. Nothing has",
-        "been allocated, written or replaced by then, and the command ends with status 2. The tests run them all;",
+        "been allocated, written or replaced by then, and the command ends with status 2. Tests run them;",
         "`python -m tests.reliability.mistakes` writes this page.",
         "",
         "| given | told |",
