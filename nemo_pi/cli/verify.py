@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.cli.flags import text_of, tokenizer_folder
 from nemo_pi.cli.parser import Parser
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.config.parallelism import resolve_layout
 from nemo_pi.config.schema import ModelConfig
+from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.registry import family_of
 from nemo_pi.parallel.layout import ParallelLayout
@@ -52,6 +54,11 @@ def parse(description: str | None = None, arguments: Sequence[str] | None = None
         default=32,
         help="of a row (default 32; more than a sliding window, to see it act)",
     )
+    add(
+        "--text",
+        type=Path,
+        help="file of text: is it read best as the Hugging Face folder says?",
+    )
     add("--layer-by-layer", action="store_true", help="hold one layer even where the model would fit")
     add("--seed", type=int, default=0, help="of tokens and positions (default 0)")
     add("--results", type=Path, help="file for everything that was found, as JSON")
@@ -61,11 +68,13 @@ def parse(description: str | None = None, arguments: Sequence[str] | None = None
 def run(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
     """Checks, prints, and returns the exit status."""
     args = parse(description, arguments)
-    check_paths([("checkpoint", args.checkpoint), ("--against", args.against)])
+    flags = {"checkpoint": args.checkpoint, "--against": args.against, "--text": args.text}
+    check_paths(list(flags.items()))
     if args.results is not None:
         check_writable("--results", args.results.parent)
     checkpoint = read_summary(args.checkpoint)
     layouts = _layouts(args.layouts, checkpoint)
+    text_BS = None if args.text is None else _text(args.text, checkpoint)
     # Imported here: what was asked for is looked at before Megatron, which takes seconds to import.
     from nemo_pi.verification.opening import fits_in_memory
     from nemo_pi.verification.report import render, write_results
@@ -81,6 +90,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         num_tokens=args.tokens,
         keep=not args.layer_by_layer and fits_in_memory(checkpoint, dtype, most_ranks),
         seed=args.seed,
+        text_BS=text_BS,
     )
     request.probes()
     _say(describe_cost(request))
@@ -165,6 +175,28 @@ def _layouts(names: str, checkpoint: CheckpointSummary) -> tuple[tuple[str, Para
         )
         found.append((name, resolve_layout(sizes, checkpoint.shape, layout.model_ranks)))
     return tuple(found)
+
+
+def _text(file: Path, checkpoint: CheckpointSummary) -> torch.Tensor:
+    """Rows of a file's text as tokens.
+
+    Raises:
+        ConfigError: a distributed checkpoint, or one without a tokenizer. DataError: an unreadable file.
+    """
+    from nemo_pi.verification.reading import rows_of_text
+
+    if checkpoint.kind != "huggingface":
+        raise ConfigError(
+            "--text",
+            required="a Hugging Face folder, whose weights can be read in other ways",
+            given="a distributed checkpoint",
+            fix="python examples/convert_checkpoint.py CHECKPOINT FOLDER, then verify FOLDER",
+        )
+    tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(None, checkpoint.path)))
+    tokens = tokenizer.encode(text_of(file))
+    if len(tokens) < 2:
+        raise ConfigError("--text", required="2 tokens or more", given=len(tokens), fix="another file")
+    return rows_of_text(tokens, checkpoint.extension.original_window)
 
 
 def _bar(total: int) -> Any:

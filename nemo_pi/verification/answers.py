@@ -94,7 +94,7 @@ def answer(
     engine = model.engine
     alone = layout.model_ranks == 1
     layers = _Layers(engine) if alone else None
-    logits_BSV = _logits(engine, _batch(probes.tokens_BS, probes.positions_BS))
+    logits_BSV = logits_of(engine, probes.tokens_BS, probes.positions_BS)
     seen = None if layers is None else layers.taken()
     packed = _batch(probes.packed_tokens(), probes.packed_positions())
     packed_1SV = _logits(engine, {**packed, "cu_seqlens": probes.boundaries()})
@@ -106,7 +106,7 @@ def answer(
     plain = OpenedModel(checkpoint, layout, build, keep=False, passed=passed).engine
     return Answers(
         logits_BSV=logits_BSV,
-        reference_BSV=_logits(plain, _batch(probes.tokens_BS, probes.positions_BS)),
+        reference_BSV=logits_of(plain, probes.tokens_BS, probes.positions_BS),
         packed_SV=packed_1SV[0],
         cached_CV=cached_CV,
         layers_LBSH=seen,
@@ -123,6 +123,11 @@ def our_tables(
     rows = probes.positions_BS.split(1 if each_row else len(probes.positions_BS))
     kinds = [[rotary_cos_sin(kind, row_BS) for row_BS in rows] for kind in checkpoint.extension.kinds]
     return [(torch.cat([cos for cos, _ in pairs]), torch.cat([sin for _, sin in pairs])) for pairs in kinds]
+
+
+def logits_of(engine: MegatronEngine, tokens_BS: Tensor, positions_BS: Tensor) -> Tensor:
+    """Our logits fp32 [B, S, V] of whole rows, the same on all ranks of the layout."""
+    return _logits(engine, _batch(tokens_BS, positions_BS))
 
 
 def _batch(tokens_BS: Tensor, positions_BS: Tensor) -> Batch:

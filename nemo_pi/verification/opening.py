@@ -52,6 +52,7 @@ class OpenedModel:
         layout: of the ranks that have been launched.
         build: dtype and kernels.
         keep: whether a layer that was read stays in memory.
+        rotated_as: how queries and keys are rotated, weights as they are; None: as the checkpoint says.
         passed: called behind each part in each forward pass, for a progress bar.
 
     Raises:
@@ -65,6 +66,7 @@ class OpenedModel:
         build: BuildOptions,
         *,
         keep: bool,
+        rotated_as: ContextExtension | None = None,
         passed: Callable[[], None] = lambda: None,
     ) -> None:
         self.checkpoint, self.keep = checkpoint, keep
@@ -76,7 +78,7 @@ class OpenedModel:
             return
         self._weights = HuggingFaceWeights(checkpoint.path)
         build = replace(build, megatron={**build.megatron, "perform_initialization": False})
-        shape, extension = checkpoint.shape, checkpoint.extension
+        shape, extension = checkpoint.shape, rotated_as or checkpoint.extension
         check_backends(shape, extension, layout, build)
         groups.ensure_process_group()
         groups.initialize(layout, seed=0)

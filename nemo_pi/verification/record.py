@@ -7,6 +7,7 @@ Hugging Face's entries, in their older spelling, and in our record of the extens
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from nemo_pi.errors import NemoPiError
 from nemo_pi.families.registry import family_of
 from nemo_pi.rope.hf import RECORD
 from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor
 from nemo_pi.verification.findings import FAILED, NOTE, OK, Finding
 
+_FACTOR = "attention_factor"
 _OLDER = ("rope_scaling", "rope_theta")
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -25,7 +28,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 def config_findings(folder: Path) -> list[Finding]:
     """What a Hugging Face folder's entries say of each other."""
     config = read_json(folder / "config.json")
-    return [*_record(config), *_spellings(config), *_tokenizer(folder, config)]
+    return [*_record(config), *_spellings(config), *_formula(config), *_tokenizer(folder, config)]
 
 
 def _record(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -61,6 +64,19 @@ def _spellings(config: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding(
         "positions in config.json", "their older spelling", FAILED if different else OK, where=different
     )
+
+
+def _formula(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """An attention factor that is given may be meant; most are the formula's."""
+    spec = extension_from_config(config, shape_from_config(config))
+    given = spec.extra_args.get(_FACTOR)
+    if given is None:
+        return
+    others = tuple((name, value) for name, value in spec.extra if name != _FACTOR)
+    formula = attention_factor(replace(spec, extra=others), spec.target_window)
+    if abs(given - formula) > 1e-6:
+        where = f"{given:g} in config.json, {formula:.6g} by the formula of {spec.method}"
+        yield Finding("attention factor", "the method's formula", NOTE, where=where)
 
 
 def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Iterator[Finding]:

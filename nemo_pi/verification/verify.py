@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config
@@ -25,6 +26,7 @@ from nemo_pi.verification.compare import against_itself, against_truth, angles, 
 from nemo_pi.verification.findings import NOTE, Finding
 from nemo_pi.verification.layouts import answer_on_ranks
 from nemo_pi.verification.probes import Probes, make_probes
+from nemo_pi.verification.reading import reading_findings
 from nemo_pi.verification.record import config_findings, differences
 from nemo_pi.verification.reference import Reference, reads_anywhere
 
@@ -49,6 +51,8 @@ class Request:
     """Whether weights stay in memory between passes; else a layer at a time."""
     seed: int = 0
     """Of tokens and positions."""
+    text_BS: Tensor | None = None
+    """int64, rows of text to be read as the checkpoint says and otherwise; None: none."""
 
     @property
     def unit(self) -> float:
@@ -90,6 +94,9 @@ def verify(request: Request, say: Callable[[str], None], passed: Passed = lambda
             export_to=folder / "exported",
             passed=passed,
         )
+        if request.text_BS is not None:
+            say("text, read in other ways")
+            findings += reading_findings(checkpoint, request.text_BS, request.dtype, keep=request.keep)
     groups.destroy()
     findings += against_truth(answers, truth, probes, request.unit, whose)
     findings += against_itself(answers, truth, probes, request.unit)

@@ -76,3 +76,17 @@ def test_a_tokenizer_that_ends_before_the_window_is_noted(tmp_path: Path) -> Non
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
     notes = [finding for finding in config_findings(written(tmp_path, "yarn")) if finding.verdict == "note"]
     assert len(notes) == 1 and "64 tokens" in notes[0].where
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2079441541679836])
+def test_an_attention_factor_that_is_not_the_formula_s_is_noted(factor: float, tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        for key in ("rope_scaling", "rope_parameters"):
+            if key in config:
+                config[key]["attention_factor"] = factor
+        del config["nemo_pi_extension"]
+
+    findings = config_findings(written(tmp_path, "yarn", change))
+    notes = [finding.where for finding in findings if finding.verdict == "note"]
+    # 0.1·ln 8 + 1.
+    assert notes == ([] if factor > 1 else ["1 in config.json, 1.20794 by the formula of yarn"])
