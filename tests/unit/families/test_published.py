@@ -1,4 +1,4 @@
-"""Llama's and Mistral's kin as their config.json are published, in small: old and new rotary entries.
+"""Models as their config.json are published, in small: old and new rotary entries, and what is silent.
 
 Shape legend: B batch, S sequence, V vocabulary.
 """
@@ -30,6 +30,17 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 
 LLAMA_3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LINEAR_4, LINEAR_8 = ({"factor": factor, "type": "linear"} for factor in (4.0, 8.0))
+PHI_128K = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "rope_theta": 1e4}
+
+
+def longrope_lists(num_frequencies: int) -> dict[str, list[float]]:
+    """Factors that rise as published ones do."""
+    return {
+        "short_factor": [1.0 + j / 8 for j in range(num_frequencies)],
+        "long_factor": [1.1 + 3.0 * j for j in range(num_frequencies)],
+    }
+
+
 # name: (model_type, sizes of the small model, config.json without sizes, windows)
 PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[int, int]]] = {
     "llama-1": ("llama", {"num_key_value_heads": 4}, {"max_position_embeddings": 2048}, (2048, 2048)),
@@ -90,6 +101,53 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[int, int]]
         {"hidden_size": 80, "head_dim": 16, "num_attention_heads": 4},
         {"max_position_embeddings": 1024000, "rope_theta": 1e6, "sliding_window": None},
         (1024000, 1024000),
+    ),
+    "phi-3-mini-4k": (
+        "phi3",
+        {"num_key_value_heads": 4, "sliding_window": 9},
+        {"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rope_scaling": None},
+        (4096, 4096),
+    ),
+    "phi-3-mini-128k": (
+        "phi3",
+        {"num_key_value_heads": 4, "sliding_window": 262144},
+        {**PHI_128K, "rope_scaling": {**longrope_lists(8), "type": "longrope"}},
+        (4096, 131072),
+    ),
+    "phi-4-mini": (
+        "phi3",
+        {"tie_word_embeddings": True, "sliding_window": 262144},
+        {
+            **PHI_128K,
+            "partial_rotary_factor": 0.75,
+            "rope_scaling": {**longrope_lists(6), "type": "longrope"},
+        },
+        (4096, 131072),
+    ),
+    "granite-3.1": (
+        "granite",
+        {
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.0625,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 0.5,  # 8 or 16 in published ones, of whose logits little would be left here
+        },
+        {"max_position_embeddings": 131072, "rope_theta": 5e6, "rope_scaling": None},
+        (131072, 131072),
+    ),
+    "olmo-2": ("olmo2", {}, {"max_position_embeddings": 4096, "rope_theta": 500000}, (4096, 4096)),
+    "glm-4-0414": (
+        "glm4",
+        {},
+        {"max_position_embeddings": 32768, "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        (32768, 32768),
+    ),
+    "glm-4-0414, whose share of rotated channels is its default": (
+        "glm4",
+        {"attention_bias": False},
+        {"max_position_embeddings": 32768, "rope_theta": 10000.0},
+        (32768, 32768),
     ),
 }
 

@@ -1,0 +1,83 @@
+"""Phi-3's way to spell LongRoPE, and scalings of other methods in its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import Phi3Config
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
+
+from nemo_pi.families.registry import family_named
+from nemo_pi.rope.hf import RECORD
+from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.rope.tables import attention_factor, inverse_frequencies
+from tests.unit.families.test_published import PHI_128K, longrope_lists
+from tests.unit.families.test_qwen2 import SIZES
+from tests.unit.rope.peers import make_spec
+
+PHI = family_named("phi3")
+SHAPE = PHI.read_shape(SIZES)
+
+
+def read(entries: dict[str, Any]) -> ContextExtension:
+    return PHI.read_extension({**SIZES, **entries}, SHAPE)
+
+
+@pytest.mark.parametrize("older", ["su", "yarn"])
+def test_older_names_of_longrope(older: str) -> None:
+    """Of which transformers 5.23 says the same, but fails on them in a file with rope_scaling."""
+    spelled, published = (
+        read({**PHI_128K, "rope_scaling": {**longrope_lists(8), "type": name}})
+        for name in (older, "longrope")
+    )
+    assert spelled == published
+    assert (spelled.method, spelled.original_window, spelled.target_window) == ("longrope", 4096, 131072)
+
+
+def test_windows_have_defaults() -> None:
+    scaling = {"rope_scaling": {**longrope_lists(8), "type": "longrope"}}
+    extension = PHI.read_extension({**scaling, "max_position_embeddings": 8192}, SHAPE)
+    theirs = Phi3Config(hidden_size=64, num_attention_heads=4, max_position_embeddings=8192, **scaling)
+    assert extension.original_window == theirs.original_max_position_embeddings == 4096
+    assert PHI.read_extension({}, SHAPE).target_window == Phi3Config().max_position_embeddings
+
+
+@pytest.mark.parametrize("method", ["linear", "yarn", "llama3", "longrope", "ntk", "abf", "none"])
+@pytest.mark.parametrize("percent", [1.0, 0.75])
+def test_transformers_makes_the_frequencies_of_every_static_method(method: str, percent: float) -> None:
+    """To the bit or one step of fp32, on either side of the original window."""
+    spec = make_spec(method, head_dim=16, rotary_percent=percent)
+    entries = PHI.extension_entries(spec)
+    sizes = {"hidden_size": 64, "num_attention_heads": 4}
+    config = Phi3Config(**sizes, **{key: value for key, value in entries.items() if key != RECORD})
+    rotary = Phi3RotaryEmbedding(config)
+    for length in (spec.original_window, spec.original_window + 1):
+        rotary(torch.zeros(1), torch.tensor([[length - 1]]))
+        wanted = inverse_frequencies(spec, length)
+        torch.testing.assert_close(rotary.inv_freq, wanted, rtol=2**-23, atol=0)
+        assert rotary.attention_scaling == pytest.approx(attention_factor(spec, length), rel=1e-12)
+    assert read(entries) == spec
+    del entries[RECORD]
+    assert read(entries).method == ("longrope" if "rope_scaling" in entries else "none")
+
+
+def test_a_whole_factor_is_every_divisor() -> None:
+    entries = PHI.extension_entries(make_spec("linear", target_window=16 * 512, head_dim=96))
+    assert entries["rope_scaling"]["long_factor"] == pytest.approx([16.0] * 48, rel=2**-22)
+    assert entries["rope_scaling"]["attention_factor"] == entries["rope_scaling"]["long_mscale"] == 1.0
+
+
+def test_published_entries_alone_where_they_suffice() -> None:
+    """Before transformers 5, Phi-3 refuses a fourth entry."""
+    extension = read({**PHI_128K, "rope_scaling": {**longrope_lists(8), "type": "longrope"}})
+    entries = PHI.extension_entries(extension)
+    assert entries["rope_scaling"] == {**longrope_lists(8), "type": "longrope"}
+    assert entries["original_max_position_embeddings"] == 4096
+
+
+def test_an_edited_file_counts_more_than_the_record() -> None:
+    entries = PHI.extension_entries(make_spec("yarn", head_dim=16))
+    entries["rope_scaling"]["long_factor"][0] = 7.0
+    assert read(entries).method == "longrope"
