@@ -21,6 +21,7 @@ from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.cli.ends import reports_errors
 from nemo_pi.cli.parser import Parser
+from nemo_pi.families.export import AUTO
 from nemo_pi.families.registry import family_of
 from nemo_pi.units import plural
 
@@ -38,6 +39,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--dtype", choices=sorted(DTYPES.values()), help="of Hugging Face weights (default: as stored)"
+    )
+    parser.add_argument(
+        "--architecture",
+        default=AUTO,
+        help="class of transformers to write, one that computes the same function (default auto: its\n"
+        "own where transformers has that and it can compute the positions)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint or export at `target`")
     return parser.parse_args()
@@ -78,6 +85,7 @@ def main() -> None:
         pp=args.pipeline_model_parallel_size,
         dtype=args.dtype,
         overwrite=args.overwrite,
+        architecture=args.architecture,
     )
     if launcher.is_global_zero():
         print(f"{describe(found)}\nWrote {args.target} ({kind})")

@@ -22,6 +22,7 @@ from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.state import save_weights
 from nemo_pi.engine.weights import export_weights
 from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.families.export import AUTO, export_form
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
 
@@ -30,7 +31,14 @@ _CHECKPOINT_FILES = (MANIFEST, MARKER, "config.json")
 
 
 def convert(
-    source: Path, target: Path, *, tp: int, pp: int, dtype: str | None, overwrite: bool
+    source: Path,
+    target: Path,
+    *,
+    tp: int,
+    pp: int,
+    dtype: str | None,
+    overwrite: bool,
+    architecture: str = AUTO,
 ) -> tuple[CheckpointSummary, str]:
     """Writes `source` to `target` in the other format; all ranks of the launch call it together.
 
@@ -42,6 +50,7 @@ def convert(
         pp: ranks that the layers are dealt over while converting.
         dtype: to store Hugging Face weights in; None keeps what they were stored in.
         overwrite: whether an existing checkpoint or export at `target` is replaced.
+        architecture: class of transformers to write Hugging Face weights as, as model.export.architecture.
 
     Returns:
         What `source` was, and the kind that was written: `huggingface` or `distributed`.
@@ -55,6 +64,7 @@ def convert(
     if found is not None:
         kind, rewrite = found
         _check_alone(kind, tp, pp)
+        _check_architecture(kind, None, architecture)
         check_apart(target, source)
         _check_target(target, overwrite)
         rewrite(target, dtype=dtype)
@@ -64,6 +74,7 @@ def convert(
     check_apart(target, source)
     _check_target(target, overwrite)
     _check_dtype(kind, dtype)
+    _check_architecture(kind, summary, architecture)
     sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
     layout = resolve_layout(sizes, summary.shape, launcher.launched_world_size())
     engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
@@ -71,7 +82,9 @@ def convert(
     if kind == "distributed":
         save_weights(engine, target, _meta(summary), **beside)
     else:
-        export_weights(engine, target, source_config=read_source_config(source), dtype=dtype, **beside)
+        source_config = read_source_config(source)
+        beside |= {"dtype": dtype, "architecture": architecture}
+        export_weights(engine, target, source_config=source_config, **beside)
     return summary, kind
 
 
@@ -109,6 +122,25 @@ def _meta(summary: CheckpointSummary) -> dict[str, Any]:
         "consumed_samples": 0,
         "source_config": read_source_config(summary.path),
     }
+
+
+def _check_architecture(kind: str, summary: CheckpointSummary | None, architecture: str) -> None:
+    """Before the model is loaded; an error names the flag."""
+    if kind == "huggingface" and summary is not None:
+        try:
+            export_form(summary.shape, summary.extension, architecture)
+        except ConfigError as error:
+            fix = error.fix.replace(f"{error.field}=", "--architecture ")
+            raise ConfigError(
+                "--architecture", required=error.required, given=error.given, fix=fix
+            ) from error
+    elif architecture != AUTO:
+        raise ConfigError(
+            "--architecture",
+            required=f"{AUTO}, unless a distributed checkpoint becomes a Hugging Face folder",
+            given=architecture,
+            fix="leave it out; a second conversion can change it",
+        )
 
 
 def _check_dtype(kind: str, dtype: str | None) -> None:

@@ -95,6 +95,7 @@ def test_nothing_is_overwritten_unasked(source: Path, tmp_path: Path) -> None:
         (("--tensor-model-parallel-size", "3"), "a divisor of num_attention_heads=8; given 3"),
         (("--pipeline-model-parallel-size", "3"), "num_layers=4"),
         (("--dtype", "float16"), "--dtype"),
+        (("--architecture", "LlamaForCausalLM"), "--architecture: required auto, unless"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], message: str, source: Path, tmp_path: Path) -> None:
