@@ -15,6 +15,8 @@ ranks beyond a model's own are replicas that share the windows. The numbers agre
 
 from __future__ import annotations
 
+import sys
+
 from nemo_pi.cli.quiet import hide_harmless_messages
 
 hide_harmless_messages()  # before the imports that utter them
@@ -27,7 +29,7 @@ def main() -> None:
     """Measures every model and reports."""
     from nemo_pi.cli.evaluate import run
 
-    run(__doc__)
+    sys.exit(run(__doc__))
 
 
 if __name__ == "__main__":

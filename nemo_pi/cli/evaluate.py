@@ -25,6 +25,7 @@ from nemo_pi.cli.evaluate_plan import (
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.evaluate import run_tasks
+from nemo_pi.evaluation.gates import check_gates, failures
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.report import RESULTS, render_text, write_report
 from nemo_pi.evaluation.results import ModelResults, write_results
@@ -32,6 +33,9 @@ from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
+
+FAILED = 1
+"""Exit status where a model does not pass a gate."""
 
 
 def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
@@ -70,8 +74,12 @@ def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig,
     return run_tasks(scorer, plan.planned, plan.context, name=plan.name, progress=progress, finished=finished)
 
 
-def run(description: str | None = None, arguments: Sequence[str] | None = None) -> None:
-    """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it."""
+def run(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
+    """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it.
+
+    Returns:
+        The exit status: FAILED where a model does not pass a gate.
+    """
     config = parse(description, arguments)
     models = [("models", model) for model in config.models]
     check_paths([*models, ("documents", config.documents), ("tokenizer", config.tokenizer)])
@@ -79,6 +87,8 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     for folder in folders:
         choose_backend(folder, config.backend, launcher.launched_world_size())
     check_writable("results", results_folder(config))
+    tasks = config.chosen_tasks()
+    check_gates(config.gate, tasks, len(folders))
     windows = choose_windows(config)
     plans = [
         plan_model(name, folder, config, windows)
@@ -103,6 +113,9 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         from nemo_pi.parallel import groups
 
         groups.destroy()
+    failed = failures(measured, config.gate, tasks)
+    _say("\n".join(f"gate: {failure}" for failure in failed))
+    return FAILED if failed else 0
 
 
 def check_results(config: EvaluateConfig) -> None:

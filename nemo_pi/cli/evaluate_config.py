@@ -30,6 +30,8 @@ class EvaluateConfig:
     """Tokens; None: the checkpoint's."""
     tasks: dict[str, Any] = field(default_factory=dict)
     """Task name → its arguments, or false."""
+    gate: dict[str, float] = field(default_factory=dict)
+    """What every model after the first must reach (gates of the tasks), else the command fails."""
     add_bos: bool | None = None
     """Whether windows and prompts begin with the beginning-of-text token; None: as the tokenizer adds it."""
     batch_tokens: int = 8192

@@ -19,12 +19,21 @@ from nemo_pi.units import plural
 PANEL_HEIGHT, LEFT, RIGHT, BOTTOM, GAP_X, GAP_Y = 1.55, 0.75, 1.0, 0.6, 0.28, 0.8
 PANEL_WIDTH = {1: 4.6, 2: 3.3, 3: 2.6}
 """By how many panels share a line."""
+TITLE, ASKED = "Passkey retrieval by document length and depth", "Five digits under greedy decoding"
 MOST_FRAMED_COLUMNS = 16
 """Above this many lengths, white lines between the cells would hide them."""
 
 
-def plot_passkey(models: Sequence[Measured[PasskeyResult]], path: str | Path) -> Path:
-    """Draw passkey retrieval over length × depth, one panel per model, with a shared colour bar.
+def plot_passkey(
+    models: Sequence[Measured[PasskeyResult]], path: str | Path, *, title: str = TITLE, asked: str = ASKED
+) -> Path:
+    """Draw retrieval over length × depth, one panel per model, with a shared colour bar.
+
+    Args:
+        models: in the report's order.
+        path: PNG to write.
+        title: what stands above.
+        asked: what a trial is, for the line below it.
 
     Raises:
         DataError: no model has passkey results. BackendUnavailableError: no matplotlib.
@@ -37,17 +46,17 @@ def plot_passkey(models: Sequence[Measured[PasskeyResult]], path: str | Path) ->
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     lines = math.ceil(len(shown) / columns)
     width = LEFT + columns * PANEL_WIDTH[columns] + (columns - 1) * GAP_X + RIGHT
-    subtitle = textwrap.wrap(_subtitle(shown[0][1].grid), int(width * 13.5))
+    subtitle = textwrap.wrap(_subtitle(shown[0][1].grid, asked), int(width * 13.5))
     top = 0.95 + 0.17 * len(subtitle)
     height = top + lines * PANEL_HEIGHT + (lines - 1) * GAP_Y + BOTTOM
     with new_figure(width, height) as figure:
-        headline(figure, "Passkey retrieval by document length and depth", "\n".join(subtitle))
+        headline(figure, title, "\n".join(subtitle))
         for i, (model, result) in enumerate(shown):
             line, column = divmod(i, columns)
             axes = _add_axes(figure, line, column, PANEL_WIDTH[columns], top)
             image = _heat_map(axes, model, result)
             if column == 0:
-                axes.set_ylabel("depth of the passkey")
+                axes.set_ylabel("depth")
             elif result.grid.depths == shown[i - 1][1].grid.depths:
                 axes.set_yticklabels([])
             if i + columns >= len(shown):
@@ -105,10 +114,10 @@ def _colour_bar(figure: Any, image: Any, lines: int, top: float) -> None:
     bar.grid(False)
 
 
-def _subtitle(grid: PasskeyGrid) -> str:
+def _subtitle(grid: PasskeyGrid, asked: str) -> str:
     trials = plural(grid.num_trials, "trial")
     return (
-        f"Five digits under greedy decoding, {trials} in each cell; depth 0% is the "
-        "beginning. Dashed: end of the original window. k_max: up to this length passkeys are retrieved "
+        f"{asked}, {trials} in each cell; depth 0% is the "
+        "beginning. Dashed: end of the original window. k_max: up to this length they are retrieved "
         "from the shallowest depth."
     )

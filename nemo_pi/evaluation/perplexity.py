@@ -69,7 +69,7 @@ def run_plan(
             nll += _score_windows(scorer, plan, windows)
             done += length * len(windows)
             report(f"perplexity at {length}", done, total)
-        by_length[length] = _exp(nll / plan.num_scored)
+        by_length[length] = mean_to_perplexity(nll / plan.num_scored)
     return PerplexityResult(plan.protocol, by_length)
 
 
@@ -87,7 +87,8 @@ def _score_windows(scorer: Scorer, plan: PerplexityPlan, windows: Sequence[Windo
     return -float(scores.logprob_BS.cpu().double().masked_select(counts_BS).sum())
 
 
-def _exp(mean_nll: float) -> float:
+def mean_to_perplexity(mean_nll: float) -> float:
+    """The exponential of a mean negative log-likelihood in nats; infinite where a float cannot hold it."""
     try:
         # From 710 nats a label on, the perplexity is more than a float holds.
         return math.exp(mean_nll)

@@ -8,7 +8,7 @@ CONTRIBUTING.md, "Add a task".
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -148,6 +148,18 @@ class Measured(Generic[R]):
     """None where this task was not run on it."""
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A number that a model must reach, or stay below, for the command to succeed (`gate` in the YAML)."""
+
+    value: Callable[[Sequence[Measured[Any]], Measured[Any]], float | None]
+    """Of a model among all of the report; None where it was not measured."""
+    at_most: bool
+    """Whether the bound is an upper one."""
+    of: str
+    """What the number is, in words."""
+
+
 class Task(ABC, Generic[W, R]):
     """Base of all tasks; subclasses are frozen dataclasses and set the three class variables."""
 
@@ -157,6 +169,8 @@ class Task(ABC, Generic[W, R]):
     """What the report calls it."""
     result_type: ClassVar[type[Any]]
     """Its TaskResult, for reading results back."""
+    gates: ClassVar[Mapping[str, Gate]] = {}
+    """What `gate` may ask of its results, by name; names are unique over all tasks."""
 
     @abstractmethod
     def plan(self, context: TaskContext) -> Plan[W]:

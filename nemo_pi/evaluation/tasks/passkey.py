@@ -13,7 +13,7 @@ from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.units import plural
 
@@ -28,6 +28,7 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
     name = "passkey"
     title = "Passkey"
     result_type = PasskeyResult
+    gates = {"k_max": Gate(lambda models, model: _k_max_of(model), at_most=False, of="k_max of pass keys")}
 
     lengths: tuple[int, ...] | None = None
     """Document lengths in tokens, at most the target window; None: `num_lengths` evenly spaced ones up to the
@@ -90,16 +91,8 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
     @classmethod
     def table(cls, models: Sequence[Measured[PasskeyResult]]) -> Table:
         """Return rates by length over all depths, and k_max."""
-        results = [model.result for model in models if model.result]
-        lengths = thin(sorted({length for result in results for length in result.grid.lengths}))
-        return Table(
-            "Passkeys retrieved by document length in tokens, all depths together, and k_max "
-            "(higher is better)",
-            ("model", *(f"{length:,}" for length in lengths), "k_max"),
-            tuple(
-                (model.model, *(_rate(model.result, length) for length in lengths), _k_max(model.result))
-                for model in models
-            ),
+        return grid_table(
+            "Passkeys retrieved by document length in tokens, all depths together, and k_max", models
         )
 
     @classmethod
@@ -121,6 +114,24 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
                 fix="raise target_window, or leave the task out",
             )
         return found
+
+
+def _k_max_of(model: Measured[PasskeyResult]) -> float | None:
+    return None if model.result is None else model.result.k_max
+
+
+def grid_table(title: str, models: Sequence[Measured[PasskeyResult]]) -> Table:
+    """Rates by length over all depths, and k_max, a line a model."""
+    results = [model.result for model in models if model.result]
+    lengths = thin(sorted({length for result in results for length in result.grid.lengths}))
+    return Table(
+        f"{title} (higher is better)",
+        ("model", *(f"{length:,}" for length in lengths), "k_max"),
+        tuple(
+            (model.model, *(_rate(model.result, length) for length in lengths), _k_max(model.result))
+            for model in models
+        ),
+    )
 
 
 def _rate(result: PasskeyResult | None, length: int) -> str:

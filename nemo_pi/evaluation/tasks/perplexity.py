@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.evaluator_plan import WEIGHTS, EvaluatorPlan, run_evaluator
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
@@ -16,10 +18,13 @@ from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, 
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.evaluation.windows import WHOLE_DOCUMENT, doubling_lengths
 
+PI = "pi"
+"""Protocol of Position Interpolation."""
+
 
 @dataclass(frozen=True)
-class Perplexity(Task[PerplexityPlan, PerplexityResult]):
-    """Perplexity of the context's documents at several context lengths, on the same labels at each."""
+class Perplexity(Task[PerplexityPlan | EvaluatorPlan, PerplexityResult]):
+    """Perplexity of the context's documents at several context lengths."""
 
     name = "perplexity"
     title = "Perplexity"
@@ -35,8 +40,31 @@ class Perplexity(Task[PerplexityPlan, PerplexityResult]):
     max_tokens: int | None = None
     """Labels scored at each length, over all documents; None: all. Length L reads max_tokens * L / stride
     tokens."""
+    protocol: str = PI
+    """"pi": the same labels at every length, each once (arXiv 2306.15595, §3.2). "yarn", "pose" or "hf":
+    windows and means as those evaluators take them, to compare with figures they published."""
+    truncate: bool = False
+    """With yarn, pose and hf: cut documents to one window, as their --truncate does."""
 
-    def plan(self, context: TaskContext) -> Plan[PerplexityPlan]:
+    def __post_init__(self) -> None:
+        if self.protocol not in (PI, *WEIGHTS):
+            raise ConfigError(
+                "protocol",
+                required=f"one of {', '.join((PI, *WEIGHTS))}",
+                given=self.protocol,
+                fix="name one of them",
+            )
+        theirs = {"scored": self.scored != WHOLE_DOCUMENT, "max_tokens": self.max_tokens is not None}
+        for name, given in theirs.items() if self.protocol != PI else [("truncate", self.truncate)]:
+            if given:
+                raise ConfigError(
+                    name,
+                    required=f"its default under protocol={self.protocol}, which has no such choice",
+                    given=getattr(self, name),
+                    fix=f"leave {name} out, or choose another protocol",
+                )
+
+    def plan(self, context: TaskContext) -> Plan[PerplexityPlan | EvaluatorPlan]:
         """Check documents and lengths, and choose the windows.
 
         Raises:
@@ -46,20 +74,37 @@ class Perplexity(Task[PerplexityPlan, PerplexityResult]):
         if lengths is None:
             lengths = doubling_lengths(context.original_window, context.target_window)
         context.check_lengths("lengths", self.lengths or ())
-        work = PerplexityPlan.build(
-            context.documents,
-            lengths,
-            stride=self.stride,
-            scored=self.scored,
-            max_tokens=self.max_tokens,
-            bos_id=start_ids(context.tokenizer) if context.add_bos else None,
-        )
+        start = start_ids(context.tokenizer) if context.add_bos else ()
+        work: PerplexityPlan | EvaluatorPlan
+        if self.protocol == PI:
+            work = PerplexityPlan.build(
+                context.documents,
+                lengths,
+                stride=self.stride,
+                scored=self.scored,
+                max_tokens=self.max_tokens,
+                bos_id=start or None,
+            )
+        else:
+            work = EvaluatorPlan.build(
+                context.documents,
+                lengths,
+                stride=self.stride,
+                name=self.protocol,
+                truncate=self.truncate,
+                start_ids=start,
+            )
         cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens)
         return Plan(work, context, cost, work.protocol)
 
-    def run(self, scorer: Scorer, plan: Plan[PerplexityPlan], progress: Progress) -> PerplexityResult:
+    def run(
+        self, scorer: Scorer, plan: Plan[PerplexityPlan | EvaluatorPlan], progress: Progress
+    ) -> PerplexityResult:
         """Measure at each length."""
-        return run_plan(scorer, plan.work, batch_tokens=plan.context.batch_tokens, progress=progress)
+        batch_tokens = plan.context.batch_tokens
+        if isinstance(plan.work, PerplexityPlan):
+            return run_plan(scorer, plan.work, batch_tokens=batch_tokens, progress=progress)
+        return run_evaluator(scorer, plan.work, batch_tokens=batch_tokens, progress=progress)
 
     @classmethod
     def table(cls, models: Sequence[Measured[PerplexityResult]]) -> Table:

@@ -10,9 +10,13 @@ from typing import Any, TypeVar
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
+from nemo_pi.evaluation.tasks.longppl import LongPpl
+from nemo_pi.evaluation.tasks.needle import Needle
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.evaluation.tasks.position_loss import PositionLoss
 from nemo_pi.evaluation.tasks.ruler import Ruler
+from nemo_pi.evaluation.tasks.short import Short
 from nemo_pi.plug_ins import PlugIns
 from nemo_pi.rope.validation import did_you_mean
 
@@ -20,7 +24,9 @@ TaskType = type[Task[Any, Any]]
 _T = TypeVar("_T", bound=TaskType)
 
 # In the order of the report.
-_TASKS: dict[str, TaskType] = {task.name: task for task in (Perplexity, Passkey, Ruler)}
+_TASKS: dict[str, TaskType] = {
+    task.name: task for task in (Perplexity, Passkey, Short, PositionLoss, LongPpl, Needle, Ruler)
+}
 PLUG_INS = PlugIns[Task[Any, Any]](
     "nemo_pi.tasks",
     kind="task",

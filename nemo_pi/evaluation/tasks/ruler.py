@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.length_plots import plot_by_length
-from nemo_pi.evaluation.passkey_text import start_ids
+from nemo_pi.evaluation.prompts import LEAST_PROSE, answered, prose_of, samples
 from nemo_pi.evaluation.ruler.questions import read_questions
 from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
-from nemo_pi.evaluation.ruler.sample import Maker, Sample, fitted
+from nemo_pi.evaluation.ruler.sample import Maker
 from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, OF_QUESTIONS, SUBTASKS, Material
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, batched
+from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext, batched
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.evaluation.windows import doubling_lengths
 from nemo_pi.rope.validation import did_you_mean
 from nemo_pi.units import plural
-
-_LEAST_PROSE = 1000
-"""Words of a haystack; fewer would repeat before the eye."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,13 @@ class Ruler(Task[RulerPlan, RulerResult]):
     name = "ruler"
     title = "RULER"
     result_type = RulerResult
+    gates = {
+        "effective_length": Gate(
+            lambda models, model: None if model.result is None else model.result.effective_length(),
+            at_most=False,
+            of="RULER's effective length",
+        )
+    }
 
     lengths: tuple[int, ...] | None = None
     """Tokens of prompt and answer; None: original window, twice that, … target window, without those too
@@ -91,8 +93,7 @@ class Ruler(Task[RulerPlan, RulerResult]):
             made = {name: SUBTASKS[name](material, length) for name in names}
             try:
                 for name, maker in made.items():
-                    room, seed = _room(context, maker, length), self._key(name, length, 0)
-                    fitted(maker, partial(_count, context), room, seed, 0, guess=maker.least)
+                    next(samples(context, maker, length, self._key(name, length), 1))
             except DataError:
                 if self.lengths is not None or length == max(wanted):
                     raise
@@ -113,10 +114,10 @@ class Ruler(Task[RulerPlan, RulerResult]):
         for length, makers in plan.work.makers.items():
             scores[length] = {}
             for name, maker in makers.items():
-                samples = self._samples(context, maker, name, length)
+                made = samples(context, maker, length, self._key(name, length), self.samples)
                 total = 0.0
-                for batch in batched(samples, max(1, context.batch_tokens // length)):
-                    total += _answered(scorer, context, maker, batch)
+                for batch in batched(made, max(1, context.batch_tokens // length)):
+                    total += answered(scorer, context, maker, batch)
                     done += length * len(batch)
                     progress(f"ruler {name} at {length}", done, plan.cost.tokens)
                 scores[length][name] = total / self.samples
@@ -161,20 +162,12 @@ class Ruler(Task[RulerPlan, RulerResult]):
         return list(dict.fromkeys(self.subtasks))
 
     def _material(self, context: TaskContext) -> Material:
-        texts = (context.tokenizer.decode(document) for document in context.documents)
-        prose = [word for text in texts for word in text.split()]
+        prose = prose_of(context)
         questions = [] if self.questions is None else read_questions(Path(self.questions).expanduser())
-        return Material(prose if len(prose) >= _LEAST_PROSE else [], questions)
+        return Material(prose if len(prose) >= LEAST_PROSE else [], questions)
 
-    def _key(self, name: str, length: int, number: int) -> str:
-        return f"ruler/{self.seed}/{name}/{length}/{number}"
-
-    def _samples(self, context: TaskContext, maker: Maker, name: str, length: int) -> Iterator[Sample]:
-        size, room = None, _room(context, maker, length)
-        for number in range(self.samples):
-            seed = self._key(name, length, number)
-            sample, size = fitted(maker, partial(_count, context), room, seed, number, size)
-            yield sample
+    def _key(self, name: str, length: int) -> str:
+        return f"ruler/{self.seed}/{name}/{length}"
 
     def _cost(self, context: TaskContext, makers: dict[int, dict[str, Maker]]) -> Cost:
         batches = read = written = 0
@@ -199,31 +192,6 @@ class Ruler(Task[RulerPlan, RulerResult]):
             "samples": self.samples,
             "seed": self.seed,
         }
-
-
-def _count(context: TaskContext, text: str) -> int:
-    return len(context.tokenizer.encode(text))
-
-
-def _room(context: TaskContext, maker: Maker, length: int) -> int:
-    return length - maker.new_tokens - (len(start_ids(context.tokenizer)) if context.add_bos else 0)
-
-
-def _answered(scorer: Scorer, context: TaskContext, maker: Maker, batch: Sequence[Sample]) -> float:
-    """The sum of a batch's scores."""
-    tokenizer = context.tokenizer
-    start = start_ids(tokenizer) if context.add_bos else ()
-    request = GenerationRequest(
-        maker.new_tokens,
-        stop_ids=context.end_ids,
-        decode=tokenizer.decode,
-        batch_tokens=context.batch_tokens,
-    )
-    prompts = [[*start, *tokenizer.encode(sample.prompt)] for sample in batch]
-    texts = scorer.generate(prompts, request)
-    return sum(
-        maker.score(text.text or "", sample.answers) for text, sample in zip(texts, batch, strict=True)
-    )
 
 
 def _cells(result: RulerResult | None, lengths: Sequence[int]) -> list[str]:

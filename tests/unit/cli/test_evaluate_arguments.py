@@ -89,10 +89,10 @@ def test_a_folder_with_an_equals_sign_is_a_model(tmp_path: Path) -> None:
         (["tasks.passkey.num_lengths=0"], r"^tasks\.passkey\.num_lengths: required ≥ 1"),
         (["tasks.passkey.trials=many"], r"^tasks\.passkey\.trials: required a whole number"),
         (["tasks.passkey.depths=0.5"], r"^tasks\.passkey\.depths: required a list"),
-        (["max_tokens=1024"], r"^max_tokens: .*did you mean tasks\.perplexity\.max_tokens\?"),
+        (["max_tokens=1024"], r"^max_tokens: .*did you mean tasks\.perplexity\.max_tokens or tasks\.short"),
         (
             ["depths=[0.5]", "sede=1"],
-            r"^depths, sede: .*did you mean tasks\.passkey\.depths\?; sede: ",
+            r"^depths, sede: .*did you mean tasks\.passkey\.depths or tasks\.needle\.depths\?; sede: ",
         ),
         (["lengths=[512]"], r"did you mean tasks\.perplexity\.lengths or tasks\.passkey\.lengths"),
         (["tasks.passkey.trials=0"], r"^tasks\.passkey\.trials: required ≥ 1; given 0"),

@@ -15,6 +15,7 @@ import pytest
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import BackendUnavailableError, ConfigError, DataError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.prompts import samples
 from nemo_pi.evaluation.ruler.niah import FILLER, NEEDLE
 from nemo_pi.evaluation.ruler.questions import QuestionAnswering, read_questions
 from nemo_pi.evaluation.ruler.result import RulerResult
@@ -172,7 +173,10 @@ def test_prompts_are_worded_as_lm_eval_s(
     pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install -e '.[dev]'")
     monkeypatch.setattr(nltk, "download", lambda *args, **kwargs: False)  # it would reach for the network
     # Theirs lists every pair of adjective and noun, ten million, when it is imported: a few words will do.
-    few = {part: list(words_of(part)[:200]) for part in ("noun", "adjective", "verb")}
+    few = {
+        part: [word for word in words_of(part) if word.isalpha()][:200]
+        for part in ("noun", "adjective", "verb")
+    }
     words_of("noun", "adjective", "verb")  # ours are read while the package is itself
     few |= {f"{part}s": chosen for part, chosen in few.items()}
     monkeypatch.setattr("wonderwords.RandomWord", lambda: SimpleNamespace(_categories=few))
@@ -230,7 +234,7 @@ def test_the_bundled_model_s_scores_are_those_of_transformers(tokenizer: object)
     assert calls[-1] == (plan.cost.tokens, plan.cost.tokens) == (1024, 1024)
     model = AutoModelForCausalLM.from_pretrained(BUNDLED)
     maker, total = plan.work.makers[512]["fwe"], 0.0
-    for sample in task._samples(context, maker, "fwe", 512):
+    for sample in samples(context, maker, 512, task._key("fwe", 512), 2):
         prompt = torch.tensor([tokenizer.encode(sample.prompt)])  # type: ignore[attr-defined]
         new = model.generate(prompt, max_new_tokens=50, do_sample=False, pad_token_id=0)[0, prompt.size(1) :]
         total += maker.score(tokenizer.decode(new.tolist()), sample.answers)  # type: ignore[attr-defined]

@@ -1,0 +1,153 @@
+"""The task `position_loss`: loss by a token's position in the text, which shows whether context is used.
+
+A model that uses what it has read loses less the further it reads; one that has left its window loses more.
+Every text is read once, from its first token to the target window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.length_plots import plot_by_length
+from nemo_pi.evaluation.passkey_text import start_ids
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tasks.base import (
+    Cost,
+    Measured,
+    Plan,
+    Progress,
+    Task,
+    TaskContext,
+    TaskResult,
+    batched,
+)
+from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.rope.positions import text_positions
+from nemo_pi.units import plural
+
+
+@dataclass(frozen=True)
+class PositionLossResult(TaskResult):
+    """Mean losses of the stretches of a text."""
+
+    by_end: dict[int, float]
+    """Last position of a stretch, in tokens → mean loss of its tokens, in nats."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types; a loss that is no number becomes the text "nan" or "inf"."""
+        values = {str(end): loss if math.isfinite(loss) else str(loss) for end, loss in self.by_end.items()}
+        return {"protocol": self.protocol, "by_end": values}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> PositionLossResult:
+        """Read what `to_json` returned."""
+        return cls(content["protocol"], {int(end): float(loss) for end, loss in content["by_end"].items()})
+
+
+@dataclass(frozen=True)
+class PositionLoss(Task[list[Tensor], PositionLossResult]):
+    """Mean loss of each stretch of the context's documents, each read up to the target window."""
+
+    name = "position_loss"
+    title = "Loss by position"
+    result_type = PositionLossResult
+
+    stretch: int | None = None
+    """Tokens of a stretch; None: a thirty-second of the target window."""
+    max_documents: int | None = None
+    """Documents that are read, first ones first; None: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("stretch", "max_documents"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, required="≥ 1, or null", given=value, fix=f"{name}=null")
+
+    def plan(self, context: TaskContext) -> Plan[list[Tensor]]:
+        """Cut the documents to the target window.
+
+        Raises:
+            DataError: none is longer than the window. ConfigError: a stretch longer than the window.
+        """
+        window, own = context.target_window, start_ids(context.tokenizer) if context.add_bos else ()
+        stretch = self.stretch or max(1, window // 32)
+        if stretch > window:
+            raise ConfigError(
+                "stretch", required=f"at most the target window, {window}", given=stretch, fix="lower it"
+            )
+        texts = [torch.tensor([*own, *document])[: window + 1] for document in context.documents]
+        texts = [text for text in texts if len(text) == window + 1][: self.max_documents]
+        if not texts:
+            raise DataError(
+                "documents",
+                required=f"a document of more than {plural(window, 'token')}",
+                given="none",
+                fix="give longer documents, or a smaller target_window",
+            )
+        start = "BOS first" if own else "no BOS"
+        protocol = {
+            "name": "loss by position",
+            "summary": f"mean loss of stretches of {plural(stretch, 'token')} over "
+            f"{plural(len(texts), 'document')}, each read once from its first token to the target window, "
+            f"{start}",
+            "stretch": stretch,
+            "num_documents": len(texts),
+        }
+        batches = math.ceil(len(texts) / max(1, context.batch_tokens // window))
+        return Plan(texts, context, Cost(batches, window * len(texts)), protocol)
+
+    def run(self, scorer: Scorer, plan: Plan[list[Tensor]], progress: Progress) -> PositionLossResult:
+        """Read every text once."""
+        window, stretch = plan.context.target_window, plan.protocol["stretch"]
+        total_S, done = torch.zeros(window, dtype=torch.float64), 0
+        progress("loss by position", 0, plan.cost.tokens)
+        for texts in batched(plan.work, max(1, plan.context.batch_tokens // window)):
+            text_BS = torch.stack(texts)
+            tokens_BS, labels_BS = text_BS[:, :-1], text_BS[:, 1:]
+            scores = scorer.score(tokens_BS, labels_BS, text_positions(window).expand_as(tokens_BS))
+            total_S -= scores.logprob_BS.cpu().double().sum(dim=0)
+            done += window * len(texts)
+            progress("loss by position", done, plan.cost.tokens)
+        mean_S = total_S / len(plan.work)
+        ends = [*range(stretch, window, stretch), window]
+        by_end = {end: float(mean_S[start:end].mean()) for start, end in zip([0, *ends], ends, strict=False)}
+        return PositionLossResult(plan.protocol, by_end)
+
+    @classmethod
+    def table(cls, models: Sequence[Measured[PositionLossResult]]) -> Table:
+        """Return losses by the end of their stretch."""
+        ends = thin(sorted({end for model in models if model.result for end in model.result.by_end}))
+        lines = []
+        for model in models:
+            losses = model.result.by_end if model.result else {}
+            lines.append((model.model, *(f"{losses[end]:.3f}" if end in losses else MISSING for end in ends)))
+        title = "Loss in nats per token of the stretch that ends at each position (lower is better)"
+        return Table(title, ("model", *(f"{end:,}" for end in ends)), tuple(lines))
+
+    @classmethod
+    def plot(cls, models: Sequence[Measured[PositionLossResult]], path: Path) -> Path | None:
+        """Draw loss against position, as far as it is finite."""
+        points = [
+            [(end, loss) for end, loss in model.result.by_end.items() if math.isfinite(loss)]
+            if model.result
+            else []
+            for model in models
+        ]
+        subtitle = "mean over documents that are read once, from their first token"
+        return plot_by_length(
+            models,
+            points,
+            path,
+            title="Loss by position",
+            subtitle=subtitle,
+            y_label="nats per token",
+            limits=None,
+        )

@@ -1,0 +1,85 @@
+"""The task `short`: perplexity at the original window, beside that of the model before its extension.
+
+What an extension costs where the model could read before. The report's first model is the one that the others
+are compared with, on the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nemo_pi.evaluation.passkey_text import start_ids
+from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
+from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.tasks.perplexity import format_perplexity
+from nemo_pi.evaluation.text_tables import MISSING, Table
+
+
+@dataclass(frozen=True)
+class Short(Task[PerplexityPlan, PerplexityResult]):
+    """Sliding-window perplexity of the context's documents at the original window alone."""
+
+    name = "short"
+    title = "Within the original window"
+    result_type = PerplexityResult
+    gates = {
+        "short_perplexity": Gate(
+            lambda models, model: ratio_to_first(models, model),  # defined below the class
+            at_most=True,
+            of="perplexity at the original window, divided by the first model's",
+        )
+    }
+
+    stride: int = 256
+    """Labels per window after a document's first, in tokens; at most the original window."""
+    max_tokens: int | None = None
+    """Labels scored, over all documents; None: all."""
+
+    def plan(self, context: TaskContext) -> Plan[PerplexityPlan]:
+        """Choose the windows.
+
+        Raises:
+            DataError: documents that are missing or too short. ConfigError: arguments that cannot be.
+        """
+        work = PerplexityPlan.build(
+            context.documents,
+            (context.original_window,),
+            stride=self.stride,
+            max_tokens=self.max_tokens,
+            bos_id=start_ids(context.tokenizer) if context.add_bos else None,
+        )
+        cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens)
+        return Plan(work, context, cost, work.protocol)
+
+    def run(self, scorer: Scorer, plan: Plan[PerplexityPlan], progress: Progress) -> PerplexityResult:
+        """Measure at the original window."""
+        return run_plan(scorer, plan.work, batch_tokens=plan.context.batch_tokens, progress=progress)
+
+    @classmethod
+    def table(cls, models: Sequence[Measured[PerplexityResult]]) -> Table:
+        """Return perplexities, and each divided by the first model's."""
+        title = "Perplexity at the original window, and divided by the first model's (lower is better)"
+        lines = tuple(
+            (model.model, format_perplexity(_perplexity(model)), _ratio_text(ratio_to_first(models, model)))
+            for model in models
+        )
+        return Table(title, ("model", "perplexity", "ratio"), lines)
+
+
+def ratio_to_first(
+    models: Sequence[Measured[PerplexityResult]], model: Measured[PerplexityResult]
+) -> float | None:
+    """A model's perplexity divided by the first one's; None where either is missing."""
+    first, own = _perplexity(models[0]), _perplexity(model)
+    return None if first is None or own is None else own / first
+
+
+def _perplexity(model: Measured[PerplexityResult]) -> float | None:
+    return next(iter(model.result.by_length.values())) if model.result else None
+
+
+def _ratio_text(ratio: float | None) -> str:
+    return MISSING if ratio is None else f"{ratio:.3f}"

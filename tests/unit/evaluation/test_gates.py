@@ -1,0 +1,78 @@
+"""Gates: bounds on what tasks measured, which fail the command."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.gates import check_gates, failures
+from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.perplexity import PerplexityResult
+from nemo_pi.evaluation.results import ModelResults
+from nemo_pi.evaluation.ruler.result import RulerResult
+from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.tasks.passkey import Passkey
+from nemo_pi.evaluation.tasks.ruler import Ruler
+from nemo_pi.evaluation.tasks.short import Short
+
+TASKS = [Short(), Passkey(), Ruler()]
+
+
+def model(name: str, perplexity: float, found: int = 10, score: float = 0.9) -> ModelResults:
+    grid = PasskeyGrid((512, 1024), (0.0,), 10, ((10,), (found,)))
+    return ModelResults(
+        name,
+        512,
+        1024,
+        {
+            "short": PerplexityResult({}, {512: perplexity}),
+            "passkey": PasskeyResult({}, grid),
+            "ruler": RulerResult({}, {512: {"vt": 0.9}, 1024: {"vt": score}}, 10, 512),
+        },
+    )
+
+
+def test_who_stays_within_the_bounds_passes() -> None:
+    models = [model("base", 10.0, found=0, score=0.0), model("after", 10.19)]
+    bounds = {"short_perplexity": 1.02, "k_max": 1024, "effective_length": 1024}
+    check_gates(bounds, TASKS, 2)
+    assert failures(models, bounds, TASKS) == [], "the first model is what is compared with"
+
+
+def test_each_failure_names_the_model_and_both_numbers() -> None:
+    models = [model("base", 10.0), model("good", 10.0), model("bad", 10.5, found=1, score=0.5)]
+    bounds = {"short_perplexity": 1.02, "k_max": 1024, "effective_length": 1024}
+    perplexity, k_max, length = failures(models, bounds, TASKS)
+    assert perplexity == (
+        "bad: perplexity at the original window, divided by the first model's is 1.05, required at most 1.02 "
+        "(short_perplexity)"
+    )
+    assert k_max == "bad: k_max of pass keys is 512, required at least 1,024 (k_max)"
+    assert length.startswith("bad: RULER's effective length is 512, required at least 1,024")
+
+
+def test_what_is_missing_or_no_number_fails() -> None:
+    models = [model("base", 10.0), model("nan", math.nan), ModelResults("none", 512, 1024)]
+    found = failures(models, {"short_perplexity": 1.02}, TASKS)
+    assert len(found) == 2 and "is nan" in found[0] and "not measured" in found[1]
+
+
+def test_gates_that_nothing_can_pass_are_refused_before_anything_is_measured() -> None:
+    with pytest.raises(ConfigError, match=r"^gate\.short_perplexty: .*did you mean 'short_perplexity'"):
+        check_gates({"short_perplexty": 1.0}, TASKS, 2)
+    with pytest.raises(ConfigError, match=r"^gate\.short_perplexity: .*k_max"):
+        check_gates({"short_perplexity": 1.0}, [Passkey()], 2)
+    with pytest.raises(ConfigError, match="at least two models"):
+        check_gates({"k_max": 512}, TASKS, 1)
+    check_gates({}, [], 1)
+
+
+def test_the_table_divides_by_the_first_model() -> None:
+    models = [
+        Measured(m.name, 512, 1024, m.tasks.get("short"))
+        for m in (model("base", 10.0), model("after", 10.25), ModelResults("none", 512, 1024))
+    ]
+    table = Short.table(models)  # type: ignore[arg-type]
+    assert table.lines == (("base", "10.00", "1.000"), ("after", "10.25", "1.025"), ("none", "–", "–"))
