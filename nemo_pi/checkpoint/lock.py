@@ -34,12 +34,16 @@ STALE_AFTER_SECONDS = 90.0
 """A lock of another machine that was not touched for so long is taken over. More than a network file system
 keeps a file's times in its cache (60 s)."""
 _POLL_SECONDS = 2.0
+_INSIDE = ".nemo_pi_writer"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 
 
 def lock_inside(folder: Path) -> Path:
-    """The lock of all that is written into a folder."""
-    return folder / ".nemo_pi.lock"
+    """The lock of all that is written into a folder.
+
+    In a folder of its own: NeMo's exp_manager moves the files that it finds among its logs.
+    """
+    return folder / _INSIDE / "lock"
 
 
 def lock_beside(folder: Path) -> Path:
@@ -144,9 +148,8 @@ class _Lock:
     def take(self) -> None:
         """Takes the lock, from a dead holder if need be."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            while not self._make():
-                self._wait_or_refuse()
+            while not self._try():
+                pass
             self._sweep()
         except OSError as error:
             raise CheckpointError(
@@ -157,6 +160,18 @@ class _Lock:
             ) from error
         self._thread = threading.Thread(target=self._beat, name="nemo_pi-lock", daemon=True)
         self._thread.start()
+
+    def _try(self) -> bool:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._make():
+                return True
+            self._wait_or_refuse()
+        except FileNotFoundError:
+            # Another process has given it back, and removed its folder, in between.
+            if not self.path.parent.parent.is_dir():
+                raise
+        return False
 
     def _sweep(self) -> None:
         """Removes what processes that were killed between two operations of this file have left."""
@@ -173,6 +188,8 @@ class _Lock:
         if self.me.writer == this_process() and holder_of(self.path) == self.me:
             with contextlib.suppress(OSError):
                 self.path.unlink()
+                if self.path.parent.name == _INSIDE:
+                    self.path.parent.rmdir()
 
     def check(self) -> None:
         """See `check_held`."""

@@ -253,6 +253,21 @@ def truncate_at_step(step: int, path: str) -> None:
     _at_call(MegatronEngine, "step", step, lambda: os.truncate(path, 16))
 
 
+def fill_disk_at_step(step: int, folder: str) -> None:
+    """Somebody else writes until nothing more goes onto a disk."""
+    from nemo_pi.engine.engine import MegatronEngine
+
+    def fill() -> None:
+        with open(os.path.join(folder, "filler"), "wb", buffering=0) as stream:
+            try:
+                while True:
+                    stream.write(bytes(4096))
+            except OSError:
+                return
+
+    _at_call(MegatronEngine, "step", step, fill)
+
+
 def signal_while_saving(save: int, number: int) -> None:
     """Sends the process a signal in its checkpoint number `save`."""
     from nemo_pi.checkpoint import distributed

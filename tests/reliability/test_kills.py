@@ -74,7 +74,7 @@ def test_killed_at_random_moments(world: World) -> None:
     for attempt in range(6):
         name = f"random-{attempt}"
         for _ in range(3):
-            lock = world.folder / name / "results" / "run" / ".nemo_pi.lock"
+            lock = lock_inside(world.folder / name / "results" / "run")
             thread = threading.Thread(target=_kill_holder, args=(lock, chance.uniform(0.0, 1.5)))
             thread.start()
             world.run(name, *steps, ranks=2)

@@ -57,6 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def left_by(folder: Path, **changes: Any) -> Path:
     """A lock that nobody touches any more."""
     path = lock_inside(folder)
+    path.parent.mkdir(exist_ok=True)
     values = {**replace(this_process(), **changes).to_json(), "what": "the run first", "since": "noon"}
     path.write_text(json.dumps(values))
     return path
@@ -79,7 +80,7 @@ def test_a_living_process_keeps_others_out(tmp_path: Path, holder: subprocess.Po
     ):
         pass
     assert f"kill {holder.pid}" in str(refused.value) and "use another name" in str(refused.value)
-    assert [path.name for path in tmp_path.iterdir()] == [lock_inside(tmp_path).name]
+    assert [path.name for path in lock_inside(tmp_path).parent.iterdir()] == ["lock"]
 
 
 def test_a_killed_one_is_followed_at_once(
@@ -122,7 +123,7 @@ def test_one_of_another_machine_that_gives_signs_of_life_is_not(tmp_path: Path, 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 3}'])
 def test_an_unreadable_lock_is_waited_for_and_taken(content: str, tmp_path: Path, quick: None) -> None:
-    lock_inside(tmp_path).write_text(content)
+    left_by(tmp_path).write_text(content)
     with held(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
