@@ -14,8 +14,8 @@ from nemo_pi.checkpoint.hf.folder import share_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import WeightRule
 
-BLOCK_NUMBERS = 4 * 2**20
-"""Numbers of a block, about: 16 MiB of fp32."""
+BLOCK_NUMBERS = 2**20
+"""Numbers of a block, about: 4 MiB of fp32, and for a moment as much again where values are checked."""
 
 Rows = tuple[int, int]
 """First row, and the one behind the last."""
