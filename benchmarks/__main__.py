@@ -26,6 +26,7 @@ MINUTES = {
     "context_parallel_ring": 3,
     "profile_step": 5,
     "startup": 4,
+    "import_memory": 4,
 }
 """Benchmark → minutes on two cores of an AMD EPYC that do nothing else."""
 

@@ -95,7 +95,8 @@ def _rescaled(
         elif target is not None and factor is not None and factor * found.original_window != target:
             values["pos_scaling_factor"] = "null"
         counted = f"factor counted from {found.original_window} tokens, not on top"
-        ways.append(f"to replace its scaling ({counted}): {_overrides(values)}")
+        line = f"in the YAML, `{_yaml_line(values)}`"
+        ways.append(f"to replace its scaling ({counted}): {_overrides(values)} ({line})")
     if model.rotary_base is not None and "rotary_base" in differing:
         others: dict[str, object] = dict.fromkeys([key for key in fixed if key != "rotary_base"], "null")
         others |= {"allow_rescaling": "true", "pos_scaling_factor": "null"}
@@ -107,6 +108,11 @@ def _rescaled(
 def _overrides(values: Mapping[str, object]) -> str:
     """As the command line takes them."""
     return " ".join(f"model.{key}={value}" for key, value in values.items())
+
+
+def _yaml_line(values: Mapping[str, object]) -> str:
+    """As a YAML takes them."""
+    return f"model: {{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
 
 
 _ROTARY_KEYS = ("rotary_base", "rotary_percentage", "rotary_interleaved")

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -144,6 +145,18 @@ def test_each_way_out_works(name: str) -> None:
     assert len(ways) == number, caught.value.fix
     for overrides in ways:
         resolved_with(values, overrides, summary)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("scaled, ")])
+def test_the_line_for_the_yaml_says_the_same_as_the_overrides(name: str) -> None:
+    values, summary, _ = CASES[name]
+    with pytest.raises(ConfigError) as caught:
+        resolved_with(values, [], summary)
+    for overrides, line in re.findall(r"not on top\): (.+?) \(in the YAML, `(.+?)`\)", caught.value.fix):
+        asked = OmegaConf.to_container(OmegaConf.from_dotlist(overrides.split()))
+        assert yaml.safe_load(line) == asked
+        merged = {**values, "model": {**values["model"], **yaml.safe_load(line)["model"]}}
+        resolved_with(merged, [], summary)
 
 
 def test_the_warm_up_that_fits_is_named() -> None:
