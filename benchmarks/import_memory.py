@@ -112,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         f"a random Llama of {whole:,.0f} MiB in bf16, {len(list(RANKS))} layouts, largest tensor "
         f"{largest:.0f} MiB; medians of {rounds} with quartiles, contestants in turn, one thread a rank",
         "allowed: 1.2 × (largest tensor + the rank's part); peaks hold the pages of the file that are mapped",
-        "transformers loads the whole model into one process, and maps the file where we copy: its weights are "
-        "pages of the disk's cache until they are written to; values are not looked at, ours are found finite",
+        "transformers loads the whole model into one process and maps the file where we copy: weights are "
+        "pages of the disk's cache until they are written to, and nothing looks whether they are finite",
     ]
     return write_results(
         "import-memory-quick" if args.quick else "import-memory",
