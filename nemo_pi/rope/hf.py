@@ -35,20 +35,13 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers in `layer_types`, and the names of their sets in `rope_parameters`."""
 SCALE_BETA = "llama_4_scaling_beta"
 """Entry of the numbers that queries grow by; the window beside it is original_max_position_embeddings."""
-PRETRAINED = "seq_length"
-"""Top-level config.json key with the original window, where the entries name a factor but not that window.
-
-vLLM and SGLang multiply the window by the factor then; of this key and max_position_embeddings they take the
-smaller one or this one, and so arrive at the window that was meant. transformers knows no such key."""
-OTHER_WINDOWS = (
-    PRETRAINED,
-    "max_sequence_length",
-    "max_seq_length",
-    "max_seq_len",
-    "model_max_length",
-    "seq_len",
-)
-"""Further keys of config.json that such servers take for a window; none of another extension may stay."""
+PRETRAINED, SERVED = "seq_length", "model_max_length"
+"""Top-level keys of config.json with the original window and with the target one, for servers; transformers
+knows neither. vLLM and SGLang multiply max_position_embeddings by the factor where no entry states the original
+window: of PRETRAINED and that key they take the smaller one, or this one. Where an entry states it they do not,
+and take SERVED before a max_position_embeddings that is the original window."""
+OTHER_WINDOWS = (PRETRAINED, SERVED, "max_sequence_length", "max_seq_length", "max_seq_len", "seq_len")
+"""Keys of config.json that servers take for a window; none of another extension may stay."""
 
 _FIRST = [(method.hf_types[0], method) for method in BUILT_IN.values() if method.hf_types]
 _OLDER = [(name, method) for method in BUILT_IN.values() for name in method.hf_types[1:]]
@@ -62,8 +55,8 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     interleaved model must reorder the rows of q and k (see nemo_pi.rope.channel_order).
 
     Returns:
-        `rope_parameters`, `max_position_embeddings` and, where these two cannot say it all, PRETRAINED and
-        RECORD.
+        `rope_parameters`, `max_position_embeddings` and, where these two cannot say it all, PRETRAINED or
+        SERVED, and RECORD.
 
     Raises:
         ConfigError: Hugging Face has no words for the method.
@@ -74,13 +67,22 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     if spec.sliding is not None and spec.sliding.is_scaled:
         _check_one_window(spec.sliding, window)
     entries: dict[str, Any] = {"rope_parameters": rope, "max_position_embeddings": window}
-    # Nested sets are left alone: of Gemma 3's, servers multiply none.
-    multiplied = "factor" in rope and "original_max_position_embeddings" not in rope
-    if multiplied and window != spec.original_window:
-        entries[PRETRAINED] = spec.original_window
+    entries |= _for_servers(spec, sets[0], window)
     if any(kind.method != UNSCALED or kind.target_window != kind.original_window for kind in spec.kinds):
         entries[RECORD] = spec.to_dict()
     return entries
+
+
+def _for_servers(spec: ContextExtension, rope: Mapping[str, Any], window: int) -> dict[str, int]:
+    """What brings servers to the target window; nothing where max_position_embeddings does."""
+    if "factor" in rope and "original_max_position_embeddings" not in rope:
+        # Of kinds of layers that differ (Gemma 3) they multiply none.
+        return (
+            {PRETRAINED: spec.original_window}
+            if spec.sliding is None and window != spec.original_window
+            else {}
+        )
+    return {SERVED: spec.target_window} if window != spec.target_window else {}
 
 
 def _set_of(kind: ContextExtension) -> dict[str, Any]:

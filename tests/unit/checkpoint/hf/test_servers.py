@@ -2,9 +2,9 @@
 
 What they compute is written down here in our own words, from their sources: vLLM's
 `ModelArchConfigConvertorBase.derive_max_model_len_and_key` and `_get_and_verify_max_len`
-(vllm/transformers_utils/model_arch_config_convertor.py and vllm/config/model.py at commits 00bb6f59 and
-0052a5b8), SGLang's `get_context_length` (python/sglang/srt/hf_transformers_utils.py). Where vLLM is
-installed, its own function is asked as well.
+(vllm/transformers_utils/model_arch_config_convertor.py and vllm/config/model.py of 0.33.0), SGLang's
+`get_context_length` (python/sglang/srt/hf_transformers_utils.py). Where vLLM is installed, its own function is
+asked as well: it imports without a GPU.
 """
 
 from __future__ import annotations
@@ -55,21 +55,19 @@ def vllm_window(config: PretrainedConfig, tokenizer: dict[str, Any]) -> tuple[in
     window = getattr(config, "model_max_length", None) or min(windows)
     window = min(window, tokenizer.get("model_max_length", window))
     rope = config.rope_parameters
-    if rope["rope_type"] not in ("su", "longrope", "llama3"):
-        if rope["rope_type"] == "yarn":
-            window = rope["original_max_position_embeddings"]
+    if rope["rope_type"] not in ("su", "longrope", "llama3", "yarn"):
         window = window * rope.get("factor", 1.0)
     if rope["rope_type"] == "longrope":
         return int(getattr(config, "original_max_position_embeddings", window)), int(window)
     return int(window), int(window)
 
 
-def sglang_window(config: dict[str, Any]) -> int:
+def sglang_window(config: PretrainedConfig) -> int:
     """The window that SGLang serves."""
-    rope = config.get("rope_scaling") or {}
+    rope = config.rope_scaling or {}  # transformers 5: another name of rope_parameters
     states_original = "original_max_position_embeddings" in rope or rope.get("rope_type") == "llama3"
     keys = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
-    window = next(config[key] for key in keys if config.get(key) is not None)
+    window = next(getattr(config, key) for key in keys if getattr(config, key, None) is not None)
     return int(window * (1 if states_original else rope.get("factor", 1)))
 
 
@@ -90,8 +88,8 @@ def vllm_s_own(config: PretrainedConfig, tokenizer: dict[str, Any]) -> int | Non
     )
 
 
-def exported(method: str, config: dict[str, Any], folder: Path) -> tuple[PretrainedConfig, dict, dict]:
-    """What servers read of an export: transformers' config, config.json, tokenizer_config.json."""
+def exported(method: str, config: dict[str, Any], folder: Path) -> tuple[PretrainedConfig, dict[str, Any]]:
+    """What servers read of an export: transformers' config, and tokenizer_config.json."""
     shape = shape_from_config(config)
     extension = ContextExtension.build(
         original_window=extension_from_config(config, shape).original_window,
@@ -106,26 +104,25 @@ def exported(method: str, config: dict[str, Any], folder: Path) -> tuple[Pretrai
     (tokenizer / "tokenizer.json").write_text("{}")
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({"model_max_length": ORIGINAL}))
     write_side_files(out, shape, extension, HuggingFaceSource(config), tokenizer, None)
-    values = [json.loads((out / name).read_text()) for name in ("config.json", "tokenizer_config.json")]
-    return AutoConfig.from_pretrained(out), values[0], values[1]
+    return AutoConfig.from_pretrained(out), json.loads((out / "tokenizer_config.json").read_text())
 
 
 @pytest.mark.parametrize("source", [CONFIG, CONFIG | VICUNA], ids=["plain", "vicuna"])
 @pytest.mark.parametrize("method", METHODS)
 def test_servers_read_the_target_window(method: str, source: dict, tmp_path: Path) -> None:
-    config, written, tokenizer = exported(method, source, tmp_path)
+    config, tokenizer = exported(method, source, tmp_path)
     default, longest = vllm_window(config, tokenizer)
     assert longest == TARGET
     # Without --max-model-len vLLM serves LongRoPE within the original window, by its short factors.
     assert default == (ORIGINAL if method == "longrope" else TARGET)
-    assert sglang_window(written) == TARGET
+    assert sglang_window(config) == TARGET
     assert vllm_s_own(config, tokenizer) in (None, default)
 
 
 def test_the_table_notices_a_window_that_is_multiplied_twice(tmp_path: Path) -> None:
-    config, written, tokenizer = exported("linear", CONFIG, tmp_path)
-    del config.seq_length, written["seq_length"]
-    assert vllm_window(config, tokenizer)[1] == sglang_window(written) == 8 * TARGET
+    config, tokenizer = exported("linear", CONFIG, tmp_path)
+    del config.seq_length
+    assert vllm_window(config, tokenizer)[1] == sglang_window(config) == 8 * TARGET
 
 
 def test_no_window_of_another_extension_stays() -> None:
@@ -139,7 +136,9 @@ def test_no_window_of_another_extension_stays() -> None:
         original_window=ORIGINAL, target_window=TARGET, method="yarn", head_dim=16, factor=8.0
     )
     written = build_config(shape, longer, HuggingFaceSource(source), None)
-    assert not {"max_sequence_length", "seq_length", "model_max_length"} & written.keys()
+    assert (
+        not {"max_sequence_length", "seq_length"} & written.keys() and written["model_max_length"] == TARGET
+    )
     assert extension_from_config(written, shape) == longer
 
 
