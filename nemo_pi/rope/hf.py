@@ -37,9 +37,9 @@ SCALE_BETA = "llama_4_scaling_beta"
 """Entry of the numbers that queries grow by; the window beside it is original_max_position_embeddings."""
 PRETRAINED, SERVED = "seq_length", "model_max_length"
 """Top-level keys of config.json with the original window and with the target one, for servers; transformers
-knows neither. vLLM and SGLang multiply max_position_embeddings by the factor where no entry states the original
-window: of PRETRAINED and that key they take the smaller one, or this one. Where an entry states it they do not,
-and take SERVED before a max_position_embeddings that is the original window."""
+knows neither. vLLM and SGLang multiply max_position_embeddings by the factor where no entry states the
+original window: of PRETRAINED and that key they take the smaller one, or this one. Where an entry states it
+they do not, and take SERVED before a max_position_embeddings that is the original window."""
 OTHER_WINDOWS = (PRETRAINED, SERVED, "max_sequence_length", "max_seq_length", "max_seq_len", "seq_len")
 """Keys of config.json that servers take for a window; none of another extension may stay."""
 

@@ -3,8 +3,8 @@
 What they compute is written down here in our own words, from their sources: vLLM's
 `ModelArchConfigConvertorBase.derive_max_model_len_and_key` and `_get_and_verify_max_len`
 (vllm/transformers_utils/model_arch_config_convertor.py and vllm/config/model.py of 0.33.0), SGLang's
-`get_context_length` (python/sglang/srt/hf_transformers_utils.py). Where vLLM is installed, its own function is
-asked as well: it imports without a GPU.
+`get_context_length` (python/sglang/srt/hf_transformers_utils.py). Where vLLM is installed, its own function
+is asked as well: it imports without a GPU.
 """
 
 from __future__ import annotations
