@@ -10,7 +10,7 @@ stops there. NEMO_PI_VERBOSE=1 shows every message of the libraries underneath.
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -19,7 +19,7 @@ from nemo_pi.cli.runner import hydra_runner
 
 
 @hydra_runner(config_path="../conf", config_name="extend_context")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Any:
     """Plans and trains."""
     # Imported here: the command line and the YAML are looked at before anything that takes long to import.
     from nemo_pi.cli.quiet import hide_harmless_messages
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     result = run(cfg)
     if result is not None:
         result.announce()
-        sys.exit(result.status)
+    return result
 
 
 if __name__ == "__main__":  # checkpointing and loaders may start processes that import this file

@@ -10,26 +10,30 @@ import inspect
 import operator
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_pi.cli.ends import reports_errors
 from nemo_pi.cli.hydra_targets import names_no_code
+from nemo_pi.cli.multirun import Sweep
 from nemo_pi.cli.yaml_files import read_yaml_files_so
-from nemo_pi.config.overrides import as_hydra, refusal
+from nemo_pi.config.overrides import as_hydra, refusal, swept_keys
 from nemo_pi.errors import ConfigError
+from nemo_pi.parallel.launcher import is_global_zero
 from nemo_pi.rope.validation import is_finite
 
-# No folder of settings, no log file, no folder of its own for a run; each job of a multirun works in its own.
+# No folder of settings, no log file, no folder of its own for a run.
 _HYDRA_KEEPS_STILL = (
     "hydra.output_subdir=null",
     "hydra/job_logging=stdout",
     "hydra.run.dir=.",
-    "hydra.job.chdir=true",
 )
 _HELP = """{script}
 
@@ -47,7 +51,7 @@ _FLAGS_WITH_A_VALUE = (*_CONFIG_FLAGS, "--cfg", "-c", "--package", "-p", "--expe
 
 def hydra_runner(
     config_path: str, config_name: str
-) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Runs a function on the configuration that Hydra composes from the command line.
 
     Args:
@@ -55,11 +59,22 @@ def hydra_runner(
         config_name: the one that --config-name replaces.
 
     Returns:
-        A decorator. A mistake in the command line or a YAML ends the process as reports_errors does.
+        A decorator. A mistake in the command line or a YAML ends the process as reports_errors does; what the
+        function returns ends it with its `status`, where it has one. With --multirun the function is called
+        for each run, in the folder that the command was started in, and a table compares what it returned.
     """
 
-    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
-        composed = hydra.main(config_path, config_name, version_base=None)(reports_errors(task))
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        state = _State()
+
+        @functools.wraps(task)
+        def called(cfg: DictConfig) -> None:
+            if state.sweep is None:
+                state.status = getattr(task(cfg), "status", 0)
+            else:
+                state.sweep.run(task, cfg, list(HydraConfig.get().overrides.task))
+
+        composed = hydra.main(config_path, config_name, version_base=None)(reports_errors(called))
         checked = names_no_code(config_path, config_name)(composed)
 
         @functools.wraps(task)
@@ -68,6 +83,7 @@ def hydra_runner(
             words, flags = overrides_and_flags(sys.argv[1:])
             sweeps = bool({"-m", "--multirun"} & set(flags))
             overrides = [as_hydra(word, sweeps=sweeps) for word in words]
+            state.status, state.sweep = 0, Sweep(swept_keys(overrides)) if sweeps else None
             # Flags last: --info takes the word behind it for its own.
             shown = [_help_of(task)] if {"--help", "-h"} & set(flags) else []
             sys.argv[1:] = [*overrides, *_HYDRA_KEEPS_STILL, *shown, *flags]
@@ -75,14 +91,33 @@ def hydra_runner(
             read_yaml_files_so()
             # Hydra then raises its errors instead of printing them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            try:
-                checked()
-            except HydraException as error:
-                raise refusal(error, overrides) from error
+            with tempfile.TemporaryDirectory() as folder:
+                if sweeps:
+                    # Hydra keeps notes of a sweep, and says of each run what is said here.
+                    quiet = ("hydra.sweep.subdir=.", "hydra/hydra_logging=disabled")
+                    sys.argv[1:1] = [f"hydra.sweep.dir={folder}", *quiet]
+                try:
+                    checked()
+                except HydraException as error:
+                    raise refusal(error, overrides) from error
+            if state.sweep is not None and state.sweep.jobs:
+                state.status = state.sweep.status
+                if is_global_zero():
+                    print(f"\n{state.sweep.table()}", flush=True)
+            if state.status:
+                sys.exit(state.status)
 
         return wrapper
 
     return decorate
+
+
+@dataclass
+class _State:
+    """Of one command: its runs, where it makes several, and its exit status."""
+
+    sweep: Sweep | None = None
+    status: int = 0
 
 
 def _help_of(task: Callable[..., Any]) -> str:

@@ -62,6 +62,16 @@ def as_hydra(argument: str, *, sweeps: bool = False) -> str:
     return argument
 
 
+def swept_keys(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Keys of a command line that are given several values.
+
+    Args:
+        arguments: overrides as Hydra takes them.
+    """
+    parsed = [_parsed(word) for word in arguments]
+    return tuple(override.key_or_group for override in parsed if override.is_sweep_override())
+
+
 def refusal(error: HydraException, arguments: Sequence[str] = ()) -> ConfigError:
     """What Hydra could not compose, as an error that names the key, what is required and the fix.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +36,8 @@ class RunResult:
     """Optimizer steps behind the final weights."""
     max_steps: int
     """Optimizer steps of the whole run; more than global_step where the run was told to stop."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The last value of each; none where all steps were done before."""
 
     @property
     def status(self) -> int:
@@ -81,8 +84,8 @@ def run(cfg: DictConfig) -> RunResult | None:
     from nemo_pi.nemo.training import train
 
     collector.resume()
-    exported, global_step = train(resolved, folders)
-    return RunResult(folders, exported, global_step, resolved.max_steps)
+    exported, global_step, metrics = train(resolved, folders)
+    return RunResult(folders, exported, global_step, resolved.max_steps, metrics)
 
 
 def _world_size(cfg: DictConfig) -> int:

@@ -32,12 +32,12 @@ from nemo_pi.parallel.cpu_memory import keep_freed_memory
 logger = logging.getLogger(__name__)
 
 
-def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]:
+def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int, dict[str, float]]:
     """Trains to the run's last step, from its latest checkpoint where it has one; every rank calls it.
 
     Returns:
-        The exported Hugging Face folder, if one was asked for and training came to its end, and the step
-        that was reached.
+        The exported Hugging Face folder, if one was asked for and training came to its end; the step that was
+        reached; and the last value of each metric.
 
     Raises:
         NemoPiError: before anything is allocated or written, wherever it can be known by then.
@@ -50,7 +50,7 @@ def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]
         return _train(resolved, folders)
 
 
-def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int]:
+def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int, dict[str, float]]:
     # Again: until the folders were this run's own, another one may have saved.
     resume_from = checkpoint_to_resume(resolved, folders)
     if not torch.cuda.is_available():
@@ -84,7 +84,7 @@ def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int
                 with liveness.patient():
                     exported = export_engine(model.engine, resolved, Path(path))
     liveness.stop()
-    return exported, trainer.global_step
+    return exported, trainer.global_step, {k: float(v) for k, v in trainer.callback_metrics.items()}
 
 
 @contextmanager
