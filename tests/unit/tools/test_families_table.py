@@ -6,8 +6,19 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from nemo_pi.verification.findings import measured
 from tools import families_table
 from tools.families_table import BEGIN, COLUMNS, END, LAYOUTS, Line, lines_on, rows_of, written
+
+
+def test_a_line_takes_the_largest_of_what_was_found() -> None:
+    line, why = Line(), "rounding"
+    near = measured("logits, edge", "transformers", 2e-6, 1e-4, "position 60", why)
+    far = measured("logits, far", "transformers", 5e-6, 1e-4, "position 9", why)
+    line.take("plain, none", "none", [near, far])
+    line.take("plain, yarn", "yarn", [near, far, measured("packed documents", "alone", 1.0, 1e-4, "", why)])
+    assert (line.configurations, line.logits, line.scaled) == (1, 2e-6, 5e-6)
+    assert line.faults == ["plain, yarn: packed documents"]
 
 
 def test_a_line_shows_what_failed() -> None:

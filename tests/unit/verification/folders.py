@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from nemo_pi.rope.channel_order import interleaved_from_halves
 from tests.unit.families.test_parity import SCALED, saved, scaled
@@ -64,12 +64,6 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any], str]]:
         yield str(family), str(case.id).split(": ")[1].rsplit(", ", 1)[0], dict(settings), str(method)
 
 
-def family_folder(path: Path, family: str, settings: dict[str, Any], method: str) -> Path:
-    """Such a model, saved as published ones are."""
-    saved(path, family, scaled(family, settings, method))
-    return path
-
-
-def peer_of(folder: Path) -> PreTrainedModel:
-    """transformers' own model of such a folder."""
-    return AutoModelForCausalLM.from_pretrained(folder)
+def family_folder(path: Path, family: str, settings: dict[str, Any], method: str) -> PreTrainedModel:
+    """Saves such a model as published ones are, and returns transformers' own."""
+    return saved(path, family, scaled(family, settings, method))
