@@ -49,8 +49,8 @@ class Line:
     logits: float = 0.0
     """Largest difference, positions inside the window and over its edge."""
     scaled: float | None = None
-    """Largest difference of scaled models at positions up to 10,000,000; None where its config.json cannot say
-    that it is scaled."""
+    """Largest difference of scaled models at positions up to 10,000,000; None where its config.json has no
+    words for scaling."""
     reload: float = 0.0
     """Largest difference of transformers' logits between a folder and its export."""
     training: dict[str, float | None] = field(default_factory=dict)

@@ -129,6 +129,20 @@ def test_an_order_of_channels_that_is_not_hugging_face_s_is_found(tmp_path: Path
     assert layers.failed and layers.where.startswith("layer 0")
 
 
+def test_a_layer_that_a_folder_does_not_scale_is_found_and_named(tmp_path: Path) -> None:
+    """OLMo 3 scales layers that attend to everything; here one of them is counted among the others."""
+    kinds = ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
+    settings = {"num_hidden_layers": 4, "layer_types": kinds, "sliding_window": 64}  # longer than the rows
+    family_folder(tmp_path / "good", "olmo3", settings, "yarn")
+
+    def change(config: dict[str, Any]) -> None:
+        config["layer_types"][2] = "sliding_attention"
+
+    findings = found(edited(tmp_path / "good", tmp_path / "bad", change), against=tmp_path / "good")
+    (layers,) = [finding for finding in findings if finding.check.startswith("hidden states")]
+    assert layers.failed and layers.where.startswith("layer 2")
+
+
 def test_a_layer_that_is_not_scaled_is_found_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
