@@ -35,6 +35,7 @@ EXTRAS = {
     "triton": ["triton>=3.0"],
     "eval": ["matplotlib>=3.8", "wonderwords>=2.2"],  # RULER's keys and lists are made of wonderwords' words
     "gguf": ["gguf>=0.10"],  # reads llama.cpp's files, for examples/convert_checkpoint.py
+    "lm-eval": ["lm-eval[hf]>=0.4.10"],  # for the task lm_eval
     # transformers' Trainer needs it. litgpt wants another lightning: `make bench-packages` puts it aside.
     "bench": ["accelerate>=1.1", "matplotlib>=3.8"],
     "dev": [

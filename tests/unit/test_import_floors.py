@@ -33,6 +33,7 @@ KNOWN_PACKAGES = {
     "tqdm": "tqdm",
     "gguf": "gguf",
     "wonderwords": "wonderwords",
+    "lm_eval": "lm-eval",
     "matplotlib": "matplotlib",
     "transformer_engine": "transformer-engine",
     "triton": "triton",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
+from nemo_pi.evaluation.tasks.lm_eval import LmEval
 from nemo_pi.evaluation.tasks.longppl import LongPpl
 from nemo_pi.evaluation.tasks.needle import Needle
 from nemo_pi.evaluation.tasks.passkey import Passkey
@@ -25,7 +26,7 @@ _T = TypeVar("_T", bound=TaskType)
 
 # In the order of the report.
 _TASKS: dict[str, TaskType] = {
-    task.name: task for task in (Perplexity, Passkey, Short, PositionLoss, LongPpl, Needle, Ruler)
+    task.name: task for task in (Perplexity, Passkey, Short, PositionLoss, LongPpl, Needle, Ruler, LmEval)
 }
 PLUG_INS = PlugIns[Task[Any, Any]](
     "nemo_pi.tasks",

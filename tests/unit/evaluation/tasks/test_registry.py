@@ -20,7 +20,7 @@ class Misnamed(Passkey):
     name = "other"
 """
 
-OURS = ["perplexity", "passkey", "short", "position_loss", "longppl", "needle", "ruler"]
+OURS = ["perplexity", "passkey", "short", "position_loss", "longppl", "needle", "ruler", "lm_eval"]
 
 
 @pytest.fixture(autouse=True)
