@@ -20,7 +20,7 @@ from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.backends import Backends
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.norm import LayerNorm, RMSNorm
-from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear
+from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear, adding_bias
 from nemo_pi.model.parallel_residual import ParallelResidualLayer
 from nemo_pi.model.residual import ResidualAdd
 from nemo_pi.model.rotary import RotaryPlan
@@ -61,6 +61,8 @@ def decoder_spec(
     )
     # Megatron builds this one only under use_te_activation_func, which model/build.py sets.
     mlp.submodules.activation_func = _activation(backends, kind)
+    if kind.mlp_bias and config.recompute_granularity == "selective" and "mlp" in config.recompute_modules:
+        mlp.submodules.linear_fc2 = _adding_bias(mlp.submodules.linear_fc2)
     if kind.parallel:
         spec.module, spec.params = ParallelResidualLayer, {"shared_norm": kind.shared_norm}
     if kind.shared_norm:
@@ -109,6 +111,17 @@ def _engine_layer(config: TransformerConfig, norm: ModuleSpec | type, kind: Laye
             "self_attention.linear_qkv.layer_norm_"
         )
     return spec
+
+
+def _adding_bias(linear: ModuleSpec | type) -> ModuleSpec:
+    """An output projection that adds its bias itself.
+
+    Megatron's returns it to be added with the residual. What a recomputed MLP returns becomes a result of its
+    recomputation to autograd, even a parameter: the bias's gradient would ask for itself, without end.
+    """
+    if isinstance(linear, type):
+        return ModuleSpec(adding_bias(linear))
+    return ModuleSpec(adding_bias(linear.module), params=linear.params)
 
 
 def _whole_width_norms(config: TransformerConfig, backends: Backends) -> tuple[ModuleSpec, ModuleSpec]:

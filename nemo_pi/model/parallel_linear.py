@@ -70,3 +70,13 @@ def mark_split(model: nn.Module) -> None:
             # Of the two matrices that a gated MLP stacks, each rank has a part of both.
             stacked = name.endswith("linear_fc1") and module.config.gated_linear_unit
             set_tensor_model_parallel_attributes(module.weight, True, dim, 2 if stacked else 1)
+
+
+def adding_bias(linear: type) -> type:
+    """A kind of linear layer that adds its bias itself, although Megatron asks it to return it."""
+
+    class AddingBias(linear):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "skip_bias_add": False})
+
+    return AddingBias

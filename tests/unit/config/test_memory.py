@@ -32,6 +32,36 @@ def test_parameters_of_one_rank_are_the_model_s() -> None:
     assert stage_parameters(run_with(shape=tied), 0) == family_of(tied).num_parameters(tied)
 
 
+BIASED = replace(
+    SHAPE,
+    family="phi",
+    activation="gelu_tanh",
+    qkv_bias=True,
+    proj_bias=True,
+    mlp_bias=True,
+    parallel_residual=True,
+)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_biases_of_the_ends_count(tied: bool) -> None:
+    """Of the last norm, whole on every rank, and of the logits, a part on each."""
+    shape = replace(BIASED, tied_embeddings=tied)
+    family = family_of(shape)
+    assert stage_parameters(run_with(shape=shape), 0) == family.num_parameters(shape)
+    split = run_with(shape=shape, parallel=ParallelLayout(tp=2, pp=2))
+    last = LAYERS // 2 * family.layer_parameters(shape, 2)
+    assert stage_parameters(split, 1) == last + 2 * HIDDEN + VOCAB * HIDDEN // 2 + VOCAB // 2
+
+
+def test_an_activation_without_a_gate_takes_less_backward() -> None:
+    with_gate, without = (estimate_memory(run_with(shape=shape)).backward for shape in (SHAPE, BIASED))
+    tokens = 4096
+    # Gradients of its result and of its input; with a gate by operators, of one half more and a scratch.
+    assert without == tokens * 4 * (2 * FFN + HIDDEN)
+    assert with_gate in (tokens * 4 * (FFN + HIDDEN), tokens * 4 * (3 * FFN + HIDDEN))
+
+
 def test_each_kind_of_layer_has_tables() -> None:
     run = run_with()
     own = replace(run.extension, sliding=replace(run.extension, base=500.0))

@@ -9,7 +9,7 @@ import pytest
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.shapes import SHAPE_KEYS, check_choice, resolve_shape
 from nemo_pi.errors import CheckpointError, ConfigError
-from nemo_pi.families.registry import PLUG_INS
+from nemo_pi.families.registry import PLUG_INS, family_named
 from tests.plug_ins import install
 from tests.unit.config.builders import SHAPE, YAML_SHAPE, summary_of
 
@@ -114,6 +114,61 @@ def test_impossible_shapes_are_refused(changes: dict[str, Any], key: str) -> Non
     with pytest.raises(ConfigError) as caught:
         resolve_shape(ModelConfig(**(YAML_SHAPE | changes)), None)
     assert caught.value.field == f"model.{key}"
+
+
+OTHERS = ("phi", "gpt_neox", "gptj", "stablelm", "nemotron")
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_families_of_other_layers_are_built_by_name(family: str) -> None:
+    """With what transformers' own configuration has where the YAML is silent."""
+    from transformers import CONFIG_MAPPING
+
+    given = {key: value for key, value in YAML_SHAPE.items() if key != "num_query_groups"}
+    shape = resolve_shape(ModelConfig(**given, family=family), None)
+    names = {"gptj": {"n_embd": 256, "n_head": 4, "n_inner": 688, "n_layer": 4}}
+    sizes = names.get(
+        family,
+        {
+            key: value
+            for key, value in family_named(family).shape_entries(shape).items()
+            if key.startswith(("num_", "hidden_size", "intermediate"))
+        },
+    )
+    usual = CONFIG_MAPPING[family](vocab_size=2048, **sizes).to_dict()
+    assert shape == family_named(family).read_shape(usual)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"family": "phi", "normalization": "rmsnorm"}, "layernorm, as every model of the family phi"),
+        ({"family": "nemotron", "normalization": "layernorm"}, "required layernorm1p"),
+        ({"family": "phi", "bias": False}, "bias: false"),
+        ({"family": "nemotron", "activation": "tanh"}, r"model\.activation: required one of .*gelu"),
+        ({"family": "gptj"}, "num_query_groups=4; given .*num_query_groups=2"),
+        ({"family": "gpt_neox", "num_query_groups": None, "add_qkv_bias": False}, "add_qkv_bias=true"),
+        ({"normalization": "layernorm"}, "rmsnorm where no family is named.*name the family in model.family"),
+    ],
+    ids=str,
+)
+def test_kinds_of_layers_that_a_family_has_not(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve_shape(ModelConfig(**(YAML_SHAPE | given)), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"family": "nemotron", "activation": "squared-relu", "normalization": "layernorm1p"}, "relu2"),
+        ({"family": "gpt_neox", "activation": "gelu_new", "num_query_groups": None}, "gelu_tanh"),
+        ({"family": "stablelm", "activation": "fast-swiglu", "normalization": "layernorm"}, "silu"),
+        ({"normalization": "rmsnorm", "activation": "swiglu", "bias": False}, "silu"),
+    ],
+    ids=str,
+)
+def test_words_for_kinds_of_layers(given: dict[str, Any], expected: str) -> None:
+    assert resolve_shape(ModelConfig(**(YAML_SHAPE | given)), None).activation == expected
 
 
 def test_head_dim_need_not_be_hidden_size_by_heads() -> None:

@@ -88,6 +88,7 @@ def loss_of(module: nn.Module, batch: MicroBatch) -> Tensor:
     return loss
 
 
+BIASES = dict.fromkeys(("qkv_bias", "proj_bias", "mlp_bias", "parallel_residual"), True)
 RECOMPUTED = replace(BF16, recompute=Recompute("full", "uniform", 1))
 YARN = ContextExtension(WINDOW, 16 * WINDOW, "yarn", 16.0, SHAPE.head_dim)
 
@@ -114,6 +115,9 @@ DIFFERING: dict[str, Any] = {
         ({**DIFFERING, "options": RECOMPUTED}, DOCUMENTS),
         ({"family": "qwen2", "qkv_bias": True}, None),
         ({"family": "qwen3", "qk_norm": True}, None),
+        ({"family": "phi", "activation": "gelu_tanh", "qk_norm": True, **BIASES}, None),
+        ({"family": "stablelm", "parallel_residual": True}, None),
+        ({"family": "nemotron", "activation": "relu2"}, None),
     ],
     ids=[
         "whole rows",
@@ -126,6 +130,9 @@ DIFFERING: dict[str, Any] = {
         "layers that differ",
         "biases",
         "norms of heads",
+        "biases everywhere",
+        "a parallel residual",
+        "weights around 0",
     ],
 )
 def test_nothing_of_a_step_stays_on_the_cpu(
