@@ -58,6 +58,7 @@ class Phi3(Mistral):
             return read
         try:
             meant = replace(ContextExtension.from_dict(record), interleaved=False)
+            self.check_exportable(meant)
             written = {key: value for key, value in self.extension_entries(meant).items() if key != RECORD}
             same = super().read_extension(written, shape) == read
         except NemoPiError:

@@ -489,18 +489,32 @@ def test_a_scaled_gptj_is_a_phi(method: str, with_source: bool, tmp_path: Path) 
     assert read_summary(tmp_path / "out").extension == replace(extension, interleaved=False)
 
 
-def swap(attention: Any, what: str) -> None:
-    """Query's and key's own change places."""
-    query, key = (getattr(attention, f"{letter}_{what}") for letter in "qk")
-    for one, other in zip(query.parameters(), key.parameters(), strict=True):
-        one.data, other.data = other.data.clone(), one.data.clone()
+def swap(module: Any, one: str, other: str) -> None:
+    """Two parts of a module change places."""
+    parts = zip(getattr(module, one).parameters(), getattr(module, other).parameters(), strict=True)
+    for mine, theirs in parts:
+        mine.data, theirs.data = theirs.data.clone(), mine.data.clone()
 
 
-FAULTS: dict[str, tuple[str, Callable[[Any], None]]] = {
-    "query and key swapped": ("qwen2", lambda attention: swap(attention, "proj")),
-    "a bias dropped": ("qwen2", lambda attention: attention.k_proj.bias.data.zero_()),
-    "norms swapped": ("qwen3", lambda attention: swap(attention, "norm")),
-    "a norm dropped": ("qwen3", lambda attention: attention.k_norm.weight.data.fill_(1.0)),
+def swap_halves(weight: Any) -> None:
+    """The upper rows of a tensor become the lower ones."""
+    weight.data = weight.data.roll(weight.size(0) // 2, dims=0)
+
+
+FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "query and key swapped": ("qwen2", lambda layer: swap(layer.self_attn, "q_proj", "k_proj")),
+    "a bias dropped": ("qwen2", lambda layer: layer.self_attn.k_proj.bias.data.zero_()),
+    "norms swapped": ("qwen3", lambda layer: swap(layer.self_attn, "q_norm", "k_norm")),
+    "a norm dropped": ("qwen3", lambda layer: layer.self_attn.k_norm.weight.data.fill_(1.0)),
+    "norms of all heads swapped": ("olmo2", lambda layer: swap(layer.self_attn, "q_norm", "k_norm")),
+    "a norm behind dropped": ("olmo2", lambda layer: layer.post_feedforward_layernorm.weight.data.fill_(1.0)),
+    "norms behind swapped": (
+        "glm4",
+        lambda layer: swap(layer, "post_self_attn_layernorm", "post_mlp_layernorm"),
+    ),
+    "gate and up swapped": ("phi3", lambda layer: swap_halves(layer.mlp.gate_up_proj.weight)),
+    "scores not multiplied": ("granite", lambda layer: setattr(layer.self_attn, "scaling", 0.25)),
+    "a residual not multiplied": ("granite", lambda layer: setattr(layer, "residual_multiplier", 0.5)),
 }
 
 
@@ -509,7 +523,7 @@ def test_the_comparison_notices(fault: str, tmp_path: Path) -> None:
     family, plant = FAULTS[fault]
     model = saved(tmp_path, family, {"num_key_value_heads": 4})
     for layer in model.model.layers:
-        plant(layer.self_attn)
+        plant(layer)
     with torch.no_grad():
         tokens_BS = random_tokens()
         difference = forward(ours(tmp_path), tokens_BS) - causal_logits(model, tokens_BS)

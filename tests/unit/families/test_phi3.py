@@ -77,6 +77,12 @@ def test_published_entries_alone_where_they_suffice() -> None:
     assert entries["original_max_position_embeddings"] == 4096
 
 
+def test_a_record_of_what_the_class_cannot_compute_counts_for_nothing() -> None:
+    entries = PHI.extension_entries(make_spec("yarn", head_dim=16))
+    grown = {**entries[RECORD], "query_scale": {"beta": 1.0, "window": 512}}
+    assert read({**entries, RECORD: grown}).method == "longrope"
+
+
 def test_an_edited_file_counts_more_than_the_record() -> None:
     entries = PHI.extension_entries(make_spec("yarn", head_dim=16))
     entries["rope_scaling"]["long_factor"][0] = 7.0
