@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lightning.pytorch import Trainer
 
@@ -12,12 +12,10 @@ from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.checkpoint.verified import newest_whole
 from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.guard import StepGuard
 from nemo_pi.engine.state import check_finite, load_engine
 from nemo_pi.errors import CheckpointError, TrainingError
 from nemo_pi.parallel import launcher
-
-if TYPE_CHECKING:  # it imports this file
-    from nemo_pi.nemo.module import ContextExtensionModel
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +23,22 @@ GUARD = "step_guard"
 """Where the manifest of a checkpoint keeps what was seen of bad steps."""
 
 
-def load_newest(model: ContextExtensionModel, engine: MegatronEngine, last: Path) -> Path:
+class Resumable(Protocol):
+    """What of a model knows how far its run has come; ContextExtensionModel, which imports this file."""
+
+    consumed_samples: int
+    """Samples of all steps so far."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """Lightning's, whose counts are set back."""
+
+    @property
+    def guard(self) -> StepGuard:
+        """What was seen of bad steps."""
+
+
+def load_newest(model: Resumable, engine: MegatronEngine, last: Path) -> Path:
     """Weights, optimizer and progress from the newest checkpoint that is whole and holds numbers.
 
     Args:
@@ -55,7 +68,7 @@ def load_newest(model: ContextExtensionModel, engine: MegatronEngine, last: Path
     return folder
 
 
-def restore_progress(trainer: Trainer, model: ContextExtensionModel, folder: Path) -> None:
+def restore_progress(trainer: Trainer, model: Resumable, folder: Path) -> None:
     """Counts on from a checkpoint's step, through the state that Lightning's own checkpoints hold."""
     summary = read_summary(folder)
     model.consumed_samples = summary.consumed_samples
