@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.rope.hf import FULL, SLIDING
+from nemo_pi.rope.hf_kinds import FULL, SLIDING
 from nemo_pi.rope.positions import text_positions
 
 

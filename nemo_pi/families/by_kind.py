@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, ClassVar
 
 from nemo_pi.families.base import Family
 from nemo_pi.families.entries import unusable
 from nemo_pi.families.layer_types import kinds_of
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.hf import FULL, SLIDING, to_hf
+from nemo_pi.rope.hf import to_hf
+from nemo_pi.rope.hf_kinds import FULL, SLIDING
 from nemo_pi.rope.spec import ContextExtension
 
 
@@ -36,7 +38,11 @@ class RotaryByKind(Family):
             CheckpointError: entries where transformers would overlook them.
         """
         nested, older = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
-        if not isinstance(nested, Mapping) or not set(nested) <= {FULL, SLIDING}:
+        stated = isinstance(nested, Mapping) and all(
+            kind in (FULL, SLIDING) and isinstance(entries, (Mapping, NoneType))
+            for kind, entries in nested.items()
+        )
+        if not stated:
             fix = f"write them below {FULL}: where they stand, transformers overlooks them"
             raise unusable("rope_parameters", f"{FULL} and {SLIDING}, with entries each", nested, fix)
         if not isinstance(older, Mapping) or ("type" in older and "rope_type" not in older):

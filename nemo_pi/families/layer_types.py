@@ -7,7 +7,7 @@ from typing import Any
 
 from nemo_pi.families.entries import MOST_LAYERS, size, unusable
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.hf import FULL, SLIDING
+from nemo_pi.rope.hf_kinds import FULL, SLIDING
 
 
 def read_kinds(config: Mapping[str, Any], slides: Callable[[int], bool]) -> list[str]:

@@ -9,7 +9,7 @@ from nemo_pi.families.entries import MOST_LAYERS, flag, size, unusable
 from nemo_pi.families.layer_types import kinds_of, read_kinds, windows
 from nemo_pi.families.llama import PLAIN_LAYERS, Llama
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.hf import SLIDING
+from nemo_pi.rope.hf_kinds import SLIDING
 
 
 class SmolLM3(Llama):

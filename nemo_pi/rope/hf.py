@@ -15,12 +15,11 @@ from typing import Any
 
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.rope.fields import HF_ENTRIES
+from nemo_pi.rope.hf_kinds import FULL, SLIDING, check_one_window, read_query_scale, set_of
 from nemo_pi.rope.methods.base import ScalingMethod
 from nemo_pi.rope.methods.hf_rope import HfRope, unusable
 from nemo_pi.rope.methods.registry import BUILT_IN, PLUG_INS, UNSCALED, method_named
-from nemo_pi.rope.query_scale import QueryScale
 from nemo_pi.rope.spec import PROVIDER, ContextExtension
-from nemo_pi.rope.validation import is_finite
 
 RECORD = "nemo_pi_extension"
 """Top-level config.json key with the whole spec: what Hugging Face has no words for (a static NTK base, one
@@ -31,10 +30,6 @@ transformers keeps it when it saves a model again. A tool that drops it leaves t
 a static NTK model then looks like one that was trained with its larger base at the whole window: it counts
 as unscaled, and extending it starts from there. For NTK that is exact (bases multiply)."""
 
-FULL, SLIDING = "full_attention", "sliding_attention"
-"""Kinds of layers in `layer_types`, and the names of their sets in `rope_parameters`."""
-SCALE_BETA = "llama_4_scaling_beta"
-"""Entry of the numbers that queries grow by; the window beside it is original_max_position_embeddings."""
 PRETRAINED, SERVED = "seq_length", "model_max_length"
 """Top-level keys of config.json with the original window and with the target one, for servers; transformers
 knows neither. vLLM and SGLang multiply max_position_embeddings by the factor where no entry states the
@@ -61,11 +56,11 @@ def to_hf(spec: ContextExtension) -> dict[str, Any]:
     Raises:
         ConfigError: Hugging Face has no words for the method.
     """
-    sets = [_set_of(kind) for kind in spec.kinds]
+    sets = [set_of(kind) for kind in spec.kinds]
     rope = sets[0] if spec.sliding is None else dict(zip((FULL, SLIDING), sets, strict=True))
     window = spec.scaling.hf_window(spec.numbers)
     if spec.sliding is not None and spec.sliding.is_scaled:
-        _check_one_window(spec.sliding, window)
+        check_one_window(spec.sliding, window)
     entries: dict[str, Any] = {"rope_parameters": rope, "max_position_embeddings": window}
     entries |= _for_servers(spec, sets[0], window)
     if any(kind.method != UNSCALED or kind.target_window != kind.original_window for kind in spec.kinds):
@@ -83,37 +78,6 @@ def _for_servers(spec: ContextExtension, rope: Mapping[str, Any], window: int) -
             else {}
         )
     return {SERVED: spec.target_window} if window != spec.target_window else {}
-
-
-def _set_of(kind: ContextExtension) -> dict[str, Any]:
-    """The entries of one kind of layer."""
-    rope = kind.scaling.to_hf(kind.numbers)
-    if kind.rotary_percent != 1.0:
-        rope["partial_rotary_factor"] = kind.rotary_percent
-    if kind.query_scale is not None:
-        rope[SCALE_BETA] = kind.query_scale.beta
-        original = rope.setdefault("original_max_position_embeddings", kind.query_scale.window)
-        if original != kind.query_scale.window:
-            raise ConfigError(
-                "original_window",
-                required=f"{kind.query_scale.window}, the window by which queries grow: transformers has one "
-                "entry for both",
-                given=original,
-                fix="keep the model as a distributed checkpoint and leave the export folder out",
-            )
-    return rope
-
-
-def _check_one_window(sliding: ContextExtension, window: int) -> None:
-    """Both kinds of layers read the same max_position_embeddings."""
-    theirs = sliding.scaling.hf_window(sliding.numbers)
-    if theirs != window:
-        raise ConfigError(
-            "target_window",
-            required=f"{window} tokens in layers with a sliding window, too (transformers has one entry)",
-            given=theirs,
-            fix="scale layers of both kinds alike, or those with full attention alone",
-        )
 
 
 def config_entries(spec: ContextExtension) -> dict[str, Any]:
@@ -160,7 +124,7 @@ def from_hf(
     try:
         spec = read_extension(config, head_dim) if sets is None else _read_kinds(config, head_dim, sets)
         if scales_queries:
-            spec = replace(spec, query_scale=_read_query_scale(config))
+            spec = replace(spec, query_scale=read_query_scale(HfRope(_rope_entries(config), config)))
     except ConfigError as error:
         # An argument's entry has the argument's own name.
         entry = error.respelled({**HF_ENTRIES, "extra_args": ""})
@@ -194,18 +158,6 @@ def _read_kinds(
     others = {key: value for key, value in config.items() if key not in ("rope_scaling", "rope_theta")}
     kinds = [read_extension({**others, "rope_parameters": entries}, head_dim) for entries in sets.values()]
     return replace(kinds[0], sliding=kinds[1]) if len(kinds) > 1 else kinds[0]
-
-
-def _read_query_scale(config: Mapping[str, Any]) -> QueryScale:
-    """What queries grow by; transformers stops in the first layer where one of the two is missing."""
-    rope = _rope_entries(config)
-    beta, window = rope.get(SCALE_BETA), rope.get("original_max_position_embeddings")
-    if not is_finite(beta) or beta < 0:
-        raise unusable(SCALE_BETA, "a number of at least 0", beta, "copy config.json again")
-    if isinstance(window, bool) or not isinstance(window, int):
-        fix = "copy config.json again"
-        raise unusable("original_max_position_embeddings", f"the window beside {SCALE_BETA}", window, fix)
-    return QueryScale(beta, window)
 
 
 def _rope_entries(config: Mapping[str, Any]) -> dict[str, Any]:

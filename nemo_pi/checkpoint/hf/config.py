@@ -8,7 +8,8 @@ from typing import Any
 from nemo_pi.families.entries import MOST_LAYERS, size
 from nemo_pi.families.registry import family_of, family_of_config
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.rope.hf import FULL, RECORD
+from nemo_pi.rope.hf import RECORD
+from nemo_pi.rope.hf_kinds import FULL
 from nemo_pi.rope.spec import ContextExtension
 
 

@@ -13,7 +13,7 @@ from transformers.models.olmo3.modeling_olmo3 import Olmo3RotaryEmbedding
 
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.registry import family_of_config
-from nemo_pi.rope.hf import FULL, SLIDING
+from nemo_pi.rope.hf_kinds import FULL, SLIDING
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 SIZES: dict[str, Any] = {
@@ -121,6 +121,10 @@ def test_a_model_without_sliding_layers_has_one_set_of_entries(name: str) -> Non
     ("name", "change", "message"),
     [
         ("olmo3", {"rope_parameters": YARN}, "rope_parameters.*transformers overlooks"),
+        ("olmo3", {"rope_parameters": {FULL: "yarn"}}, "rope_parameters.*with entries each"),
+        ("olmo3", {"rope_parameters": [YARN]}, "rope_parameters.*with entries each"),
+        ("olmo3", {"rope_scaling": "yarn"}, "rope_scaling"),
+        ("olmo3", {"rope_theta": "1e6"}, "rope_theta"),
         ("olmo3", {"rope_scaling": {"type": "yarn", "factor": 8.0}}, "write rope_type for type"),
         ("olmo3", {"rope_scaling": {"rope_type": "linear"}}, "factor"),
         ("olmo3", {"sliding_window": None}, "sliding_window"),

@@ -5,6 +5,8 @@ Shape legend: B batch, S sequence, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
 from nemo_pi.config.extension import resolve_extension
 from nemo_pi.config.schema import ModelConfig
+from nemo_pi.families.shape import ModelShape
+from nemo_pi.rope.spec import ContextExtension
 from tests.unit.families.test_parity import TARGET, far_positions, scaled, variants
 from tests.unit.model.models import (
     ExactRotary,
@@ -72,3 +76,46 @@ def test_transformers_computes_what_was_extended(name: str, with_source: bool, t
         )
     torch.testing.assert_close(ours_BSV, theirs_BSV, rtol=1e-4, atol=2e-4)
     assert (ours_BSV - unscaled_BSV).abs().max() > 0.05
+
+
+def swapped(extension: ContextExtension) -> ContextExtension:
+    """Each kind of layer is rotated as the other."""
+    assert extension.sliding is not None
+    return replace(extension.sliding, sliding=replace(extension, sliding=None))
+
+
+FAULTS: dict[
+    str, tuple[str, Callable[[ModelShape, ContextExtension], tuple[ModelShape, ContextExtension]]]
+] = {
+    "one base for both kinds": ("olmo3", lambda shape, spec: (shape, replace(spec, sliding=None))),
+    "kinds swapped": ("gemma3_text", lambda shape, spec: (shape, swapped(spec))),
+    "windows in the other layers": (
+        "gemma3_text",
+        lambda shape, spec: (replace(shape, full_attention_layers=(0,)), spec),
+    ),
+    "every layer rotated": ("smollm3", lambda shape, spec: (replace(shape, unrotated_layers=()), spec)),
+    "another layer not rotated": (
+        "smollm3",
+        lambda shape, spec: (replace(shape, unrotated_layers=(0,)), spec),
+    ),
+    "queries that do not grow": ("ministral3", lambda shape, spec: (shape, replace(spec, query_scale=None))),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_logits_tell(fault: str, tmp_path: Path) -> None:
+    family, plant = FAULTS[fault]
+    transformers_model(family, **scaled(family, variants(family)["plain"], "none")).save_pretrained(tmp_path)
+    summary = read_summary(tmp_path)
+    tokens_BS = random_tokens(length=40)
+    positions_BS = far_positions(*tokens_BS.shape)
+    right, wrong = (
+        ours_from(tmp_path, extension, shape=shape)
+        for shape, extension in (
+            (summary.shape, summary.extension),
+            plant(summary.shape, summary.extension),
+        )
+    )
+    with torch.no_grad():
+        difference = forward(wrong, tokens_BS, positions_BS) - forward(right, tokens_BS, positions_BS)
+    assert difference.abs().max() > 0.05

@@ -12,7 +12,8 @@ from transformers import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.hf import FULL, SLIDING, from_hf, to_hf
+from nemo_pi.rope.hf import from_hf, to_hf
+from nemo_pi.rope.hf_kinds import FULL, SLIDING
 from nemo_pi.rope.query_scale import QueryScale
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import rotary_cos_sin, same_frequencies
