@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare bench bench-packages conf test attack test-fast lint types format check clean house families
+.PHONY: help venv demo compare bench bench-packages conf test attack test-fast lint types format check clean house families mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -90,6 +90,12 @@ families: $(STAMP) ## run every family's checks and training layouts; write the 
 
 house: $(STAMP) ## measure files, functions, imports and recipes; write them into docs/design.md
 	$(PY) tools/house.py --write
+
+# cosmic-ray's operators alone: what else it needs is for running mutants its own way.
+mutants: $(STAMP) ## plant 100 random faults and see whether the unit tests notice (about an hour)
+	$(PY) -m pip install --disable-pip-version-check --no-input -q $(PIP_ARGS) --no-deps --upgrade \
+		--target .bench/mutants cosmic-ray==8.7.0 parso==0.8.7
+	PYTHONPATH=.bench/mutants nice -n 10 $(PY) -W ignore -m tools.mutants
 
 format: $(STAMP) ## rewrite the sources in the house format
 	$(PY) -m ruff check --fix .
