@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,26 @@ def test_mistakes_are_named(arguments: tuple[str, ...], message: str, source: Pa
     assert wrong.statuses == (2,)
     assert "ConfigError" in wrong.err and message in wrong.err and "Traceback" not in wrong.err
     assert not (tmp_path / "new").exists()
+
+
+def test_pickled_weights_become_a_folder_that_opens(world: World, tmp_path: Path) -> None:
+    """A vocabulary that two ranks cannot share: in by pickles, through TP 2, and out with the same bits."""
+    source = world.models["odd"]
+    pickled = tmp_path / "pickled"
+    shutil.copytree(source, pickled, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(stored_tensors(source), pickled / "pytorch_model.bin")
+    plain = convert(tmp_path, pickled, tmp_path / "plain")
+    plain.check()
+    assert "(pickled weights)" in plain.out and "(huggingface)" in plain.out
+    assert (tmp_path / "plain" / "tokenizer.json").is_file()
+    convert(tmp_path, tmp_path / "plain", tmp_path / "distributed", *TP2, *PP2, ranks=4).check()
+    convert(tmp_path, tmp_path / "distributed", tmp_path / "back").check()
+    assert_same_bits(stored_tensors(tmp_path / "back"), stored_tensors(source))
+    again = convert(tmp_path, pickled, tmp_path / "plain")
+    assert again.statuses == (2,) and "--overwrite" in again.err
+    ranks = convert(tmp_path, pickled, tmp_path / "other", *TP2, ranks=2)
+    assert ranks.statuses == (2, 2) and "1 and 1 on one rank for pickled weights" in ranks.err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow

@@ -71,6 +71,15 @@ def test_a_distributed_checkpoint_on_two_ranks_writes_what_its_export_does(
     assert generated(checkpoint, tmp_path / "two", *TP2, ranks=2) == expected
 
 
+def test_padding_of_a_vocabulary_is_never_drawn(world: World, tmp_path: Path) -> None:
+    """With a cache, and by whole passes: the last ids are of no token."""
+    flags = ("--max-new-tokens", "16", "--temperature", "50", "--seed", "3")
+    one = generated(world.models["odd"], tmp_path / "one", *flags)
+    assert generated(world.models["odd"], tmp_path / "two", *TP2, *flags, ranks=2) == one
+    stages = ("--pipeline-model-parallel-size", "2")
+    assert generated(world.models["odd"], tmp_path / "four", *TP2, *stages, *flags, ranks=4) == one
+
+
 @pytest.mark.parametrize("shared", ["pipeline-model", "context"])
 def test_stages_and_shared_sequences_write_the_same(shared: str, dynamic: Path, tmp_path: Path) -> None:
     flags = ("--max-new-tokens", "24", f"--{shared}-parallel-size", "2")

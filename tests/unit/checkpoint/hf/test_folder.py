@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.errors import CheckpointError
 
 
@@ -143,3 +145,44 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
         weights.check({"a": (2,)}, also_allowed=frozenset())
     with pytest.raises(CheckpointError, match=r"b of shape \[4, 3\]; given shape \[3, 4\]"):
         weights.check({"a": (2,), "b": (4, 3)}, also_allowed=frozenset())
+
+
+def test_all_that_does_not_fit_is_named_at_once(tmp_path: Path) -> None:
+    """Tensors of several layers as one; more than a dozen kinds of them counted."""
+    stored = {f"layers.{n}.a": torch.zeros(2) for n in (0, 1, 2, 5)} | {"b": torch.zeros(3, 4)}
+    save_file({**stored, "extra": torch.zeros(1)}, tmp_path / "model.safetensors")
+    expected = {f"layers.{n}.a": (3,) for n in (0, 1, 2)} | {f"layers.{n}.c": (1,) for n in range(3)}
+    with pytest.raises(CheckpointError) as caught:
+        HuggingFaceWeights(tmp_path).check(expected | {"b": (3, 4), "d": (1,)}, also_allowed=frozenset())
+    assert caught.value.required == (
+        "tensors layers.{0-2}.c, d; only tensors of this architecture; layers.{0-2}.a of shape [3]"
+    )
+    assert caught.value.given == "none (4 missing); extra, layers.5.a (2 unexpected); shape [2]"
+    with pytest.raises(CheckpointError, match=r"tensors k0, k1,.* k11 and 8 more; .*\(20 missing\)"):
+        HuggingFaceWeights(tmp_path).check({f"k{n}": (1,) for n in range(20)}, also_allowed=frozenset(stored))
+
+
+def test_a_file_without_tensors_is_named(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="required a model's tensors; given weights without any"):
+        HuggingFaceWeights(tmp_path)
+
+
+def test_links_into_the_hub_s_cache_are_read_and_others_are_not(llama: Path, tmp_path: Path) -> None:
+    """As huggingface_hub lays out a snapshot: every file a link to a blob that its hash names."""
+    cached = tmp_path / "models--org--name"
+    snapshot, blobs = cached / "snapshots" / ("0" * 40), cached / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for file in (llama / "model.safetensors", llama / "config.json"):
+        blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
+    summary = read_summary(snapshot)
+    assert summary.shape == read_summary(llama).shape
+    name = "model.embed_tokens.weight"
+    assert torch.equal(HuggingFaceWeights(snapshot).read(name), HuggingFaceWeights(llama).read(name))
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(llama / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: required a file of this folder"):
+        HuggingFaceWeights(snapshot)
