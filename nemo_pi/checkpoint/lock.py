@@ -110,7 +110,7 @@ def writing(folder: Path) -> Iterator[None]:
     if os.path.realpath(around) in _held:
         yield
         return
-    with sole_writer(lock_beside(folder), folder, "writes it", "write to another folder"):
+    with sole_writer(lock_beside(folder), folder, "a save or an export", "write to another folder"):
         yield
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 
+from nemo_pi.checkpoint.files import check_writable, real_folder
 from nemo_pi.checkpoint.hf.folder import has_safetensors
 from nemo_pi.checkpoint.hf.pickled import has_pickled
 from nemo_pi.checkpoint.hf.rewrite import rewrite_gguf, rewrite_pickled
 from nemo_pi.checkpoint.hf.target import MARKER, check_apart
+from nemo_pi.checkpoint.lock import writing
 from nemo_pi.checkpoint.manifest import MANIFEST
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config, read_summary
 from nemo_pi.config.parallelism import resolve_layout
@@ -66,8 +69,8 @@ def convert(
         _check_alone(kind, tp, pp)
         _check_architecture(kind, None, architecture)
         check_apart(target, source)
-        _check_target(target, overwrite)
-        rewrite(target, dtype=dtype)
+        with _sole_target(target, overwrite):
+            rewrite(target, dtype=dtype)
         return replace(read_summary(target), kind=kind, path=source), "huggingface"
     summary = read_summary(source)
     kind = "distributed" if summary.kind == "huggingface" else "huggingface"
@@ -77,15 +80,31 @@ def convert(
     _check_architecture(kind, summary, architecture)
     sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
     layout = resolve_layout(sizes, summary.shape, launcher.launched_world_size())
-    engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
-    beside: dict[str, Any] = {"tokenizer_path": summary.tokenizer_path, "overwrite": overwrite}
-    if kind == "distributed":
-        save_weights(engine, target, _meta(summary), **beside)
-    else:
-        source_config = read_source_config(source)
-        beside |= {"dtype": dtype, "architecture": architecture}
-        export_weights(engine, target, source_config=source_config, **beside)
+    with _sole_target(target, overwrite):
+        engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
+        beside: dict[str, Any] = {"tokenizer_path": summary.tokenizer_path, "overwrite": overwrite}
+        if kind == "distributed":
+            save_weights(engine, target, _meta(summary), **beside)
+        else:
+            source_config = read_source_config(source)
+            beside |= {"dtype": dtype, "architecture": architecture}
+            export_weights(engine, target, source_config=source_config, **beside)
     return summary, kind
+
+
+@contextmanager
+def _sole_target(target: Path, overwrite: bool) -> Iterator[None]:
+    """Holds the target from before the first weight is read, so that what is looked at now stays as it is.
+
+    Raises:
+        CheckpointError: another process writes it, or it exists and shall not be replaced.
+    """
+    with ExitStack() as held:
+        if launcher.is_global_zero():
+            check_writable("target", target)
+            held.enter_context(writing(real_folder(target)))
+        _check_target(target, overwrite)
+        yield
 
 
 def _rewriting(source: Path) -> tuple[str, Callable[..., None]] | None:

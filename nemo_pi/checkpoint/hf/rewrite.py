@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_pi.checkpoint.collective import as_checkpoint_error
 from nemo_pi.checkpoint.files import (
+    drop_partial,
     finish_folder,
     own_file,
     read_json,
@@ -27,6 +30,8 @@ from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import write_side_files
 from nemo_pi.checkpoint.hf.tokenizer import GENERATION_CONFIG, has_tokenizer
+from nemo_pi.checkpoint.lock import check_held, writing
+from nemo_pi.checkpoint.space import check_space
 from nemo_pi.families.registry import family_of
 
 SaveTokenizer = Callable[[Path], Any]
@@ -83,17 +88,36 @@ def _rewrite(
     main = Counter(weights.dtypes.values()).most_common(1)[0][0]
     others = {name: own for name, own in weights.dtypes.items() if own != main and name in wanted}
     source = HuggingFaceSource(config, generation_config, main, others)
-    target = real_folder(target)
-    partial = start_folder(target)
+    target, dtype_of = real_folder(target), _dtype_of(dtype, source)
     names = {name: sizes for name, sizes in weights.sizes.items() if name in wanted}
-    writer = ShardWriter(partial, names, _dtype_of(dtype, source), DEFAULT_SHARD_BYTES)
-    for name in names:
-        writer.add(name, _whole(weights.read(name)))
-    writer.finish()
-    if save_tokenizer is not None:
-        save_tokenizer(partial)
-    write_side_files(partial, shape, extension, source, tokenizer, dtype)
-    finish_folder(target)
+    num_bytes = sum(math.prod(sizes) * dtype_of(name).itemsize for name, sizes in names.items())
+
+    def write(partial: Path) -> None:
+        writer = ShardWriter(partial, names, dtype_of, DEFAULT_SHARD_BYTES)
+        for name in names:
+            writer.add(name, _whole(weights.read(name)))
+        writer.finish()
+        if save_tokenizer is not None:
+            save_tokenizer(partial)
+        write_side_files(partial, shape, extension, source, tokenizer, dtype)
+
+    with (
+        as_checkpoint_error(
+            str(target),
+            required="a complete conversion",
+            fix="check free space and permissions",
+            written_to=target.parent,
+        ),
+        writing(target),
+    ):
+        check_space(target.parent, num_bytes, "this conversion")
+        try:
+            write(start_folder(target))
+            check_held()
+            finish_folder(target)
+        except BaseException:
+            drop_partial(target)
+            raise
 
 
 def _dtype_of(dtype: str | None, source: HuggingFaceSource) -> Callable[[str], torch.dtype]:
