@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from nemo_pi.families.entries import positive
@@ -21,6 +22,12 @@ class Granite(Llama):
         key: value for key, value in Llama.fixed.items() if key not in _MULTIPLIERS
     }
     defaults: ClassVar[Mapping[str, Any]] = {**Llama.defaults, **dict.fromkeys(_MULTIPLIERS, 1.0)}
+
+    def read_shape(self, config: Mapping[str, Any]) -> ModelShape:
+        """As Llama's; the usual 1/√head_dim is no multiplier, as in a shape that comes from a YAML."""
+        shape = super().read_shape(config)
+        usual = shape.attention_multiplier == shape.head_dim**-0.5
+        return replace(shape, attention_multiplier=None) if usual else shape
 
     def read_features(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Four numbers; an attention_multiplier that is missing is 1, not 1/√head_dim."""

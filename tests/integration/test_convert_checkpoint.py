@@ -64,7 +64,7 @@ def test_there_and_back_at_other_layouts(source: Path, tmp_path: Path) -> None:
     assert_same_bits(stored_tensors(tmp_path / "wide"), expected)
 
 
-@pytest.mark.parametrize("model", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("model", ["qwen2", "qwen3", "olmo2"])
 def test_biases_and_norms_of_heads_there_and_back(model: str, world: World, tmp_path: Path) -> None:
     source = world.models[model]
     convert(tmp_path, source, tmp_path / "distributed", *TP2, *PP2, ranks=4).check()

@@ -203,3 +203,13 @@ def test_how_often_the_corpus_is_read(tmp_path: Path) -> None:
     assert plan["training text"] == "about 1,000 tokens, read 410 times"  # in 100 steps of 4,096
     plan = plan_of({"data": {"data_prefix": {"train": [a, b]}}})
     assert plan["training text"] == "about 2,500 tokens, read 102 to 410 times, by corpus"
+
+
+def test_the_class_of_an_export_that_is_not_the_models_own() -> None:
+    """And nothing of it where it is, or where nothing is exported."""
+    baichuan = summary_of(replace(SHAPE, family="baichuan", num_query_groups=SHAPE.num_attention_heads))
+    row = rows(render_plan(run_of({"export": {"hf_path": "/out/hf"}}, summary=baichuan)))["export"]
+    assert row.startswith("/out/hf (Hugging Face, float32), as LlamaForCausalLM: ")
+    assert "the same function; transformers has no BaichuanForCausalLM" in row
+    assert plan_of({"export": {"hf_path": "/out/hf"}})["export"] == "/out/hf (Hugging Face, float32)"
+    assert plan_of()["export"] == "none"

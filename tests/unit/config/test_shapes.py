@@ -53,6 +53,7 @@ def test_from_scratch_derives_head_dim_and_groups() -> None:
         ({"family": "qwen3"}, {"family": "qwen3", "qk_norm": True}),
         ({"family": "qwen2", "add_qkv_bias": True}, {"family": "qwen2", "qkv_bias": True}),
         ({"sliding_window": 8}, {"family": "mistral", "sliding_window": 8}),
+        ({"residual_multiplier": 0.5}, {"family": "granite", "residual_multiplier": 0.5}),
         (
             {"sliding_window": 8, "full_attention_layers": [1], "qk_layernorm": True},
             {"family": "qwen3", "qk_norm": True, "sliding_window": 8, "full_attention_layers": (1,)},

@@ -14,7 +14,9 @@ from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf.save import export_huggingface
 from nemo_pi.checkpoint.summary import read_source_config, read_summary
 from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.families import registry
 from nemo_pi.families.export import export_form
+from nemo_pi.families.llama import Llama
 from nemo_pi.families.shape import ModelShape
 from tests.unit.families.unshipped import saved_as
 from tests.unit.model.models import (
@@ -144,3 +146,20 @@ def test_what_the_source_says_besides_is_kept(tmp_path: Path) -> None:
         "torch_dtype",
     ):
         assert written[key] == source[key]
+
+
+class Acme(Llama):
+    """Somebody's family: a Llama that transformers has no class for."""
+
+    name, architecture, remote_code = "acme", "AcmeForCausalLM", True
+
+    def same_function(self, shape: ModelShape) -> tuple[ModelShape, ...]:
+        return (replace(shape, family="mistral"), replace(shape, family="llama"))
+
+
+def test_a_family_of_a_package_names_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+    registry.register(Acme())
+    form = export_form(shape_of("acme"), spec("yarn"))
+    assert form.describe() == "as MistralForCausalLM: the same function; transformers has no AcmeForCausalLM"
+    assert export_form(shape_of("acme"), spec("yarn"), "LlamaForCausalLM").shape.family == "llama"
