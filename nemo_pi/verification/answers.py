@@ -7,7 +7,7 @@ size, C tokens that are generated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,6 @@ class Answers:
     """Stored tensors and entries that do not come back bit by bit."""
     how: str = ""
     """How the way back was tried."""
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def num_passes(layout: ParallelLayout) -> int:

@@ -36,8 +36,9 @@ def unlike_after_export(model: OpenedModel, folder: Path) -> tuple[tuple[str, ..
     checkpoint, dtype = model.checkpoint, model.engine.settings.build.params_dtype
     if checkpoint.kind != "huggingface":
         return (), f"{NOT_DONE} a distributed checkpoint has no folder to compare with"
-    if dtype.itemsize < getattr(torch, checkpoint.dtype).itemsize:
-        return (), f"{NOT_DONE} weights are stored in {checkpoint.dtype}, wider than what they are read as"
+    stored = getattr(torch, checkpoint.dtype)
+    if dtype != stored and (dtype != torch.float32 or stored == torch.float64):
+        return (), f"{NOT_DONE} weights are stored in {checkpoint.dtype}, which {dtype} does not hold"
     if not model.keep:
         return (*model.unlike, *_entries(checkpoint)), "parameter by parameter, there and back"
     export_weights(

@@ -80,9 +80,9 @@ class Reference:
             layer.register_forward_hook(self._keep_hidden)
 
     @property
-    def num_modules(self) -> int:
-        """How often `passed` is called in one forward pass."""
-        return sum(bool(module._parameters) for module in self._model.modules())
+    def vocab_size(self) -> int:
+        """Rows of its embedding."""
+        return int(self._model.get_input_embeddings().weight.shape[0])
 
     @torch.no_grad()
     def truth(self, probes: Probes, *, each_row: bool) -> Truth:
@@ -250,10 +250,20 @@ class Reference:
 def _skeleton(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    config = configuration(folder)
-    with without_weights():
-        # eager: its softmax is a call that can be told to compute in float64.
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    try:
+        config = configuration(folder)
+        with without_weights():
+            # eager: its softmax is a call that can be told to compute in float64.
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers' checks of a config.json raise kinds of their own
+        raise CheckpointError(
+            str(folder),
+            required="the folder of a causal language model that transformers has a class for",
+            given=error,
+            fix="give another with --against, such as an export of the model",
+        ) from error
     return model.eval().requires_grad_(False)
 
 

@@ -16,7 +16,7 @@ from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_confi
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config
 from nemo_pi.engine.opening import open_engine
 from nemo_pi.engine.weights import export_weights
-from nemo_pi.errors import NemoPiError
+from nemo_pi.errors import CheckpointError, NemoPiError
 from nemo_pi.families.export import AUTO
 from nemo_pi.families.registry import family_of
 from nemo_pi.parallel import groups
@@ -81,7 +81,9 @@ def verify(request: Request, say: Callable[[str], None], passed: Passed = lambda
             findings += _same_positions(checkpoint, request.against)
         say(f"transformers' model of {read} in float64")
         each_row = checkpoint.extension.depends_on_length
-        truth = Reference(read, request.unit, passed).truth(probes, each_row=each_row)
+        reference = Reference(read, request.unit, passed)
+        _check_vocabulary(checkpoint, reference.vocab_size, read)
+        truth = reference.truth(probes, each_row=each_row)
         ours = our_tables(checkpoint, probes, each_row=each_row)
         findings += angles(ours, truth, probes, whose, each_row=each_row)
         say("our model on one rank")
@@ -156,6 +158,16 @@ def _ships(checkpoint: CheckpointSummary) -> bool:
     from transformers import CONFIG_MAPPING
 
     return read_json(checkpoint.path / "config.json").get("model_type") in CONFIG_MAPPING
+
+
+def _check_vocabulary(checkpoint: CheckpointSummary, size: int, read: Path) -> None:
+    if size != checkpoint.shape.vocab_size:
+        raise CheckpointError(
+            "--against",
+            required=f"a model with the checkpoint's vocabulary of {checkpoint.shape.vocab_size:,}",
+            given=f"one of {size:,} ({read})",
+            fix="give the folder that computes the same function, or leave --against out",
+        )
 
 
 def _same_positions(checkpoint: CheckpointSummary, against: Path) -> list[Finding]:

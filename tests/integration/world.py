@@ -154,6 +154,7 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     # Two tensor-parallel ranks cannot share it; 3 rows lie beyond the tokenizer.
     "odd": ("llama", {"vocab_size": 2051}),
     "odd_tied": ("llama", {"vocab_size": 2051, "tie_word_embeddings": True}),
+    "mistral": ("mistral", {"sliding_window": 24, "head_dim": 32}),
     "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
     # The third layer sees no positions, and 24 tokens back.
     "smollm3": ("smollm3", {"no_rope_layer_interval": 3, "use_sliding_window": True, "sliding_window": 24}),

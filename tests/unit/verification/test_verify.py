@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.errors import CheckpointError
 from nemo_pi.families.registry import names
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.parallel import groups
@@ -170,3 +171,23 @@ def test_a_bit_that_changes_on_the_way_back_is_found(tmp_path: Path, monkeypatch
         gather, "unfuse", lambda *args: tuple(part.nextafter(part + 1) for part in unfuse(*args))
     )
     assert faults(found(folder_of(tmp_path / "model"))) == ["export, bit by bit"]
+
+
+@pytest.mark.parametrize("given", ["another vocabulary", "an unknown class", "no model"])
+def test_a_folder_to_compare_with_that_will_not_do_is_named(given: str, tmp_path: Path) -> None:
+    folder, other = folder_of(tmp_path / "model"), tmp_path / "other"
+    if given == "another vocabulary":
+        folder_of(other, vocab_size=80)
+    elif given == "an unknown class":
+        edited(folder, other, lambda config: config.update(model_type="acme"))
+    else:
+        other.mkdir()
+    with pytest.raises(CheckpointError, match=str(other)):
+        found(folder, against=other)
+
+
+def test_weights_that_the_dtype_does_not_hold_are_not_compared(tmp_path: Path) -> None:
+    findings = found(folder_of(tmp_path / "model"), dtype=torch.bfloat16)
+    (way_back,) = [finding for finding in findings if finding.check.startswith("export")]
+    assert way_back.verdict == "not done" and "float32" in way_back.where
+    assert faults(findings) == []
