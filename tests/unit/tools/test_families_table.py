@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
+from nemo_pi.families.registry import names
 from nemo_pi.verification.findings import measured
 from tools import families_table
 from tools.families_table import BEGIN, COLUMNS, END, LAYOUTS, Line, lines_on, rows_of, written
+
+
+def test_every_family_has_a_line_without_a_fault() -> None:
+    lines = lines_on((Path(__file__).resolve().parents[3] / "docs" / "families.md").read_text("utf-8"))
+    assert list(lines) == list(names()), (
+        "run `make families`, or `python -m tools.families_table NAME --write`"
+    )
+    for family, cells in lines.items():
+        assert "FAILED" not in cells
+        assert int(cells[1]) >= 5, f"{family} has fewer than five random configurations"
 
 
 def test_a_line_takes_the_largest_of_what_was_found() -> None:
@@ -44,12 +56,12 @@ def test_lines_that_were_not_measured_again_stay() -> None:
 
 
 def test_every_family_trains_at_three_layouts_or_more() -> None:
-    from nemo_pi.families.registry import names
-
     found: dict[str, set[str]] = {}
     for family, layout, _ in rows_of(names()):
         found.setdefault(family, set()).add(layout)
     assert found["llama"] == set(LAYOUTS)
+    assert all({"PP 2", "CP 2", "TP 2 + SP"} <= layouts for layouts in found.values())
+    assert set(found) == set(names())
     assert found["qwen2"] == set(LAYOUTS)
 
 
