@@ -18,9 +18,12 @@ from nemo_pi.families.llama import Llama
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.table import LayerNames
 from nemo_pi.rope.hf import to_hf
+from nemo_pi.rope.methods.dynamic import Dynamic
+from nemo_pi.rope.methods.linear import Linear
+from nemo_pi.rope.methods.plain import Plain
 from nemo_pi.rope.spec import ContextExtension
 
-_SCALINGS = ("default", "linear", "dynamic")  # that its class knows
+_SCALINGS = tuple(method.hf_types[0] for method in (Plain, Linear, Dynamic))  # that its class knows
 
 
 class InternLm2(Llama):

@@ -21,6 +21,7 @@ from nemo_pi.rope.hf import RECORD, to_hf
 from nemo_pi.rope.methods import longrope
 from nemo_pi.rope.methods.longrope import LongRope
 from nemo_pi.rope.methods.plain import wavelength_powers
+from nemo_pi.rope.methods.yarn import Yarn
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
@@ -100,12 +101,15 @@ class Phi3(Mistral):
         return (replace(shape, family=(Llama if shape.sliding_window is None else Mistral).name),)
 
 
+_EARLY = (*LongRope.hf_types[1:], Yarn.name)
+
+
 def _as_longrope(config: Mapping[str, Any]) -> dict[str, Any]:
     """The first Phi-3 called LongRoPE su or yarn; transformers reads either as longrope."""
     found = dict(config)
     for key in ("rope_parameters", "rope_scaling"):
         entries = config.get(key)
-        if isinstance(entries, Mapping) and entries.get("rope_type", entries.get("type")) in ("su", "yarn"):
+        if isinstance(entries, Mapping) and entries.get("rope_type", entries.get("type")) in _EARLY:
             found[key] = {**entries, "rope_type": LongRope.hf_types[0]}
     return found
 

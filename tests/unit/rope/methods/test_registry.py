@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +217,15 @@ ORDINARY = {"none", "linear"}
 """Names that are words of other things as well; they are looked for in comparisons only."""
 
 
-def named_methods(source: str) -> list[int]:
+PROTOCOLS = {"evaluator_plan.py": {"yarn"}, "perplexity.py": {"pi"}}
+"""Ways to measure perplexity, which are called by the papers that they come from."""
+
+
+def named_methods(source: str, protocols: Collection[str] = ()) -> list[int]:
     """Lines that hold a method's name as a string of its own, or compare a method with an ordinary word."""
     tree, lines = ast.parse(source), []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and node.value in NAMES - ORDINARY:
+        if isinstance(node, ast.Constant) and node.value in NAMES - ORDINARY - {*protocols}:
             lines.append(node.lineno)
         if isinstance(node, ast.Compare):
             about = ast.unparse(node)
@@ -235,7 +240,8 @@ def test_no_file_asks_for_a_method_by_name() -> None:
     found = []
     for path in sorted((ROOT / "nemo_pi").rglob("*.py")):
         if path.parent != ROOT / "nemo_pi" / "rope" / "methods":
-            found += [f"{path.relative_to(ROOT)}:{n}" for n in named_methods(path.read_text("utf-8"))]
+            lines = named_methods(path.read_text("utf-8"), PROTOCOLS.get(path.name, ()))
+            found += [f"{path.relative_to(ROOT)}:{n}" for n in lines]
     assert found == []
 
 
