@@ -9,40 +9,31 @@ from typing import Any
 from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.exp_manager_keys import check_exp_manager, check_name
-from nemo_pi.config.extension import check_extends, resolve_extension, resolve_training_length
+from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
-from nemo_pi.config.kernels import resolve_kernels
 from nemo_pi.config.loss_choice import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
-from nemo_pi.config.parallelism import check_sequence, resolve_batches, resolve_layout
+from nemo_pi.config.parallelism import check_sequence, resolve_batches
+from nemo_pi.config.parts import Parts, resolve_parts
 from nemo_pi.config.places import place_of
 from nemo_pi.config.plain import plain
 from nemo_pi.config.pose import resolve_pose
 from nemo_pi.config.recipe import (
-    check_initialization,
     dtype_of,
     resolve_export,
-    resolve_optim,
-    resolve_precision,
     resolve_recompute,
     resolve_tokenizer,
 )
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.config.schema import ModelConfig, RunConfig
-from nemo_pi.config.sections import DataConfig
-from nemo_pi.config.shapes import resolve_shape
-from nemo_pi.config.trainer_keys import STEP_BASED, check_trainer, trainer_number
-from nemo_pi.data.splits import parse_data_prefix, parse_splits
+from nemo_pi.config.schema import RunConfig
+from nemo_pi.config.trainer_keys import STEP_BASED, trainer_number
 from nemo_pi.engine.overlap import overlaps
 from nemo_pi.engine.schedule import LearningRateSchedule
 from nemo_pi.engine.settings import AdamSettings, EngineSettings
 from nemo_pi.errors import ConfigError, Together
 from nemo_pi.model.engine_layers import transformer_engine_available
 from nemo_pi.model.options import BuildOptions
-
-_MOST_WORKERS, _MOST_STEPS = 256, 10**12
 
 
 def merge(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
@@ -113,52 +104,14 @@ def resolve(
         ConfigError: naming key, requirement, value and fix.
     """
     config = merge(cfg)
-    model, trainer = config.model, config.trainer
-    together = Together()  # what does not depend on each other is refused in one message
-    together.run(check_trainer, trainer)
-    together.run(check_name, "name", config.name)
-    together.run(check_exp_manager, config.exp_manager)
-    max_steps = together.run(_max_steps, trainer)
-    precision = together.run(resolve_precision, trainer.get("precision"), summary)
-    kernels = together.run(resolve_kernels, model)
-    together.run(check_initialization, model)
-    data = together.run(_resolve_data, model.data, model.seed, config.dry_run)
-    optim = together.run(resolve_optim, model.optim, max_steps) if max_steps else None
-    together.run(_check_endurance, model)
-    shape = together.run(resolve_shape, model, summary)
-    found = layout = None
-    if shape is not None:
-        found = together.run(resolve_extension, model, shape, summary)
-        layout = together.run(resolve_layout, model, shape, world_size)
-    together.stop()
-    assert max_steps and precision and kernels and data and optim and shape and found and layout
-    (wanted, backends), (extension, source) = kernels, found
+    parts = resolve_parts(config, world_size, summary)
+    model, extension, layout = config.model, parts.extension, parts.layout
     length = resolve_training_length(model, extension)
     pose = resolve_pose(model.data, training_length=length, target_window=extension.target_window)
     check_extends(model, extension, summary)
     check_sequence(length, layout)
-    build = filled(
-        BuildOptions,
-        options_of(model, "transformer"),
-        params_dtype=dtype_of(precision),
-        initialize=summary is None,
-        backends=backends,
-        # Where it is demanded and cannot be had, a plan is still made; preflight and engine stop.
-        transformer_engine=transformer_engine_available() if wanted is None else wanted,
-        loss_chunk_tokens=resolve_loss(model, shape),
-        recompute=resolve_recompute(model, shape, layout),
-    )
-    engine = EngineSettings(
-        shape,
-        extension,
-        layout,
-        micro_batch_size=model.micro_batch_size,
-        build=build,
-        optim=filled(AdamSettings, options_of(model, "optimizer"), clip_grad=_gradient_clip(trainer) or 0.0),
-        ddp=options_of(model, "ddp"),
-        length=length,
-        rotary_length=None if pose is None else pose.target_window,
-    )
+    engine = _engine_settings(config, parts, summary)
+    engine = replace(engine, length=length, rotary_length=None if pose is None else pose.target_window)
     overlaps(engine)  # its two keys must agree
     return ResolvedRun(
         name=config.name,
@@ -166,25 +119,51 @@ def resolve(
         config=config,
         checkpoint=summary,
         checkpoint_open=summary is None and _path_is_open(plain(cfg)),
-        window_source=source,
+        window_source=parts.window_source,
         training_length=length,
         pose=pose,
         engine=engine,
-        schedule=LearningRateSchedule(lr=optim.lr, **asdict(optim.sched)),
+        schedule=LearningRateSchedule(lr=parts.optim.lr, **asdict(parts.optim.sched)),
         global_batch_size=model.global_batch_size,
         num_micro_batches=resolve_batches(model, layout),
-        max_steps=max_steps,
-        precision=precision,
-        optim=optim,
-        data=data,
+        max_steps=parts.max_steps,
+        precision=parts.precision,
+        optim=parts.optim,
+        data=parts.data,
         tokenizer=resolve_tokenizer(model.tokenizer, summary),
         export=resolve_export(model.export, summary),
         seed=model.seed,
         skip_bad_steps=model.skip_bad_steps,
         timeout_minutes=model.distributed_timeout_minutes,
-        transformer_engine=wanted,
-        trainer=_trainer_arguments(trainer, precision, max_steps),
+        transformer_engine=parts.transformer_engine,
+        trainer=_trainer_arguments(config.trainer, parts.precision, parts.max_steps),
         exp_manager=config.exp_manager,
+    )
+
+
+def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary | None) -> EngineSettings:
+    """What the engine is built of, but for the lengths of its rows."""
+    model, wanted = config.model, parts.transformer_engine
+    build = filled(
+        BuildOptions,
+        options_of(model, "transformer"),
+        params_dtype=dtype_of(parts.precision),
+        initialize=summary is None,
+        backends=parts.backends,
+        # Where it is demanded and cannot be had, a plan is still made; preflight and engine stop.
+        transformer_engine=transformer_engine_available() if wanted is None else wanted,
+        loss_chunk_tokens=resolve_loss(model, parts.shape),
+        recompute=resolve_recompute(model, parts.shape, parts.layout),
+    )
+    clip = _gradient_clip(config.trainer) or 0.0
+    return EngineSettings(
+        parts.shape,
+        parts.extension,
+        parts.layout,
+        micro_batch_size=model.micro_batch_size,
+        build=build,
+        optim=filled(AdamSettings, options_of(model, "optimizer"), clip_grad=clip),
+        ddp=options_of(model, "ddp"),
     )
 
 
@@ -214,37 +193,6 @@ def _path_is_open(values: Mapping[str, Any]) -> bool:
     return MISSING in (values.get("restore_from_path"), below)
 
 
-def _max_steps(trainer: Mapping[str, Any]) -> int:
-    steps = int(trainer_number(trainer, "max_steps", int, -1))
-    if not 1 <= steps <= _MOST_STEPS:
-        raise ConfigError(
-            "trainer.max_steps",
-            required=f"1 to {_MOST_STEPS:,} optimizer steps",
-            given=trainer.get("max_steps"),
-            fix="trainer.max_steps=1000 is the paper's for position interpolation",
-        )
-    return steps
-
-
-def _check_endurance(model: ModelConfig) -> None:
-    """How many bad steps are left out, and how long ranks wait for one that hangs."""
-    if model.skip_bad_steps < 0:
-        raise ConfigError(
-            "model.skip_bad_steps",
-            required="0 or more steps",
-            given=model.skip_bad_steps,
-            fix="model.skip_bad_steps=0 leaves none out",
-        )
-    minutes = model.distributed_timeout_minutes
-    if not 0.05 <= minutes <= 10_000:
-        raise ConfigError(
-            "model.distributed_timeout_minutes",
-            required="minutes from 0.05 to 10000",
-            given=minutes,
-            fix="model.distributed_timeout_minutes=5",
-        )
-
-
 def _gradient_clip(trainer: Mapping[str, Any]) -> float | None:
     value = trainer_number(trainer, "gradient_clip_val", float, None)
     if value is not None and value < 0:
@@ -252,32 +200,6 @@ def _gradient_clip(trainer: Mapping[str, Any]) -> float | None:
             "trainer.gradient_clip_val", required="0 or more", given=value, fix="null does not clip"
         )
     return value or None
-
-
-def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
-    if data.data_prefix in (None, [], {}) and not dry_run:
-        raise ConfigError(
-            "model.data.data_prefix",
-            required="the path of indexed data without .bin/.idx, or a blend [weight, path, ...]",
-            given="none",
-            fix="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
-        )
-    parse_splits(data.splits_string)
-    if data.data_prefix:
-        parse_data_prefix(data.data_prefix)
-    if data.num_workers > _MOST_WORKERS:
-        raise ConfigError(
-            "model.data.num_workers",
-            required=f"at most {_MOST_WORKERS} processes for one rank",
-            given=data.num_workers,
-            fix="model.data.num_workers=2",
-        )
-    for key, number in (("num_workers", data.num_workers), ("seed", data.seed or 0)):
-        if number < 0:
-            raise ConfigError(
-                f"model.data.{key}", required="0 or more", given=number, fix=f"model.data.{key}=0"
-            )
-    return replace(data, seed=seed if data.seed is None else data.seed)
 
 
 def _trainer_arguments(trainer: Mapping[str, Any], precision: str, max_steps: int) -> dict[str, Any]:
