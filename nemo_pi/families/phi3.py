@@ -17,7 +17,7 @@ from nemo_pi.families.llama import Llama
 from nemo_pi.families.mistral import Mistral
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.table import LayerNames
-from nemo_pi.rope.hf import RECORD, to_hf
+from nemo_pi.rope.hf import OTHER_WINDOWS, RECORD, to_hf
 from nemo_pi.rope.methods import longrope
 from nemo_pi.rope.methods.longrope import LongRope
 from nemo_pi.rope.methods.plain import wavelength_powers
@@ -27,7 +27,9 @@ from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 
 _STEPS = 4  # of fp32, around a quotient of which three roundings went before
 _PLAIN = "default"
-"""Plain RoPE's name there; the class takes it and LongRoPE, and refuses all others."""
+"""Plain RoPE's name there."""
+_OWN = (_PLAIN, LongRope.hf_types[0])
+"""The class takes these two, and refuses all others."""
 
 
 class Phi3(Mistral):
@@ -72,8 +74,12 @@ class Phi3(Mistral):
         Every scaling that does not depend on the length is one of the latter.
         """
         entries = to_hf(extension)
-        rope, window = entries.pop("rope_parameters"), entries["max_position_embeddings"]
-        original = window
+        rope = entries.pop("rope_parameters")
+        if rope["rope_type"] not in _OWN:
+            # As LongRoPE, of which readers take the whole window as it is, whatever they make of another.
+            entries = {key: value for key, value in entries.items() if key not in OTHER_WINDOWS}
+            entries["max_position_embeddings"] = extension.target_window
+        original = entries["max_position_embeddings"]
         if rope["rope_type"] != _PLAIN:
             entries["rope_scaling"] = _scaling(extension, rope)
             original = extension.original_window
@@ -86,7 +92,7 @@ class Phi3(Mistral):
         """Refuses frequencies that depend on the length in another way than LongRoPE's, or that are 0."""
         super().check_exportable(extension)
         frequencies_F = inverse_frequencies(extension, extension.target_window)
-        own = to_hf(extension)["rope_parameters"]["rope_type"] in (_PLAIN, LongRope.hf_types[0])
+        own = to_hf(extension)["rope_parameters"]["rope_type"] in _OWN
         if not own and (extension.depends_on_length or not bool((frequencies_F > 0).all())):
             raise CheckpointError(
                 "model.pos_scaling_type",

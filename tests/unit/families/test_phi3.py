@@ -10,7 +10,7 @@ from transformers import Phi3Config
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 from nemo_pi.families.registry import family_named
-from nemo_pi.rope.hf import RECORD
+from nemo_pi.rope.hf import OTHER_WINDOWS, RECORD
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import attention_factor, inverse_frequencies
 from tests.unit.families.test_published import PHI_128K, longrope_lists
@@ -59,6 +59,9 @@ def test_transformers_makes_the_frequencies_of_every_static_method(method: str, 
         torch.testing.assert_close(rotary.inv_freq, wanted, rtol=2**-23, atol=0)
         assert rotary.attention_scaling == pytest.approx(attention_factor(spec, length), rel=1e-12)
     assert read(entries) == spec
+    # vLLM takes the least of all windows in a file, and multiplies none of LongRoPE's by a factor.
+    assert entries["max_position_embeddings"] == spec.target_window
+    assert not set(OTHER_WINDOWS) & set(entries)
     del entries[RECORD]
     assert read(entries).method == ("longrope" if "rope_scaling" in entries else "none")
 
