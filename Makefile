@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare bench bench-packages conf test attack test-fast lint types format check clean house families mutants
+.PHONY: help venv demo compare bench bench-packages conf test attack fuzz test-fast lint types format check clean house families mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -67,6 +67,11 @@ attack: $(STAMP) ## kill, fill, flip, hang and start runs twice; figures into do
 	NEMO_PI_ATTACK=1 NEMO_PI_ATTACK_RECORD="$(CURDIR)/.attack.jsonl" $(PY) -m pytest tests/reliability
 	$(PY) -m tests.reliability.figures .attack.jsonl docs/reliability.md
 	rm -f .attack.jsonl
+
+MINUTES ?= 60
+
+fuzz: $(STAMP) ## files and words made at random, for MINUTES (60); writes docs/fuzzing.md
+	nice -n 19 $(PY) -m tests.reliability.fuzz --minutes $(MINUTES)
 
 test-fast: $(STAMP) ## unit tests only, without the slow ones
 	$(PY) -m pytest tests/unit -n 2 --dist loadgroup -m "not slow"

@@ -98,10 +98,11 @@ def read_metadata(path: Path) -> Metadata:
         raise _refused(path, "a pickle of torch's checkpoint metadata", error) from error
     if not isinstance(metadata, Metadata):
         raise _refused(path, "torch.distributed.checkpoint.Metadata", type(metadata).__name__)
-    stored = metadata.storage_data
-    if not isinstance(stored, dict) or not isinstance(metadata.state_dict_metadata, dict):
+    # An instance that was built field by field may lack any of them.
+    stored, names = getattr(metadata, "storage_data", None), getattr(metadata, "state_dict_metadata", None)
+    if not isinstance(stored, dict) or not isinstance(names, dict):
         raise _refused(path, "a listing of tensors and files", "something else")
-    for name, listed in metadata.state_dict_metadata.items():
+    for name, listed in names.items():
         if not isinstance(name, str) or not _is_listing(listed):
             raise _refused(path, "names, sizes and dtypes of tensors", "something else")
     for info in stored.values():

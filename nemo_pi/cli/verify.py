@@ -27,6 +27,8 @@ from nemo_pi.units import plural, short, size_of
 
 _SIZES = ("tp", "pp", "cp", "vpp")
 _NUMBER = re.compile(r"([a-z]+)(\d+)")
+_LEAST_WINDOW = 4096
+"""Tokens that a row may have though the checkpoint's window is shorter."""
 FAILED = 1
 """Exit status where something differs by more than rounding explains."""
 
@@ -73,6 +75,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     if args.results is not None:
         check_writable("--results", args.results.parent)
     checkpoint = read_summary(args.checkpoint)
+    _check_numbers(args, checkpoint)
     layouts = _layouts(args.layouts, checkpoint)
     text_BS = None if args.text is None else _text(args.text, checkpoint)
     # Imported here: what was asked for is looked at before Megatron, which takes seconds to import.
@@ -109,6 +112,18 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     if failed:
         print(f"{plural(len(failed), 'check')} of {len(findings)} failed.")
     return FAILED if failed else 0
+
+
+def _check_numbers(args: argparse.Namespace, checkpoint: CheckpointSummary) -> None:
+    """Refuses rows that the checkpoint was not made for, and seeds that no generator takes.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    most = max(checkpoint.extension.target_window, _LEAST_WINDOW)
+    for flag, value, low, high in (("--tokens", args.tokens, 1, most), ("--seed", args.seed, 0, 2**63 - 1)):
+        if not low <= value <= high:
+            raise ConfigError(flag, required=f"{low} to {high:,}", given=value, fix="leave it out")
 
 
 def parse_layout(name: str) -> ParallelLayout:

@@ -93,7 +93,7 @@ def unknown_keys(known: Known, values: Any, path: str = "") -> list[UnknownKey]:
     inner = _inner_sections(known)
     names = tuple(inner)
     found = [
-        UnknownKey(_join(path, str(key)), path, names, tuple(places(known, str(key), path)))
+        UnknownKey(_join(path, str(key) or "''"), path, names, tuple(places(known, str(key), path)))
         for key in values
         if key not in inner
     ]

@@ -25,9 +25,8 @@ def _fits(value: Any, kind: str) -> bool:
         return ("int" in options or "float" in options) and 0 <= value <= MOST
     if isinstance(value, float):
         return "float" in options and 0 < value < float("inf")
-    if isinstance(value, list | tuple):
-        whole = "tuple[int, ...]" in options
-        return len(value) <= MOST_LAYERS and not (whole and any(type(item) is not int for item in value))
+    if isinstance(value, list | tuple) and "tuple[int, ...]" in options:
+        return len(value) <= MOST_LAYERS and all(type(item) is int for item in value)
     return not _are_plain(options)
 
 

@@ -89,7 +89,7 @@ def _measured(function: str, arguments: list[Any]) -> dict[str, Any]:
     called: Any = importlib.import_module(module)
     for part in name.split("."):
         called = getattr(called, part)
-    before, started, error, message = _memory(), time.process_time(), "", ""
+    before, started, error, message = memory(), time.process_time(), "", ""
     # Far more than any call may take: what runs away ends here instead of harming the machine.
     limit = (before["VmSize"] << 10) + (64 << 30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -99,7 +99,7 @@ def _measured(function: str, arguments: list[Any]) -> dict[str, Any]:
         called(*arguments)
     except BaseException as caught:  # SystemExit, too, is an answer
         error, message = type(caught).__name__, str(caught)[:2000]
-    after = _memory()
+    after = memory()
     return {
         "error": error,
         "message": message,
@@ -109,7 +109,7 @@ def _measured(function: str, arguments: list[Any]) -> dict[str, Any]:
     }
 
 
-def _memory() -> dict[str, int]:
+def memory() -> dict[str, int]:
     """KiB of this process, by their names in /proc."""
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines if words[0].startswith("Vm")}
