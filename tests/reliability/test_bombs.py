@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def test_a_tensor_of_a_checkpoint_is_looked_at_before_torch_reads_it(tmp_path: P
 def test_sizes_in_a_config(nursery: Nursery, tmp_path: Path, sound: Path, key: str) -> None:
     for number, value in enumerate((60_000, 10**7, 2**31, 10**400)):
         folder = bombs.huggingface(tmp_path / str(number), sound, **{key: value})
+        refused(nursery, bombs.PLAN, {"restore_from_path": str(folder)}, mapped=True)
+
+
+@pytest.mark.parametrize("key", ["num_layers", "hidden_size", "head_dim", "vocab_size"])
+def test_sizes_in_a_manifest(nursery: Nursery, tmp_path: Path, key: str) -> None:
+    from tests.reliability.fuzz import sound as checkpoints
+
+    for number, value in enumerate((60_000, 10**7, 2**31, 10**400)):
+        folder = shutil.copytree(checkpoints() / "distributed", tmp_path / str(number))
+        values = json.loads((folder / "nemo_pi.json").read_text())
+        values["shape"][key] = value
+        (folder / "nemo_pi.json").write_text(json.dumps(values))
         refused(nursery, bombs.PLAN, {"restore_from_path": str(folder)}, mapped=True)
 
 

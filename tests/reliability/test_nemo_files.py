@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,15 @@ def test_weights_are_extracted_as_nemo_does(saved: NemoFile, tmp_path: Path) -> 
     weights = ContextExtensionModel.extract_state_dict_from(str(path), str(parts), split_by_module=True)
     assert weights.keys() == torch.load(io.BytesIO(saved.weights), weights_only=True).keys()
     assert os.listdir(parts) == ["megatron.ckpt"]
+
+
+@pytest.mark.parametrize(("layers", "words"), [(10**7, "65,536"), (60_000, "parameters, which")])
+def test_a_model_that_its_weights_cannot_fill_is_not_built(
+    saved: NemoFile, tmp_path: Path, layers: int, words: str
+) -> None:
+    config = re.sub(r"(?m)^num_layers: \d+$", f"num_layers: {layers}", saved.config)
+    assert config != saved.config
+    started = time.process_time()
+    with pytest.raises(CheckpointError, match=words):
+        restore(NemoFile(config, saved.weights).write(tmp_path / "large.nemo"))
+    assert time.process_time() - started < 1
