@@ -68,6 +68,19 @@ def test_trains_as_one_rank_does(
     record_property("update", error)  # tools/families_table.py reads it
 
 
+def test_a_scaled_gptj_leaves_two_stages_as_a_phi(world: World) -> None:
+    """Attention's biases, which no stage holds, are zeros; the others have moved."""
+    reference = world.reference(model="gptj")
+    run = world.run("gptj-as-phi", *PP2, ranks=2, model="gptj")
+    run.finished.check()
+    ours, wanted = run.weights(), reference.weights()
+    assert ours.keys() == wanted.keys() and "model.final_layernorm.bias" in ours
+    for name, expected in wanted.items():
+        assert abs(ours[name] - expected).max() < 1e-4, name
+        zeros = "self_attn" in name and name.endswith("bias")
+        assert (abs(expected).max() == 0) == zeros, name
+
+
 def test_a_distributed_checkpoint_starts_a_run_as_its_export_does(world: World) -> None:
     """Weights alone, at another layout than they were saved at; the extension begins anew."""
     short = world.run(

@@ -501,6 +501,11 @@ def swap_halves(weight: Any) -> None:
     weight.data = weight.data.roll(weight.size(0) // 2, dims=0)
 
 
+def on_top(fused: Any) -> None:
+    """Query, key and value on top of each other rather than head by head."""
+    fused.data = fused.data.unflatten(0, (-1, 3, 16)).transpose(0, 1).flatten(0, 2).clone()
+
+
 FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "query and key swapped": ("qwen2", lambda layer: swap(layer.self_attn, "q_proj", "k_proj")),
     "a bias dropped": ("qwen2", lambda layer: layer.self_attn.k_proj.bias.data.zero_()),
@@ -514,6 +519,14 @@ FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "gate and up swapped": ("phi3", lambda layer: swap_halves(layer.mlp.gate_up_proj.weight)),
     "scores not multiplied": ("granite", lambda layer: setattr(layer.self_attn, "scaling", 0.25)),
+    "an output's bias dropped": ("phi", lambda layer: layer.self_attn.dense.bias.data.zero_()),
+    "a norm's bias dropped": ("stablelm", lambda layer: layer.input_layernorm.bias.data.zero_()),
+    "norms of both swapped": (
+        "gpt_neox",
+        lambda layer: swap(layer, "input_layernorm", "post_attention_layernorm"),
+    ),
+    "heads fused otherwise": ("gpt_neox", lambda layer: on_top(layer.attention.query_key_value.weight)),
+    "weights that count from 0": ("nemotron", lambda layer: layer.input_layernorm.weight.data.sub_(1)),
     "a residual not multiplied": ("granite", lambda layer: setattr(layer, "residual_multiplier", 0.5)),
 }
 
@@ -522,7 +535,7 @@ FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 def test_the_comparison_notices(fault: str, tmp_path: Path) -> None:
     family, plant = FAULTS[fault]
     model = saved(tmp_path, family, {"num_key_value_heads": 4})
-    for layer in model.model.layers:
+    for layer in model.base_model.layers:
         plant(layer)
     with torch.no_grad():
         tokens_BS = random_tokens()
