@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_pi.checkpoint.collective import as_checkpoint_error
 from nemo_pi.checkpoint.hf.folder import StoredWeights
 from nemo_pi.checkpoint.hf.gguf_header import check_gguf
 from nemo_pi.checkpoint.hf.gguf_rope import rope_entries
@@ -49,8 +50,11 @@ class GgufWeights(StoredWeights):
                 fix="give the safetensors that the file was made from",
             )
         self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
-        self._config = _config(file)
-        self._processor, self._hf_names = _tables(self._config)
+        with as_checkpoint_error(
+            str(file), required="the sizes of a Llama", fix="give the safetensors that the file was made from"
+        ):
+            self._config = _config(file)
+            self._processor, self._hf_names = _tables(self._config)
         self._add_all(file)
 
     def _add_all(self, file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def write(model: Path, file: Path, quantised: str | None = None, factors: Any = 
     for name, tensor in stored_tensors(model).items():
         own, values = gguf_name(name), tensor.float().numpy()
         for part, number in heads.items():
-            values = neighbours(values, number) if part in own else values
+            values = neighbours(values, number or 8) if part in own else values
         if quantised and values.ndim == 2:
             kind = gguf.GGMLQuantizationType[quantised]
             writer.add_tensor(own, gguf.quantize(values, kind), raw_dtype=kind)
@@ -192,6 +193,23 @@ def test_scaling_without_words_is_refused(keys: dict, message: str, model: Path,
     with pytest.raises(CheckpointError, match=message):
         rewrite_gguf(write(model, tmp_path / "model.gguf", **keys), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_hidden_layers": 2**31}, "2,147,483,648 layers of 39 tensors"),
+        ({"num_attention_heads": 0}, "required the sizes of a Llama|num_attention_heads"),
+        ({"num_hidden_layers": 3}, r"only tensors of this architecture.*blk\.3\.attn_norm"),
+    ],
+)
+def test_sizes_that_are_no_llama_s_are_named(sizes: dict, message: str, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | sizes))
+    with pytest.raises(CheckpointError, match=message):
+        rewrite_gguf(write(copy, tmp_path / "model.gguf"), tmp_path / "new")
 
 
 def test_other_architectures_and_damaged_files_are_refused(model: Path, tmp_path: Path) -> None:
