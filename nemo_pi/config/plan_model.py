@@ -9,7 +9,7 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.backends import ROTARY, SLIDING
-from nemo_pi.units import grouped, short
+from nemo_pi.units import grouped, plural, short
 
 Rows = list[tuple[str, str]]
 """Labels and values of one section of the plan."""
@@ -27,10 +27,17 @@ def model_rows(run: ResolvedRun) -> Rows:
         ("starts from", _start(run)),
         ("parameters", f"{short(family_of(shape).num_parameters(shape))} ({shape.family})"),
         ("layers", f"{shape.num_layers} × {shape.hidden_size}, {shape.num_attention_heads} heads{groups}"),
-        ("vocabulary", f"{grouped(shape.vocab_size)}{', tied' if shape.tied_embeddings else ''}"),
+        ("vocabulary", _vocabulary(run)),
         ("tokenizer", _tokenizer(run)),
         *_backends(run),
     ]
+
+
+def _vocabulary(run: ResolvedRun) -> str:
+    shape, tp = run.shape, run.parallel.tp
+    padding = shape.vocab_rows(tp) * tp - shape.vocab_size
+    padded = f", and {plural(padding, 'row')} of padding, so that {tp} ranks share it" if padding else ""
+    return f"{grouped(shape.vocab_size)}{', tied' if shape.tied_embeddings else ''}{padded}"
 
 
 def _start(run: ResolvedRun) -> str:

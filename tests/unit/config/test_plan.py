@@ -213,3 +213,10 @@ def test_the_class_of_an_export_that_is_not_the_models_own() -> None:
     assert "the same function; transformers has no BaichuanForCausalLM" in row
     assert plan_of({"export": {"hf_path": "/out/hf"}})["export"] == "/out/hf (Hugging Face, float32)"
     assert plan_of()["export"] == "none"
+
+
+def test_a_padded_vocabulary_is_shown() -> None:
+    summary = summary_of(replace(SHAPE, vocab_size=2051))
+    plan = plan_of({"tensor_model_parallel_size": 2, "global_batch_size": 2}, world_size=2, summary=summary)
+    assert plan["vocabulary"] == "2,051, and 1 row of padding, so that 2 ranks share it"
+    assert plan_of(summary=summary)["vocabulary"] == "2,051"
