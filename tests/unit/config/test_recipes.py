@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,17 @@ class Expected:
 LLAMA_31 = scaled("llama3", 8192, 131072, factor=8.0)
 PROLONG_64K = scaled("abf", 8192, 65536, extra_args={"base": 8e6})
 FOURTH = 2**22
+# Three of four layers look back 4,096 tokens.
+OLMO_3 = replace(
+    LLAMA_2,
+    vocab_size=100278,
+    norm_epsilon=1e-6,
+    family="olmo3",
+    qk_norm=True,
+    sliding_window=4096,
+    full_attention_layers=tuple(range(3, 32, 4)),
+)
+BY_KIND = replace(plain(8192, 5e5), sliding=plain(8192, 5e5))
 EXPECTED = {
     "yarn_64k": Expected(LLAMA_2, plain(4096, 1e4), 16, 65536, FOURTH, 400 * FOURTH, 2e-5),
     "yarn_128k": Expected(
@@ -60,7 +71,7 @@ EXPECTED = {
     ),
     "prolong_64k": Expected(LLAMA_3, plain(8192, 5e5), 8, 65536, FOURTH, 20e9, 1e-5),
     "prolong_512k": Expected(LLAMA_3, PROLONG_64K, 64, 524288, 2 * FOURTH, 20e9, 5e-6),
-    "olmo3_7b": Expected(LLAMA_2, plain(8192, 5e5), 8, 65536, FOURTH, 50e9, 2.0712352850360292e-4),
+    "olmo3_7b": Expected(OLMO_3, BY_KIND, 8, 65536, FOURTH, 50e9, 2.0712352850360292e-4),
     "olmo3_32b": Expected(LLAMA_3, plain(8192, 5e5), 8, 65536, 2 * FOURTH, 100e9, 2.0712352850360292e-4),
     "ultralong_1m": Expected(LLAMA_3, LLAMA_31, 128, 2**20, FOURTH, 1e9, 2e-5),
     "ultralong_2m": Expected(LLAMA_3, LLAMA_31, 256, 2**21, FOURTH, 1e9, 2e-5),
@@ -98,6 +109,13 @@ def test_prolong_computes_with_its_own_bases(name: str, base: float) -> None:
     run = planned(name, summary_of(LLAMA_3, extension=start))
     assert run.extension.extra_args == {"base": base}
     assert run.extension.original_window == 8192
+
+
+def test_olmo_3_scales_layers_that_attend_to_everything_alone() -> None:
+    run = planned("olmo3_7b", summary_of(OLMO_3, extension=BY_KIND))
+    sliding = run.extension.sliding
+    assert sliding is not None and not sliding.scaling.is_scaled(sliding.numbers)
+    assert run.extension.method == "yarn"
 
 
 def test_ultralong_s_ramp_is_narrow() -> None:
