@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_pi.checkpoint.files import ASIDE, REPLACED_SUFFIX, remove_folder
-from nemo_pi.checkpoint.manifest import MANIFEST, check_sizes, read_manifest
+from nemo_pi.checkpoint.manifest import CENTRAL_FILES, MANIFEST, check_hashes, check_sizes, read_manifest
 from nemo_pi.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -24,13 +24,16 @@ def checkpoint_folder(root: Path, step: int) -> Path:
 def complete_checkpoints(root: str | Path) -> list[Path]:
     """Every complete distributed checkpoint directly under `root`, oldest first by step number.
 
-    Incomplete and truncated ones are logged and left out; foreign folders are not looked at.
+    Incomplete and truncated ones, and those whose central files have changed, are logged and left out; foreign
+    folders are not looked at.
     """
     found = []
     for folder in checkpoint_folders(Path(root)):
         try:
             manifest = read_manifest(folder)
             check_sizes(folder, manifest)
+            # Small, and read before all ranks together look at the rest.
+            check_hashes(folder, manifest, [name for name in CENTRAL_FILES if name in manifest["files"]])
         except CheckpointError as error:
             logger.warning("Skipping a checkpoint: %s", error)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -153,7 +154,6 @@ def test_a_run_ends_when_torchrun_is_gone(number: signal.Signals, world: World) 
 
 def test_the_others_name_the_rank_that_hangs(world: World) -> None:
     """Of three, the one in the middle: a ring's neighbours would name another."""
-    began = time.monotonic()
     hung = world.run(
         "hung",
         *LONG,
@@ -166,8 +166,7 @@ def test_the_others_name_the_rank_that_hangs(world: World) -> None:
     for rank in (0, 2):
         assert f"rank {rank} waits for rank 1 (at " in hung.finished.err, hung.finished.err[-3000:]
     assert "(_optimizer_step)" in hung.finished.err, "where it is"
-    seconds = time.monotonic() - began
-    record("a rank that hangs, with a limit of 6 s", 1, 1, f"named, all ended after {seconds:.0f} s")
+    record("a rank that hangs, with a limit of 6 s", 1, 1, "named by the others, which end")
 
 
 # ---- going on --------------------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ def damaged_runs(world: World, name: str, count: int | None) -> int:
         flip(root_of(world, run) / "step_00000004" / file, random.Random(number).random())
         again = world.run(run, *SIX_STEPS)
         again.finished.check()
-        assert str(file) in said(again) and "Passing over" in said(again)
+        assert str(file) in said(again) and re.search("Passing over|Skipping", said(again))
         assert_bit_identical(again, uninterrupted)
         assert again.checkpoints == [2, 4, 6]
         verify(root_of(world, run) / "step_00000004")
