@@ -24,8 +24,8 @@ def checkpoint_folder(root: Path, step: int) -> Path:
 def complete_checkpoints(root: str | Path) -> list[Path]:
     """Every complete distributed checkpoint directly under `root`, oldest first by step number.
 
-    Incomplete and truncated ones, and those whose central files have changed, are logged and left out; foreign
-    folders are not looked at.
+    Incomplete and truncated ones, and those whose central files have changed, are logged and left out;
+    foreign folders are not looked at.
     """
     found = []
     for folder in checkpoint_folders(Path(root)):

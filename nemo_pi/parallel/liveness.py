@@ -72,7 +72,14 @@ def start(minutes: float) -> None:
     _set_timeout(minutes)
     if _watch is not None:
         _watch.stop()
-    _watch = _Liveness(minutes * 60)
+    try:
+        _watch = _Liveness(minutes * 60)
+    except RuntimeError as error:
+        # The run is worth more than a sentence at its end; nobody could be patient then.
+        logger.warning(f"ranks cannot give signs of life ({error}): one that hangs will not be named")
+        _watch = None
+        _set_timeout(max(PATIENT_MINUTES, minutes))
+        return
     _watch.thread.start()
 
 
@@ -113,7 +120,7 @@ def end(error: DistributedError) -> NoReturn:
     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     if _watch is not None and _watch.keeps_store:
         # The others ask the store that this process keeps; their wait ends with its own.
-        time.sleep(2.5 * _watch.interval + 3.0)
+        time.sleep(_watch.silence + 3.0)
     os._exit(HUNG)
 
 
@@ -127,6 +134,8 @@ class _Liveness:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.interval = min(5.0, limit / 10)
+        # Long enough for a thread on a machine that has more to do than it can.
+        self.silence = max(5.0, 2.5 * self.interval)
         self.patient = False
         self.gave_up = False
         # torchrun keeps it itself.
@@ -216,7 +225,7 @@ class _Liveness:
         """{rank: what is known of it} of those that are not waiting for others."""
         others = [rank for rank in range(self.world) if rank != self.rank]
         before = self.reports(others)
-        time.sleep(2.5 * self.interval)
+        time.sleep(self.silence)
         after = self.reports(others)
         missing: dict[int, str] = {}
         for rank in others:
@@ -245,7 +254,7 @@ class _Liveness:
         # The store is another process's: if that one is the missing one, it does not answer.
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
-        thread.join(2.5 * self.interval + 10)
+        thread.join(self.silence + 10)
         missing = answer[0] if answer else {}
         said = "" if error is None else f" ({str(error).splitlines()[0][:200]})"
         if missing:
