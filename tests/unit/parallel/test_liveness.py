@@ -51,15 +51,16 @@ def one_is_missing(out: Path, port: int) -> None:
     assert kept is not None
     dist.all_reduce(torch.zeros(1))
     if dist.get_rank() == 1:
-        time.sleep(16)
+        time.sleep(12)
         return
     with pytest.raises(RuntimeError) as failed:
         dist.all_reduce(torch.zeros(1))
     explained = liveness.explained(failed.value)
     assert isinstance(explained, DistributedError)
     (out / str(dist.get_rank())).write_text(str(explained))
+    liveness.stop()
     # Rank 0 keeps the store that rank 2 asks.
-    time.sleep(8)
+    time.sleep(6)
 
 
 @pytest.mark.slow
