@@ -171,7 +171,9 @@ class _Liveness:
                 self._look_at_neighbour()
                 if report.waits and time.monotonic() - since > 0.8 * self.limit and not self._warned:
                     self._warned = True
-                    self._warn(time.monotonic() - since)
+                    # It looks twice, seconds apart, and this thread must not fall silent meanwhile.
+                    waited = time.monotonic() - since
+                    threading.Thread(target=self._warn, args=(waited,), daemon=True).start()
             except RuntimeError:  # the launcher, and its store with it, is gone
                 return
 
@@ -214,7 +216,10 @@ class _Liveness:
         return {rank: Report(**json.loads(text)) for rank, text in zip(there, texts, strict=True)}
 
     def _warn(self, seconds: float) -> None:
-        missing = self._missing()
+        try:
+            missing = self._missing()
+        except RuntimeError:  # the store is gone: the time-out will tell
+            return
         if missing:
             logger.warning(
                 f"rank {self.rank} has waited {seconds:.0f} s for {_named(missing)} "

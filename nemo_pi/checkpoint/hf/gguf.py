@@ -154,7 +154,9 @@ def _dequantised(tensor: Any) -> Any:
 def _config(file: Path) -> dict[str, Any]:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
+    )
     values = config.to_diff_dict()
     values["architectures"] = [f"{type(config).__name__.removesuffix('Config')}ForCausalLM"]
     dropped = ("quantization_config", "_name_or_path", "_model_name_or_path")
