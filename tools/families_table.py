@@ -232,7 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints, and writes where asked to."""
     from nemo_pi.families.registry import names
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("families", nargs="*", help="default: all")
     parser.add_argument("--write", action="store_true", help="into docs/families.md")
     args = parser.parse_args(arguments)

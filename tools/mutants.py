@@ -264,7 +264,9 @@ def report(results: Sequence[tuple[Mutant, str | None]], seed: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plants, tests and reports; the status is 1 where a fault that matters went unnoticed."""
-    parser = argparse.ArgumentParser(description="Plant faults and see whether the tests notice.")
+    parser = argparse.ArgumentParser(
+        description="Plant faults and see whether the tests notice.", allow_abbrev=False
+    )
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="paths that hold this text")

@@ -32,7 +32,8 @@ def check_plan(run: ResolvedRun, folders: RunFolders) -> None:
     """
     checkpoint_to_resume(run, folders)
     check_export(run)
-    check_folders(run, folders)
+    # Not check_folders: what is free on this disk says nothing of the run's own machine. The plan shows it.
+    check_places(run, folders)
     if run.data.data_prefix:
         check_data(run)
     else:
