@@ -83,6 +83,15 @@ def test_the_mlp_must_divide_too() -> None:
     assert "tensor_model_parallel_size=2" in caught.value.fix
 
 
+@pytest.mark.parametrize(("asked", "offered"), [(3, 2), (6, 4), (7, 4)])
+def test_the_size_that_is_offered_is_the_largest_below(asked: int, offered: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_layout(config(tp=asked), WIDE, asked)
+    assert caught.value.fix.startswith(
+        f"model.tensor_model_parallel_size={offered} (all that fit below {asked}: 1, 2"
+    )
+
+
 def test_a_vocabulary_need_not_divide() -> None:
     """What is missing is padded: SmolLM's 49,152 divide, Phi-2's 51,200 do, GPT-2's 50,257 by nothing."""
     assert resolve_layout(config(tp=4), replace(WIDE, vocab_size=50257), 4).tp == 4

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,16 @@ def test_dry_run_without_a_checkpoint_says_so() -> None:
 def test_a_kernel_that_cannot_run_here_stops_at_the_plan() -> None:
     with pytest.raises(BackendUnavailableError, match="apex"):
         render_plan(run_of({"rotary_kernel": "apex"}))
+
+
+@pytest.mark.parametrize("free", [10**6, 10**15])
+def test_the_plan_says_whether_the_disk_holds_the_checkpoints(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    plan = plan_of({}, exp_manager={"checkpoint_callback_params": {"save_top_k": 2}})
+    assert ("MORE than the" in plan["disk"]) == (free == 10**6), plan["disk"]
 
 
 def test_memory_adds_up() -> None:

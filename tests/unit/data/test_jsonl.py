@@ -57,8 +57,9 @@ def test_lines_are_numbered_and_blank_ones_left_out(folder: Path) -> None:
 @pytest.mark.parametrize("source", ["nothing", "empty", "*.jsonl"])
 def test_no_input_is_refused(tmp_path: Path, source: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"--input.*no such file"):
+    with pytest.raises(DataError, match=r"--input.*no such file") as caught:
         find_files(tmp_path / source)
+    assert caught.value.given.startswith(str(tmp_path / source)[:200])
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
