@@ -139,6 +139,13 @@ def test_plain_sample_is_one_stretch() -> None:
     assert sample["loss_mask"].tolist() == [1, 1, 1, 1, 1]
 
 
+def test_ends_of_documents_are_predicted_unless_asked_otherwise() -> None:
+    window, boundaries = np.array([4, 9, 5, 6, 9, 7]), np.array([0, 2, 5])
+    assert sample_of(window, boundaries, SampleRules(eod_id=9))["loss_mask"].tolist() == [1, 1, 1, 1, 1]
+    masked = sample_of(window, boundaries, SampleRules(eod_id=9, eod_mask_loss=True))
+    assert masked["loss_mask"].tolist() == [1, 0, 1, 1, 0]
+
+
 def test_reset_sample_marks_documents_and_masks_the_label_across_them() -> None:
     rules = SampleRules(positions=PlainPositions(reset=True), reset_attention_mask=True)
     sample = sample_of(np.array([4, 9, 5, 6, 9, 7]), np.array([0, 2, 5]), rules)
