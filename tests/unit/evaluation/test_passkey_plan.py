@@ -21,3 +21,9 @@ def test_empty_plans_are_refused(
 def test_one_trial_is_one() -> None:
     one, two = (PasskeyPlan((400,), (0.5,), count, seed=0).protocol["summary"] for count in (1, 2))
     assert ", 1 trial at each length" in one and ", 2 trials at each length" in two
+
+
+@pytest.mark.parametrize(("bos", "words"), [(True, "after BOS"), (False, "no BOS")])
+def test_the_protocol_says_what_documents_begin_with(bos: bool, words: str) -> None:
+    protocol = PasskeyPlan((400,), (0.0,), 1, seed=0, bos=bos).protocol
+    assert words in protocol["summary"] and protocol["bos"] is bos

@@ -316,3 +316,8 @@ def test_refusals(config: dict[str, Any], words: str) -> None:
         from_hf(config, 32)
     assert caught.value.field.startswith("config.json (")
     assert words in str(caught.value)
+
+
+def test_a_linear_window_of_one_token_is_one() -> None:
+    spec = from_hf({"max_position_embeddings": 2, "rope_scaling": {"type": "linear", "factor": 2.0}}, 32)
+    assert (spec.original_window, spec.target_window) == (1, 2)
