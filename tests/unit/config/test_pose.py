@@ -62,6 +62,7 @@ def test_each_sampler_reads_text_its_own_way(sampler: str) -> None:
         ({"chunks": 513}, {}, "pose.chunks", "2 to 512"),
         ({"chunks": 9}, {"encoder_seq_length": 8}, "pose.chunks", "2 to 8"),
         ({"sampler": "released", "chunks": 3}, {}, "pose.chunks", "the released code draws two"),
+        ({"sampler": "released", "chunks": 1}, {}, "pose.chunks", "the released code draws two"),
         ({"sampler": "random", "chunks": 3}, {}, "pose.chunks", "a chunk of its own"),
         ({}, {"max_position_embeddings": None}, "pose", "512 and 512 tokens"),
         ({}, {"encoder_seq_length": 4096}, "pose", "4096 and 4096 tokens"),
