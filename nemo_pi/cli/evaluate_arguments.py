@@ -19,6 +19,7 @@ from nemo_pi.cli.parser import Parser
 from nemo_pi.config.merge import convert, from_mapping
 from nemo_pi.config.overrides import refusal
 from nemo_pi.config.plain import plain
+from nemo_pi.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
@@ -114,6 +115,13 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]
             composed = hydra.compose(name, overrides=words)
     except HydraException as error:
         raise refusal(error) from error
+    except (TypeError, AttributeError, RecursionError) as error:  # Hydra's own, of lists where a name belongs
+        raise ConfigError(
+            "command line",
+            required="key=value, with keys of conf/evaluate.yaml",
+            given=str(error),
+            fix="leave out what begins with + or ~",
+        ) from error
     return plain(composed)
 
 

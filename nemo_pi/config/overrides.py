@@ -113,7 +113,9 @@ def _check_value(override: Override, sweeps: bool) -> None:
             given=given,
             fix=f"write a list as {key}=[{value}]; --multirun makes a run of each",
         )
-    named = isinstance(override.value(), str | list) or override.is_sweep_override() or override.is_delete()
+    value_ = override.value()
+    listed = isinstance(value_, list) and all(isinstance(item, str) for item in value_)
+    named = isinstance(value_, str) or listed or override.is_sweep_override() or override.is_delete()
     if key in _GROUPS and not named:
         raise ConfigError(
             key,
