@@ -141,6 +141,14 @@ class Family(ABC):
                     fix="keep the model as a distributed checkpoint",
                 )
 
+    def check_export_of(self, shape: ModelShape, extension: ContextExtension) -> None:
+        """As check_exportable, and refuses sizes with which that class cannot compute these positions.
+
+        Raises:
+            CheckpointError, ConfigError: as check_exportable.
+        """
+        self.check_exportable(extension)
+
     def same_function(self, shape: ModelShape) -> tuple[ModelShape, ...]:
         """The model as other families have it, whose classes compute just the same from the same parameters.
 

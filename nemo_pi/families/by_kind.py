@@ -14,6 +14,8 @@ from nemo_pi.rope.hf import to_hf
 from nemo_pi.rope.hf_kinds import FULL, SLIDING
 from nemo_pi.rope.spec import ContextExtension
 
+_ORIGINAL = "original_max_position_embeddings"
+
 
 class RotaryByKind(Family):
     """Reads and writes rope_parameters with a set of entries for each kind of layer.
@@ -56,7 +58,16 @@ class RotaryByKind(Family):
             entries = {**(nested.get(kind) or {}), **(older if kind == FULL else {})}
             given = {name: value for name, value in entries.items() if value is not None}
             sets[kind] = {"rope_theta": bases[kind], **given}
+            scaled = given.get("rope_type", given.get("type", "default")) != "default"
+            if scaled and config.get(_ORIGINAL) is not None:
+                self._check_original(kind, given, config)
         return sets
+
+    def _check_original(self, kind: str, given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Refuses an original window that stands where other families have it: it changes nothing here."""
+        if _ORIGINAL not in given:
+            fix = f"write it among the entries of {kind}: at the top level transformers overlooks it here"
+            raise unusable(_ORIGINAL, f"absent beside scaled {kind} layers", config[_ORIGINAL], fix)
 
     def kind_entries(self, shape: ModelShape) -> dict[str, Any]:
         """Entries of config.json about the kinds of layers."""

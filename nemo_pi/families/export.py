@@ -48,7 +48,7 @@ def export_form(shape: ModelShape, extension: ContextExtension, architecture: st
     forms = (shape, *own.same_function(shape))
     if architecture != AUTO:
         chosen = _named(forms, architecture)
-        family_of(chosen).check_exportable(extension)
+        family_of(chosen).check_export_of(chosen, extension)
         return ExportForm(chosen, "as asked for")
     obstacles = [_obstacle(form, extension) for form in forms]
     if obstacles[0] is None and not own.remote_code:
@@ -66,7 +66,7 @@ def export_form(shape: ModelShape, extension: ContextExtension, architecture: st
 def _obstacle(shape: ModelShape, extension: ContextExtension) -> NemoPiError | None:
     """Why a class cannot compute the positions."""
     try:
-        family_of(shape).check_exportable(extension)
+        family_of(shape).check_export_of(shape, extension)
     except NemoPiError as error:
         return error
     return None

@@ -12,6 +12,7 @@ from nemo_pi.families.kind import LayerKind
 from nemo_pi.families.llama import Llama
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.table import LayerNames
+from nemo_pi.rope.spec import ContextExtension
 
 
 class Glm4(Llama):
@@ -46,6 +47,12 @@ class Glm4(Llama):
     def read_features(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """attention_bias: query, key and value have biases, and the output projection has none."""
         return {"qkv_bias": flag(config, "attention_bias")}
+
+    def read_extension(self, config: Mapping[str, Any], shape: ModelShape) -> ContextExtension:
+        """A part that is null is no missing one: transformers rotates whole heads there."""
+        if config.get("partial_rotary_factor", ...) is None:
+            config = {**config, "partial_rotary_factor": 1.0}
+        return super().read_extension(config, shape)
 
     def shape_entries(self, shape: ModelShape) -> dict[str, Any]:
         """Entries of config.json that say what `shape` says."""

@@ -102,6 +102,20 @@ class Phi3(Mistral):
                 fix="choose another method, or keep the model as a distributed checkpoint",
             )
 
+    def check_export_of(self, shape: ModelShape, extension: ContextExtension) -> None:
+        """Refuses divisors that the class would count otherwise: by hidden_size, whatever head_dim says."""
+        super().check_export_of(shape, extension)
+        counted = shape.hidden_size // shape.num_attention_heads
+        scaled = to_hf(extension)["rope_parameters"]["rope_type"] != _PLAIN
+        if scaled and int(counted * extension.rotary_percent) // 2 != extension.rotary_dim // 2:
+            raise CheckpointError(
+                "model.kv_channels",
+                required=f"hidden_size / num_attention_heads = {counted}: transformers' {self.architecture} "
+                "refuses a scaled model with other heads",
+                given=shape.head_dim,
+                fix=f"train with model.kv_channels={counted}, or keep the model as a distributed checkpoint",
+            )
+
     def same_function(self, shape: ModelShape) -> tuple[ModelShape, ...]:
         """A Llama, or with a sliding window a Mistral; both rotate whole heads only."""
         return (replace(shape, family=(Llama if shape.sliding_window is None else Mistral).name),)

@@ -125,6 +125,10 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     if config.get("quantization_config"):
         fix = "start from the checkpoint that it was quantised from"
         raise unusable("quantization_config", "full-precision weights", "quantised ones", fix)
+    if not config.get("is_causal", True):
+        # transformers lifts the causal mask of any of its classes by this entry: models made for embeddings.
+        fix = "start from a language model, whose tokens see those before them alone"
+        raise unusable("is_causal", "true, or absent", config["is_causal"], fix)
     architectures = config.get("architectures")
     architectures = [family.architecture] if architectures in (None, []) else architectures
     classes = (family.architecture, *family.also_called)

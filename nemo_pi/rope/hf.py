@@ -155,7 +155,9 @@ def _read_kinds(
     config: Mapping[str, Any], head_dim: int, sets: Mapping[str, Mapping[str, Any]]
 ) -> ContextExtension:
     """Each kind of layer as if all were of it."""
-    others = {key: value for key, value in config.items() if key not in ("rope_scaling", "rope_theta")}
+    # Of a window at the top level, too, transformers knows nothing where entries stand by kind of layer.
+    outer = ("rope_scaling", "rope_theta", "original_max_position_embeddings")
+    others = {key: value for key, value in config.items() if key not in outer}
     kinds = [read_extension({**others, "rope_parameters": entries}, head_dim) for entries in sets.values()]
     return replace(kinds[0], sliding=kinds[1]) if len(kinds) > 1 else kinds[0]
 

@@ -44,8 +44,10 @@ def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str
         and {**record, "interleaved": extension.interleaved} == extension.to_dict()
     ):
         return f"{RECORD}.original_window"
+    family = family_of_config(config)
     if extension.is_scaled:
-        for key in ("original_max_position_embeddings", "rope_parameters", "rope_scaling"):
+        outer = () if family.rotary_by_kind else ("original_max_position_embeddings",)
+        for key in (*outer, "rope_parameters", "rope_scaling"):
             entry = config.get(key)
             if isinstance(entry, int):
                 return key
@@ -53,6 +55,7 @@ def window_source(config: Mapping[str, Any], extension: ContextExtension) -> str
                 entry = entry.get(FULL) if kind and isinstance(entry, Mapping) else entry
                 if isinstance(entry, Mapping) and "original_max_position_embeddings" in entry:
                     return f"{key}{kind}.original_max_position_embeddings"
-    window = family_of_config(config).window_key
-    key = window if window in config else "max_position_embeddings"
+    key = family.window_key if family.window_key in config else "max_position_embeddings"
+    if config.get(key) is None:
+        return f"{key}, which is not there: the window that {family.architecture} assumes"
     return key + (" / factor" if extension.original_window != config[key] else "")

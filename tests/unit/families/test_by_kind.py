@@ -141,6 +141,19 @@ def test_a_model_without_sliding_layers_has_one_set_of_entries(name: str) -> Non
         ),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: required null"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping: required null"),
+        (
+            "olmo3",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}, "original_max_position_embeddings": 8192},
+            "required absent beside scaled full_attention layers; given 8192",
+        ),
+        (
+            "gemma3_text",
+            {
+                "rope_parameters": {SLIDING: {**PLAIN, "rope_type": "linear", "factor": 2.0}},
+                "original_max_position_embeddings": 8192,
+            },
+            "required absent beside scaled sliding_attention layers",
+        ),
         ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("gemma3_text", {"hidden_activation": "silu"}, "hidden_activation"),
         ("gemma3_text", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar"),
@@ -153,3 +166,14 @@ def test_what_cannot_be_computed_is_refused(name: str, change: dict[str, Any], m
     with pytest.raises(CheckpointError, match=message):
         family = family_of_config(config)
         family.read_extension(config, family.read_shape(config))
+
+
+def test_an_original_window_that_transformers_overlooks_is_read_where_the_message_puts_it() -> None:
+    """The fix of the refusal above; and a plain model may carry one."""
+    scaled = {"rope_scaling": YARN, "original_max_position_embeddings": 4096}
+    for name in READERS:
+        config = {"model_type": name, **SIZES, **scaled}
+        family = family_of_config(config)
+        assert family.read_extension(config, family.read_shape(config)).original_window == 8192
+        plain = {"model_type": name, **SIZES, "original_max_position_embeddings": 4096}
+        assert family.read_extension(plain, family.read_shape(plain)).original_window == 65536

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 from transformers import Phi3Config
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
+from nemo_pi.checkpoint.hf.config import window_source
+from nemo_pi.errors import CheckpointError
+from nemo_pi.families.export import export_form
 from nemo_pi.families.registry import family_named
 from nemo_pi.rope.hf import OTHER_WINDOWS, RECORD
 from nemo_pi.rope.spec import ContextExtension
@@ -90,3 +94,29 @@ def test_an_edited_file_counts_more_than_the_record() -> None:
     entries = PHI.extension_entries(make_spec("yarn", head_dim=16))
     entries["rope_scaling"]["long_factor"][0] = 7.0
     assert read(entries).method == "longrope"
+
+
+def test_a_window_that_is_not_there_is_the_class_s() -> None:
+    config = {"model_type": "phi3", **SIZES}
+    config.pop("max_position_embeddings", None)
+    extension = PHI.read_extension(config, SHAPE)
+    assert extension.original_window == 4096
+    assert "max_position_embeddings, which is not there" in window_source(config, extension)
+
+
+def test_scaled_heads_of_another_width_leave_as_a_class_that_takes_them() -> None:
+    """transformers' Phi3Config counts the divisors by hidden_size / num_attention_heads."""
+    wide = replace(SHAPE, head_dim=24)
+    spec = make_spec("yarn", head_dim=24)
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 24}
+    entries = {key: value for key, value in PHI.extension_entries(spec).items() if key != RECORD}
+    with pytest.raises(Exception, match="short_factor field must have length 8, got 12"):
+        Phi3Config(**sizes, **entries)
+    assert export_form(wide, spec).family.architecture == "LlamaForCausalLM"
+    with pytest.raises(CheckpointError, match=r"model\.kv_channels: required .* = 16: .*Phi3ForCausalLM"):
+        export_form(wide, spec, "Phi3ForCausalLM")
+    # No other class rotates a part of each head.
+    with pytest.raises(CheckpointError, match=r"model\.kv_channels"):
+        export_form(wide, make_spec("yarn", head_dim=24, rotary_percent=0.5))
+    assert export_form(wide, make_spec("none", head_dim=24)).family.architecture == "Phi3ForCausalLM"
+    assert export_form(SHAPE, make_spec("yarn", head_dim=16)).family.architecture == "Phi3ForCausalLM"

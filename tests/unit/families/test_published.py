@@ -137,6 +137,12 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[int, int]]
         (131072, 131072),
     ),
     "olmo-2": ("olmo2", {}, {"max_position_embeddings": 4096, "rope_theta": 500000}, (4096, 4096)),
+    "glm-4 with a part that is null": (
+        "glm4",
+        {"head_dim": 16},
+        {"max_position_embeddings": 4096, "partial_rotary_factor": None},
+        (4096, 4096),
+    ),
     "glm-4-0414": (
         "glm4",
         {},

@@ -72,3 +72,11 @@ def test_no_package_takes_a_name_of_ours(name: str, tmp_path: Path, monkeypatch:
     assert names().count(name) == 1 and name not in PLUG_INS.names()
     with pytest.raises(CheckpointError, match=rf"given '{name}' from acme 1\.2, which nemo_pi has already"):
         PLUG_INS.check_claims(name)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "olmo3"])
+def test_attention_that_looks_ahead_is_refused(name: str) -> None:
+    """transformers lifts the causal mask of every class by this entry."""
+    with pytest.raises(CheckpointError, match="is_causal: required true, or absent; given False"):
+        family_of_config({"model_type": name, "is_causal": False})
+    assert family_of_config({"model_type": name, "is_causal": True}).name == name
