@@ -113,7 +113,15 @@ def _lay_out(
             key = (chosen_seed, split, corpus)
             if ranges[split][0] == ranges[split][1]:
                 raise _no_document(indexed, SPLITS[split], shares)
-            parts.append(_stream(indexed, ranges[split], seq_length, key, rules, packed))
+            try:
+                parts.append(_stream(indexed, ranges[split], seq_length, key, rules, packed))
+            except DataError as error:  # a stream does not know its split, which decides what to change
+                raise DataError(
+                    f"{error.field}, {SPLITS[split]}",
+                    required=error.required,
+                    given=error.given,
+                    fix=error.fix,
+                ) from None
         built.append((blend, parts))
     return built
 

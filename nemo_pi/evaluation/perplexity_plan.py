@@ -133,5 +133,5 @@ def _check(lengths: Sequence[int], stride: int, scored: str, num_starts: int) ->
             "stride",
             required=f"from 1 to the shortest length, {min(lengths)} tokens{beside}",
             given=stride,
-            fix="lower the stride, or leave the short lengths out",
+            fix=(f"lower the stride to {most}, or " if most >= 1 else "") + "leave the short lengths out",
         )

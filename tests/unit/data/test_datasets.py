@@ -55,6 +55,11 @@ def test_one_corpus_twice_in_a_blend_is_read_in_two_orders(prefix: str) -> None:
     assert train.parts[0][0]["tokens"].tolist() != train.parts[1][0]["tokens"].tolist()
 
 
+def test_a_split_that_is_too_short_is_named(prefix: str) -> None:
+    with pytest.raises(DataError, match=rf"^{re.escape(prefix)}, validation: required at least 101 "):
+        build({"data_prefix": [prefix], "splits_string": "80,10,10"}, seq_length=100)
+
+
 def test_prefix_per_split(numbered: Numbered) -> None:
     a, b = numbered([30]), numbered([10, 30])
     train, validation, test = build(
