@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,26 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What libraries set for the whole process (levels, handlers, switches) ends with the test.
+
+    Else a test's caplog would depend on which tests ran before it.
+    """
+    loggers = [logging.getLogger(), *_known_loggers()]
+    before = [(one, one.level, one.disabled, one.propagate, list(one.handlers)) for one in loggers]
+    disabled = logging.root.manager.disable
+    yield
+    logging.disable(disabled)
+    for one, level, off, propagate, handlers in before:
+        one.setLevel(level)
+        one.disabled, one.propagate, one.handlers = off, propagate, handlers
+
+
+def _known_loggers() -> list[logging.Logger]:
+    return [one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
 
 
 @pytest.fixture

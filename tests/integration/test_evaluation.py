@@ -40,9 +40,9 @@ def ranks_of(layout: dict[str, Any]) -> int:
 def inputs(world: World) -> dict[str, tuple[Tensor, ...]]:
     """Windows for each start model; every second label is transformers' greedy choice."""
     made = {}
-    for name, folder in world.models.items():
+    for name in ("tied", "untied"):
         tokens, labels, positions = windows()
-        model = HuggingFaceScorer(folder, device="cpu").model
+        model = HuggingFaceScorer(world.models[name], device="cpu").model
         with torch.no_grad():
             mask = torch.ones_like(tokens)
             greedy = model(tokens, attention_mask=mask, position_ids=positions).logits.argmax(-1)

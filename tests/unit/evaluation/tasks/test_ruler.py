@@ -153,7 +153,7 @@ def test_wrong_questions_are_named(line: str, said: str, tmp_path: Path) -> None
 def skeleton(prompt: str, answers: list[str]) -> str:
     """A prompt's own words: haystacks, drawn words and numbers taken out."""
     for answer in sorted(answers, key=len, reverse=True):
-        prompt = prompt.replace(answer, "ANSWER")
+        prompt = re.sub(rf"\b{re.escape(answer)}\b", "ANSWER", prompt)
     prompt = re.sub(r"VAR \w+ = (VAR )?\w+ ?", "", prompt)
     prompt = " ".join(prompt.split()).replace(FILLER, "")
     prompt = re.sub(r"for [A-Za-z]+-[^\s:?]+", "for KEY", UUID.sub("NUMBER", prompt))
