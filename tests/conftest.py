@@ -65,6 +65,11 @@ def logging_as_it_was() -> Iterator[None]:
     loggers = [logging.getLogger(), *_known_loggers()]
     before = [(one, one.level, one.disabled, one.propagate, list(one.handlers)) for one in loggers]
     disabled = logging.root.manager.disable
+    # Hydra switches off all loggers that there are when it begins, also in a fixture of a whole file.
+    logging.disable(logging.NOTSET)
+    for one in loggers:
+        if one.name.startswith("nemo_pi"):
+            one.disabled, one.propagate = False, True
     yield
     logging.disable(disabled)
     for one, level, off, propagate, handlers in before:
