@@ -21,9 +21,8 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.sampling import Sampling
-from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.scorer import Scorer, score_texts
 from nemo_pi.evaluation.tasks.base import TaskContext, batched
-from nemo_pi.rope.positions import text_positions
 
 _MOST_NEW = 256
 """Tokens of an answer where a task does not say, as in lm-eval's own backends."""
@@ -83,15 +82,13 @@ class ScorerModel(TemplateLM):
         for length, numbers in sorted(by_length.items()):
             for batch in batched(numbers, max(1, self.context.batch_tokens // length)):
                 ids = torch.tensor([texts[number] for number in batch])
-                tokens_BS, labels_BS = ids[:, :-1], ids[:, 1:]
-                positions_BS = text_positions(tokens_BS.size(1)).expand_as(tokens_BS)
-                scores = self.scorer.score(tokens_BS, labels_BS, positions_BS)
+                scores = score_texts(self.scorer, ids)
                 for row, number in enumerate(batch):
                     last = min(len(requests[number][2]), length - 1)
                     logprob_S = scores.logprob_BS[row, -last:].cpu().double()
                     greedy = bool(scores.is_greedy_BS[row, -last:].all())
                     found[number] = float(logprob_S.sum()), greedy
-                self.done(tokens_BS.numel())
+                self.done(scores.logprob_BS.numel())
         return [found[number] for number in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:

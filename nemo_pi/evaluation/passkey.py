@@ -24,9 +24,8 @@ from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.passkey_result import PasskeyGrid
 from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer
-from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.scorer import Scorer, score_texts
 from nemo_pi.evaluation.tasks.base import Progress, batched
-from nemo_pi.rope.positions import text_positions
 
 
 def passkey_retrieval(
@@ -84,8 +83,6 @@ def generates(
 def retrieves(scorer: Scorer, documents: Sequence[PasskeyDocument]) -> list[bool]:
     """Say of each document, all of one length, whether greedy decoding would answer it."""
     ids = torch.tensor([document.token_ids for document in documents], dtype=torch.int64)
-    tokens_BS, labels_BS = ids[:, :-1], ids[:, 1:]
-    positions_BS = text_positions(tokens_BS.size(1)).expand_as(tokens_BS)
-    is_greedy_BS = scorer.score(tokens_BS, labels_BS, positions_BS).is_greedy_BS.cpu()
+    is_greedy_BS = score_texts(scorer, ids).is_greedy_BS.cpu()
     pairs = zip(is_greedy_BS, documents, strict=True)
     return [bool(is_greedy_S[-document.num_answer_tokens :].all()) for is_greedy_S, document in pairs]

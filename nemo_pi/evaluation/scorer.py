@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.evaluation.generation import Generated, GenerationRequest
+from nemo_pi.rope.positions import text_positions
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ class Scorer(Protocol):
 
     def generate(self, prompts: Sequence[Sequence[int]], request: GenerationRequest) -> list[Generated]:
         """Go on from prompts of any lengths (token ids); what follows each is what would follow it alone."""
+
+
+def score_texts(scorer: Scorer, text_BS: Tensor) -> TokenScores:
+    """Rate every token but the first of texts that are read from position 0; [B, S - 1].
+
+    Args:
+        scorer: the model.
+        text_BS: token ids int64, one text a row.
+    """
+    tokens_BS, labels_BS = text_BS[:, :-1], text_BS[:, 1:]
+    return scorer.score(tokens_BS, labels_BS, text_positions(tokens_BS.size(1)).expand_as(tokens_BS))
 
 
 def score_logits(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:

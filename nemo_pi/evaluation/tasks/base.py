@@ -201,6 +201,35 @@ class Task(ABC, Generic[W, R]):
         return None
 
 
+def require_some(task: Any, **examples: str) -> None:
+    """Refuse an empty list in an argument of `task`; by name, what could stand there.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    for name, example in examples.items():
+        if getattr(task, name) == ():
+            raise ConfigError(name, required="at least one", given="[]", fix=f"give e.g. {example}")
+
+
+_MOST = 100_000
+"""Lengths, and documents of each: hundreds of times what the papers tried."""
+
+
+def require_counts(task: Any, *names: str) -> None:
+    """Refuse numbers of things in arguments of `task` that are below 1, or beyond any use.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    for name in names:
+        value = getattr(task, name)
+        if value < 1:
+            raise ConfigError(name, required="≥ 1", given=value, fix="give at least 1")
+        if value > _MOST:
+            raise ConfigError(name, required=f"at most {_MOST:,}", given=value, fix="give e.g. 10")
+
+
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield the items in lists of `size`, the last perhaps shorter (itertools.batched is Python 3.12's)."""
     remaining = iter(items)

@@ -18,11 +18,10 @@ from torch import Tensor
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import mean_to_perplexity
-from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.scorer import Scorer, score_texts
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
 from nemo_pi.evaluation.tasks.perplexity import format_perplexity
 from nemo_pi.evaluation.text_tables import MISSING, Table
-from nemo_pi.rope.positions import text_positions
 from nemo_pi.units import plural
 
 
@@ -146,9 +145,7 @@ class LongPpl(Task[list[Tensor], LongPplResult]):
 
 def _losses(scorer: Scorer, text_S: Tensor) -> Tensor:
     """Losses float64 of all tokens but the first."""
-    tokens_BS, labels_BS = text_S[None, :-1], text_S[None, 1:]
-    scores = scorer.score(tokens_BS, labels_BS, text_positions(tokens_BS.size(1)).expand_as(tokens_BS))
-    return -scores.logprob_BS[0].cpu().double()
+    return -score_texts(scorer, text_S[None]).logprob_BS[0].cpu().double()
 
 
 def _cells(result: LongPplResult | None) -> tuple[str, ...]:

@@ -13,7 +13,17 @@ from nemo_pi.evaluation.needle_text import NeedleAtDepth
 from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.prompts import answered, haystack, room, samples
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, batched
+from nemo_pi.evaluation.tasks.base import (
+    Cost,
+    Measured,
+    Plan,
+    Progress,
+    Task,
+    TaskContext,
+    batched,
+    require_counts,
+    require_some,
+)
 from nemo_pi.evaluation.tasks.passkey import grid_table
 from nemo_pi.evaluation.text_tables import Table
 from nemo_pi.units import plural
@@ -49,12 +59,8 @@ class Needle(Task[NeedlePlan, PasskeyResult]):
     """Of the prompts."""
 
     def __post_init__(self) -> None:
-        for name in ("num_lengths", "trials"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, required="≥ 1", given=getattr(self, name), fix="give at least 1")
-        for name, example in (("lengths", "[512, 1024], or null"), ("depths", "[0.0, 0.5, 1.0]")):
-            if getattr(self, name) == ():
-                raise ConfigError(name, required="at least one", given="[]", fix=f"give e.g. {example}")
+        require_counts(self, "num_lengths", "trials")
+        require_some(self, lengths="[512, 1024], or null", depths="[0.0, 0.5, 1.0]")
         for depth in self.depths:
             if not 0 <= depth <= 1:
                 raise ConfigError(

@@ -13,12 +13,19 @@ from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.tasks.base import (
+    Cost,
+    Gate,
+    Measured,
+    Plan,
+    Progress,
+    Task,
+    TaskContext,
+    require_counts,
+    require_some,
+)
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.units import plural
-
-_MOST = 100_000
-"""Lengths, and documents of each: hundreds of times what the paper tried."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +54,10 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
     answers where frequencies do not depend on the length."""
 
     def __post_init__(self) -> None:
-        for name in ("num_lengths", "trials"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(name, required="≥ 1", given=value, fix="give at least 1")
-            if value > _MOST:
-                raise ConfigError(name, required=f"at most {_MOST:,}", given=value, fix="give e.g. 10")
+        require_counts(self, "num_lengths", "trials")
         if not 0 <= self.seed < 2**63:
             raise ConfigError("seed", required="from 0 to 2^63 - 1", given=self.seed, fix="give e.g. 1234")
-        for name, example in (("lengths", "[512, 1024], or null"), ("depths", "[0.0, 0.5, 1.0]")):
-            if getattr(self, name) == ():
-                raise ConfigError(name, required="at least one", given="[]", fix=f"give e.g. {example}")
+        require_some(self, lengths="[512, 1024], or null", depths="[0.0, 0.5, 1.0]")
 
     def plan(self, context: TaskContext) -> Plan[PasskeyPlan]:
         """Choose lengths, and build the shortest document at each depth to see that all can be built.

@@ -18,7 +18,7 @@ from torch import Tensor
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.length_plots import plot_by_length
 from nemo_pi.evaluation.passkey_text import start_ids
-from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.scorer import Scorer, score_texts
 from nemo_pi.evaluation.tasks.base import (
     Cost,
     Measured,
@@ -30,7 +30,6 @@ from nemo_pi.evaluation.tasks.base import (
     batched,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
-from nemo_pi.rope.positions import text_positions
 from nemo_pi.units import plural
 
 
@@ -110,9 +109,7 @@ class PositionLoss(Task[list[Tensor], PositionLossResult]):
         total_S, done = torch.zeros(window, dtype=torch.float64), 0
         progress("loss by position", 0, plan.cost.tokens)
         for texts in batched(plan.work, max(1, plan.context.batch_tokens // window)):
-            text_BS = torch.stack(texts)
-            tokens_BS, labels_BS = text_BS[:, :-1], text_BS[:, 1:]
-            scores = scorer.score(tokens_BS, labels_BS, text_positions(window).expand_as(tokens_BS))
+            scores = score_texts(scorer, torch.stack(texts))
             total_S -= scores.logprob_BS.cpu().double().sum(dim=0)
             done += window * len(texts)
             progress("loss by position", done, plan.cost.tokens)

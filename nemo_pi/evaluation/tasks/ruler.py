@@ -15,7 +15,17 @@ from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
 from nemo_pi.evaluation.ruler.sample import Maker
 from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, OF_QUESTIONS, SUBTASKS, Material
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext, batched
+from nemo_pi.evaluation.tasks.base import (
+    Cost,
+    Gate,
+    Measured,
+    Plan,
+    Progress,
+    Task,
+    TaskContext,
+    batched,
+    require_some,
+)
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.evaluation.windows import doubling_lengths
 from nemo_pi.rope.validation import did_you_mean
@@ -66,9 +76,7 @@ class Ruler(Task[RulerPlan, RulerResult]):
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ConfigError("samples", required="≥ 1", given=self.samples, fix="samples=500 is the paper's")
-        for name, example in (("lengths", "[4096, 8192], or null"), ("subtasks", "[vt, fwe], or null")):
-            if getattr(self, name) == ():
-                raise ConfigError(name, required="at least one", given="[]", fix=f"give e.g. {example}")
+        require_some(self, lengths="[4096, 8192], or null", subtasks="[vt, fwe], or null")
         for name in self.subtasks or ():
             if name not in SUBTASKS:
                 required = f"of {', '.join(SUBTASKS)}"
