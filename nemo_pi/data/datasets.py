@@ -51,12 +51,26 @@ def build_datasets(
         ConfigError: a key of the wrong form, or training asked for and nothing to train on.
         DataError: missing, damaged or foreign files, ids outside the vocabulary, too few tokens.
     """
-    layout = _lay_out(data_cfg, seq_length, vocab_size, seed, num_samples, eod_id, pose, open_indexed)
+    layout = check_datasets(
+        data_cfg,
+        seq_length=seq_length,
+        vocab_size=vocab_size,
+        seed=seed,
+        num_samples=num_samples,
+        eod_id=eod_id,
+        pose=pose,
+        open_corpus=open_indexed,
+    )
     train, validation, test = (
         None if part is None else BlendedDataset(part[1], part[0].weights, wanted)
         for part, wanted in zip(layout, num_samples, strict=True)
     )
     return train, validation, test
+
+
+Layout = list[tuple[Blend, list[SampleStream]] | None]
+"""Blend and streams of each split; None for one that is not asked for."""
+_Open = Callable[[str, int | None], Any]
 
 
 def check_datasets(
@@ -68,29 +82,17 @@ def check_datasets(
     num_samples: tuple[int, int, int],
     eod_id: int | None = None,
     pose: PoseSpec | None = None,
-) -> None:
-    """Raises what build_datasets would, without Megatron and without laying out a blend.
+    open_corpus: _Open = read_index,
+) -> Layout:
+    """Raises what build_datasets would, without laying out a blend and, as it stands, without Megatron.
 
     Args:
         data_cfg, seq_length, vocab_size, seed, num_samples, eod_id, pose: as for build_datasets.
+        open_corpus: opens a corpus, given its prefix and the vocabulary's size; reads its index alone.
+
+    Returns:
+        What build_datasets makes blends of, where corpora are opened for it.
     """
-    _lay_out(data_cfg, seq_length, vocab_size, seed, num_samples, eod_id, pose, read_index)
-
-
-_Open = Callable[[str, int | None], Any]
-
-
-def _lay_out(
-    data_cfg: Mapping[str, Any],
-    seq_length: int,
-    vocab_size: int | None,
-    seed: int,
-    num_samples: tuple[int, int, int],
-    eod_id: int | None,
-    pose: PoseSpec | None,
-    open_corpus: _Open,
-) -> list[tuple[Blend, list[SampleStream]] | None]:
-    """Blend and streams of each split; None for one that is not asked for."""
     _check_end(eod_id, vocab_size)
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
     packed = bool(data_cfg.get("pack_documents", False))
@@ -98,7 +100,7 @@ def _lay_out(
     chosen_seed = _seed(data_cfg, seed)
     opener = _Opener(None if data_cfg.get("check_token_ids") is False else vocab_size, open_corpus)
     shares = parse_splits(data_cfg.get("splits_string"))
-    built: list[tuple[Blend, list[SampleStream]] | None] = []
+    built: Layout = []
     for split, wanted in enumerate(num_samples):
         blend = prefixes.get(SPLITS[split]) if isinstance(prefixes, dict) else prefixes
         share = 1.0 if isinstance(prefixes, dict) else shares[split]
