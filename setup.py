@@ -23,6 +23,7 @@ REQUIRES = [
     "tokenizers>=0.22",
     "safetensors>=0.5",
     "sentencepiece>=0.2,<1",
+    "protobuf>=4",  # what sentencepiece's models are read with
     "numpy>=1.26,<3",
     "tqdm>=4.60",
     "psutil>=5.9",  # megatron-core's distributed checkpoints import it and do not declare it

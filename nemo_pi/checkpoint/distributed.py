@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,9 @@ from nemo_pi.checkpoint.collective import (
 )
 from nemo_pi.checkpoint.dcp_load import read_state
 from nemo_pi.checkpoint.dcp_save import write_state
-from nemo_pi.checkpoint.files import (
-    clean_leftovers,
-    drop_partial,
-    finish_folder,
-    partial_folder,
-    real_folder,
-    set_aside,
-    start_folder,
-    sync_path,
-    write_json,
-)
+from nemo_pi.checkpoint.files import clean_leftovers, real_folder, sync_path, write_json
 from nemo_pi.checkpoint.hf.tokenizer import copy_tokenizer
 from nemo_pi.checkpoint.integrity import check_checkpoint, check_pickles
-from nemo_pi.checkpoint.lock import check_held, writing
 from nemo_pi.checkpoint.manifest import (
     CENTRAL_FILES,
     MANIFEST,
@@ -49,6 +37,7 @@ from nemo_pi.checkpoint.manifest import (
     file_entries,
     read_manifest,
 )
+from nemo_pi.checkpoint.whole import written_whole
 from nemo_pi.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -89,55 +78,30 @@ def save_distributed(
             of the new one is left.
     """
     folder = real_folder(folder)
-    # The first rank's, whose process the folder is named after.
-    partial = gather_objects(partial_folder(folder), group)[0]
 
-    def finish() -> None:
-        check_held()
-        if folder.exists() and clear_name and not _looks_like_checkpoint(folder):
-            set_aside(folder)
-        finish_folder(folder)
+    def check() -> None:
+        # For its checks alone: what the manifest cannot hold must fail before gigabytes are written.
+        build_manifest(meta, {})
+        if folder.exists() and not clear_name:
+            _check_replaceable(folder, overwrite)
+        if folder.parent.is_dir():
+            clean_leftovers(folder.parent)
 
-    with (
-        as_checkpoint_error(
-            str(folder),
-            required="a complete save",
-            fix="check free space and permissions; the previous checkpoint is untouched",
-            written_to=folder.parent,
-        ),
-        ExitStack() as on_exit,
-    ):
-        # Given back last, after what a failed save has left is gone.
-        on_first(str(folder), lambda: on_exit.enter_context(writing(folder)), group)
-        try:
-            on_first(
-                str(folder), lambda: _prepare(folder, meta, tokenizer_path, overwrite, clear_name), group
-            )
-            write_state(sharded_state_dict, partial, group)
-            _seal(partial, meta, group)
-            on_first(str(folder), finish, group)
-        except BaseException:
-            # Every rank has failed by now: nobody writes to it any more.
-            if rank_in(group) == 0:
-                drop_partial(folder)
-            raise
+    with written_whole(
+        folder,
+        "save",
+        check=check,
+        keep_aside=lambda found: clear_name and not _looks_like_checkpoint(found),
+        fix="check free space and permissions; the previous checkpoint is untouched",
+        group=group,
+    ) as partial:
+        on_first(str(folder), lambda: _take_tokenizer(tokenizer_path, partial), group)
+        write_state(sharded_state_dict, partial, group)
+        _seal(partial, meta, group)
     return folder
 
 
-def _prepare(
-    folder: Path,
-    meta: Mapping[str, Any],
-    tokenizer_path: str | Path | None,
-    overwrite: bool,
-    clear_name: bool,
-) -> None:
-    # For its checks alone: what the manifest cannot hold must fail before gigabytes are written.
-    build_manifest(meta, {})
-    if folder.exists() and not clear_name:
-        _check_replaceable(folder, overwrite)
-    if folder.parent.is_dir():
-        clean_leftovers(folder.parent)
-    partial = start_folder(folder)
+def _take_tokenizer(tokenizer_path: str | Path | None, partial: Path) -> None:
     if tokenizer_path is not None:
         (partial / TOKENIZER_FOLDER).mkdir()
         copy_tokenizer(tokenizer_path, partial / TOKENIZER_FOLDER)

@@ -18,11 +18,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from nemo_pi.checkpoint.lock_file import Holder, age_of, holder_of, touched, write_synced
 from nemo_pi.errors import CheckpointError
 from nemo_pi.processes import Writer, this_process
 
@@ -49,22 +48,6 @@ def lock_inside(folder: Path) -> Path:
 def lock_beside(folder: Path) -> Path:
     """The lock of a folder that gets its name only when it is whole."""
     return folder.parent / f".{folder.name}.lock"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """What a lock says of who holds it."""
-
-    writer: Writer
-    """The process."""
-    what: str
-    """What it does, for messages."""
-    since: str
-    """When it began."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {**self.writer.to_json(), "what": self.what, "since": self.since}
 
 
 # Locks of this process by their real path: a run holds its folders while it saves into them.
@@ -124,16 +107,6 @@ def check_held() -> None:
     """
     for lock in list(_held.values()):
         lock.check()
-
-
-def holder_of(lock: Path) -> Holder | None:
-    """Who holds a lock, living or not; None where nobody does, or the file says nothing (yet)."""
-    try:
-        values = json.loads(lock.read_text(encoding="utf-8"))
-        writer = Writer.from_json(values)
-        return None if writer is None else Holder(writer, str(values["what"]), str(values["since"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 class _Lock:
@@ -214,7 +187,7 @@ class _Lock:
         draft = self.path.with_name(f"{self.path.name}.{self.me.writer.token}")
         content = json.dumps(self.me.to_json()).encode()
         try:
-            _write_synced(draft, content, os.O_TRUNC)
+            write_synced(draft, content, os.O_TRUNC)
             try:
                 os.link(draft, self.path)
             except FileExistsError:
@@ -224,7 +197,7 @@ class _Lock:
                 if error.errno not in _NO_LINKS:
                     raise
                 try:
-                    _write_synced(self.path, content, os.O_EXCL)
+                    write_synced(self.path, content, os.O_EXCL)
                 except FileExistsError:
                     return False
             return True
@@ -234,7 +207,7 @@ class _Lock:
 
     def _wait_or_refuse(self) -> None:
         """Returns when the lock is free, or was taken from a dead holder."""
-        holder, first = holder_of(self.path), _touched(self.path)
+        holder, first = holder_of(self.path), touched(self.path)
         alive = None if holder is None else holder.writer.lives()
         if first is None:
             return
@@ -243,7 +216,7 @@ class _Lock:
             raise self._refusal(holder, None)
         if alive is None:
             # Of another machine, or not yet written: only its being touched shows that it is held.
-            quiet = _age(self.path)
+            quiet = age_of(self.path)
             if quiet is not None and quiet < STALE_AFTER_SECONDS:
                 logger.warning(
                     f"{self.folder}: {holder.writer if holder else 'somebody'} held it {quiet:.0f} s ago; "
@@ -251,13 +224,13 @@ class _Lock:
                 )
             while quiet is not None and quiet < STALE_AFTER_SECONDS:
                 time.sleep(_POLL_SECONDS)
-                if _touched(self.path) != first or holder_of(self.path) != holder:
+                if touched(self.path) != first or holder_of(self.path) != holder:
                     if (now := holder_of(self.path)) is None:
                         return
                     if now.writer.lives() is not False:
-                        raise self._refusal(now, _age(self.path))
+                        raise self._refusal(now, age_of(self.path))
                     return
-                quiet = _age(self.path)
+                quiet = age_of(self.path)
         self._take_over(holder)
 
     def _take_over(self, dead: Holder | None) -> None:
@@ -292,35 +265,3 @@ class _Lock:
             with contextlib.suppress(OSError):
                 if holder_of(self.path) == self.me:
                     os.utime(self.path)
-
-
-def _write_synced(path: Path, content: bytes, how: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o644)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _touched(path: Path) -> float | None:
-    """When a file was last touched; None where there is none. Opened, so that NFS asks its server."""
-    try:
-        with path.open("rb") as stream:
-            return os.fstat(stream.fileno()).st_mtime
-    except FileNotFoundError:
-        return None
-
-
-def _age(path: Path) -> float | None:
-    """Seconds since a file was touched, by the file system's own clock; None where there is none."""
-    touched = _touched(path)
-    if touched is None:
-        return None
-    probe = path.with_name(f"{path.name}.{this_process().token}.clock")
-    try:
-        _write_synced(probe, b"", os.O_TRUNC)
-        return max(0.0, probe.stat().st_mtime - touched)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()

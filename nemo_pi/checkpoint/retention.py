@@ -78,25 +78,6 @@ def latest_checkpoint(root: str | Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def prune_checkpoints(root: str | Path, keep: int) -> list[Path]:
-    """Removes complete checkpoints under `root` but for the newest `keep`. Call it on one rank only.
-
-    Folders that are not checkpoints of this project, and damaged ones, are never touched.
-
-    Returns:
-        What was removed.
-
-    Raises:
-        CheckpointError: keep is below 1.
-    """
-    if keep < 1:
-        raise CheckpointError("keep", required="at least 1", given=keep, fix="keep the newest checkpoint")
-    # Of the complete ones: a damaged one that is newer must not push the last whole one out.
-    removed = complete_checkpoints(root)[:-keep]
-    remove_checkpoints(removed)
-    return removed
-
-
 def remove_checkpoints(folders: Sequence[Path]) -> None:
     """Removes folders, or the links to them."""
     for folder in folders:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.checkpoint.integrity import verify
-from nemo_pi.checkpoint.lock import holder_of, lock_inside
+from nemo_pi.checkpoint.lock import lock_inside
+from nemo_pi.checkpoint.lock_file import holder_of
 from nemo_pi.checkpoint.retention import complete_checkpoints
 from tests.integration.launch import call
 from tests.integration.test_resume import SIX_STEPS, assert_bit_identical

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.checkpoint.integrity import verify
-from nemo_pi.checkpoint.lock import Holder, holder_of, lock_inside
+from nemo_pi.checkpoint.lock import lock_inside
+from nemo_pi.checkpoint.lock_file import Holder, holder_of
 from nemo_pi.cli.ends import USER_ERROR
 from nemo_pi.nemo.run import STOPPED
 from nemo_pi.parallel.liveness import HUNG

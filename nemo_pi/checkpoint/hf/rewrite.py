@@ -11,15 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_pi.checkpoint.collective import as_checkpoint_error
-from nemo_pi.checkpoint.files import (
-    drop_partial,
-    finish_folder,
-    own_file,
-    read_json,
-    real_folder,
-    start_folder,
-)
+from nemo_pi.checkpoint.files import own_file, read_json, real_folder
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config
 from nemo_pi.checkpoint.hf.folder import StoredWeights
 from nemo_pi.checkpoint.hf.gguf import GgufWeights
@@ -30,8 +22,8 @@ from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import write_side_files
 from nemo_pi.checkpoint.hf.tokenizer import GENERATION_CONFIG, has_tokenizer
-from nemo_pi.checkpoint.lock import check_held, writing
 from nemo_pi.checkpoint.space import check_space
+from nemo_pi.checkpoint.whole import written_whole
 from nemo_pi.families.registry import family_of
 
 SaveTokenizer = Callable[[Path], Any]
@@ -92,7 +84,9 @@ def _rewrite(
     names = {name: sizes for name, sizes in weights.sizes.items() if name in wanted}
     num_bytes = sum(math.prod(sizes) * dtype_of(name).itemsize for name, sizes in names.items())
 
-    def write(partial: Path) -> None:
+    with written_whole(
+        target, "conversion", check=lambda: check_space(target.parent, num_bytes, "this conversion")
+    ) as partial:
         writer = ShardWriter(partial, names, dtype_of, DEFAULT_SHARD_BYTES)
         for name in names:
             writer.add(name, _whole(weights.read(name)))
@@ -100,24 +94,6 @@ def _rewrite(
         if save_tokenizer is not None:
             save_tokenizer(partial)
         write_side_files(partial, shape, extension, source, tokenizer, dtype)
-
-    with (
-        as_checkpoint_error(
-            str(target),
-            required="a complete conversion",
-            fix="check free space and permissions",
-            written_to=target.parent,
-        ),
-        writing(target),
-    ):
-        check_space(target.parent, num_bytes, "this conversion")
-        try:
-            write(start_folder(target))
-            check_held()
-            finish_folder(target)
-        except BaseException:
-            drop_partial(target)
-            raise
 
 
 def _dtype_of(dtype: str | None, source: HuggingFaceSource) -> Callable[[str], torch.dtype]:

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nemo_pi.checkpoint.collective import (
-    Group,
-    as_checkpoint_error,
-    gather_objects,
-    on_first,
-    rank_in,
-    together,
-)
-from nemo_pi.checkpoint.files import (
-    drop_partial,
-    finish_folder,
-    partial_folder,
-    real_folder,
-    start_folder,
-)
+from nemo_pi.checkpoint.collective import Group, gather_objects, on_first, together
+from nemo_pi.checkpoint.files import real_folder
 from nemo_pi.checkpoint.hf.folder import DTYPES
 from nemo_pi.checkpoint.hf.gather import (
     ModelGroups,
@@ -38,8 +24,8 @@ from nemo_pi.checkpoint.hf.shards import ShardWriter
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.target import check_target, write_side_files
 from nemo_pi.checkpoint.hf.tokenizer import tokenizer_files
-from nemo_pi.checkpoint.lock import check_held, writing
 from nemo_pi.checkpoint.space import check_space
+from nemo_pi.checkpoint.whole import written_whole
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.export import AUTO, export_form
 from nemo_pi.families.fusion import stored_order
@@ -103,44 +89,31 @@ def export_huggingface(
     if dtype is None and source is None:
         dtype = str(next(iter(local.values())).dtype).removeprefix("torch.")
     dtype_of = together(str(folder), lambda: _storage_dtypes(dtype, source, shape, form), world)
-    # The first rank's, whose process the folder is named after.
-    partial = gather_objects(partial_folder(folder), world)[0]
     tensors = family_of(form).tensors(form)
+    num_bytes = sum(math.prod(sizes) * dtype_of(name).itemsize for name, sizes in tensors.items())
 
-    def stream() -> None:
-        writer = ShardWriter(partial, tensors, dtype_of, max_shard_bytes)
-        order = stored_order(extension, family_of(form).interleaved)
-        gathered = gathered_tensors(local, form, groups, order, zeros=only_in(form, shape))
-        _write(gathered, writer if groups.is_writer else None)
+    def check() -> None:
+        check_target(folder, overwrite=overwrite)
+        check_space(folder.parent, num_bytes, "this export")
+        if tokenizer_path is not None:
+            # For its check alone, before weights are written for minutes.
+            tokenizer_files(tokenizer_path)
 
-    def finish() -> None:
-        write_side_files(partial, form, extension, source, tokenizer_path, dtype)
-        check_held()
-        finish_folder(folder)
+    with written_whole(folder, "export", check=check, group=world) as partial:
 
-    with (
-        as_checkpoint_error(
+        def stream() -> None:
+            writer = ShardWriter(partial, tensors, dtype_of, max_shard_bytes)
+            order = stored_order(extension, family_of(form).interleaved)
+            gathered = gathered_tensors(local, form, groups, order, zeros=only_in(form, shape))
+            _write(gathered, writer if groups.is_writer else None)
+
+        # Other replicas hold the same weights; they only learn how it went.
+        together(str(folder), stream if replica_rank == 0 else lambda: None, world)
+        on_first(
             str(folder),
-            required="a complete export",
-            fix="check free space and permissions",
-            written_to=folder.parent,
-        ),
-        ExitStack() as on_exit,
-    ):
-        # Given back last, after what a failed export has left is gone.
-        on_first(str(folder), lambda: on_exit.enter_context(writing(folder)), world)
-        try:
-            sizes = (math.prod(s) * dtype_of(name).itemsize for name, s in tensors.items())
-            num_bytes = sum(sizes)
-            on_first(str(folder), lambda: _start(folder, tokenizer_path, overwrite, num_bytes), world)
-            # Other replicas hold the same weights; they only learn how it went.
-            together(str(folder), stream if replica_rank == 0 else lambda: None, world)
-            on_first(str(folder), finish, world)
-        except BaseException:
-            # Every rank has failed by now: nobody writes to it any more.
-            if rank_in(world) == 0:
-                drop_partial(folder)
-            raise
+            lambda: write_side_files(partial, form, extension, source, tokenizer_path, dtype),
+            world,
+        )
     return folder
 
 
@@ -169,15 +142,6 @@ def _storage_dtypes(
             "dtype", required="one of " + ", ".join(DTYPES.values()), given=dtype, fix="choose one of them"
         )
     return lambda _: getattr(torch, name)
-
-
-def _start(folder: Path, tokenizer_path: str | Path | None, overwrite: bool, num_bytes: int) -> None:
-    check_target(folder, overwrite=overwrite)
-    check_space(folder.parent, num_bytes, "this export")
-    if tokenizer_path is not None:
-        # For its check alone, before weights are written for minutes.
-        tokenizer_files(tokenizer_path)
-    start_folder(folder)
 
 
 def _write(gathered: Iterator[tuple[str, Tensor | None]], writer: ShardWriter | None) -> None:

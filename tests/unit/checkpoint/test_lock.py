@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from nemo_pi.checkpoint import lock as module
-from nemo_pi.checkpoint.lock import check_held, holder_of, lock_beside, lock_inside, sole_writer, writing
+from nemo_pi.checkpoint.lock import check_held, lock_beside, lock_inside, sole_writer, writing
+from nemo_pi.checkpoint.lock_file import holder_of
 from nemo_pi.errors import CheckpointError
 from nemo_pi.processes import this_process
 

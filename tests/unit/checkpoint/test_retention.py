@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.checkpoint.manifest import build_manifest, file_entries
-from nemo_pi.checkpoint.retention import complete_checkpoints, latest_checkpoint, prune_checkpoints
-from nemo_pi.errors import CheckpointError
+from nemo_pi.checkpoint.retention import complete_checkpoints, latest_checkpoint, remove_checkpoints
 
 
 def make(root: Path, name: str, step: int) -> Path:
@@ -57,7 +56,7 @@ def test_incomplete_ones_are_passed_over(
     assert latest_checkpoint(tmp_path) == tmp_path / "step_1"
     if damage != "no manifest":
         assert "step_2" in caplog.text, "a user must learn why an older one is taken"
-    prune_checkpoints(tmp_path, 1)
+    remove_checkpoints(complete_checkpoints(tmp_path)[:-1])
     assert names(tmp_path) == ["step_1", "step_2"], "neither the only whole one nor the damaged one goes"
 
 
@@ -68,18 +67,9 @@ def test_pruning_keeps_the_newest_and_everything_foreign(tmp_path: Path) -> None
     (tmp_path / "logs" / "a").write_text("x")
     (tmp_path / "notes.txt").write_text("x")
     make(tmp_path, ".step_4.partial", 4)
-    removed = prune_checkpoints(tmp_path, 2)
-    assert [path.name for path in removed] == ["step_1", "step_2"]
+    remove_checkpoints(complete_checkpoints(tmp_path)[:-2])
     assert names(tmp_path) == [".step_4.partial", "logs", "notes.txt", "step_10", "step_3"]
-    assert prune_checkpoints(tmp_path, 2) == []
-
-
-@pytest.mark.parametrize("keep", [0, -1])
-def test_the_newest_cannot_be_pruned(keep: int, tmp_path: Path) -> None:
-    make(tmp_path, "step_1", 1)
-    with pytest.raises(CheckpointError, match="at least 1"):
-        prune_checkpoints(tmp_path, keep)
-    assert names(tmp_path) == ["step_1"]
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step_3", "step_10"]
 
 
 def test_a_link_is_removed_and_not_what_it_points_to(tmp_path: Path) -> None:
@@ -87,7 +77,7 @@ def test_a_link_is_removed_and_not_what_it_points_to(tmp_path: Path) -> None:
     root = tmp_path / "root"
     make(root, "step_2", 2)
     (root / "step_1").symlink_to(elsewhere)
-    prune_checkpoints(root, 1)
+    remove_checkpoints(complete_checkpoints(root)[:-1])
     assert names(root) == ["step_2"]
     assert (elsewhere / "weights").exists()
 

@@ -51,6 +51,21 @@ def test_several_sequences_per_document_and_empty_ones(tmp_path: Path) -> None:
     assert (header.num_sequences, header.num_marks) == (3, 2)
 
 
+def test_sequences_that_are_mostly_empty_are_refused(tmp_path: Path) -> None:
+    """Two million without a token before the one that holds them all."""
+    empty, tokens = 1 << 21, 1 << 20
+    lengths = np.zeros(empty + 1, np.int32)
+    lengths[-1] = tokens
+    with (tmp_path / "a.idx").open("wb") as stream:
+        stream.write(struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, 8, empty + 1, 2))
+        stream.write(lengths.tobytes() + np.zeros(empty + 1, np.int64).tobytes())
+        stream.write(np.array([0, empty + 1], np.int64).tobytes())
+    with (tmp_path / "a.bin").open("wb") as stream:
+        stream.truncate(tokens * 2)
+    with pytest.raises(DataError, match="not mostly empty"):
+        validate_pair(tmp_path / "a")
+
+
 def test_multimodal_index_is_accepted(tmp_path: Path) -> None:
     builder = IndexedDatasetBuilder(str(tmp_path / "a.bin"), dtype=np.int32, multimodal=True)
     builder.add_document(torch.tensor([1, 2, 3]), [3], [0])

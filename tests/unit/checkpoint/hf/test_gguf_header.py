@@ -61,3 +61,13 @@ def test_others_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a").write_bytes(data)
     with pytest.raises(ValueError):
         check_gguf(tmp_path / "a")
+
+
+def test_no_more_is_read_than_a_header_takes(tmp_path: Path) -> None:
+    """A name of 80 MB, which takes no room on a disk: the file could hold it, no header does."""
+    name = 80_000_000
+    with (tmp_path / "a").open("wb") as stream:
+        stream.write(b"GGUF" + struct.pack("<IQQQ", 3, 4, 1, name))
+        stream.truncate(name + 1000)
+    with pytest.raises(ValueError, match="longer than any model's"):
+        check_gguf(tmp_path / "a")
