@@ -53,7 +53,7 @@ def test_several_sequences_per_document_and_empty_ones(tmp_path: Path) -> None:
 
 def test_sequences_that_are_mostly_empty_are_refused(tmp_path: Path) -> None:
     """Two million without a token before the one that holds them all."""
-    empty, tokens = 1 << 21, 1 << 20
+    empty, tokens = 1 << 21, (1 << 20) + 1
     lengths = np.zeros(empty + 1, np.int32)
     lengths[-1] = tokens
     with (tmp_path / "a.idx").open("wb") as stream:
