@@ -59,6 +59,8 @@ class Case:
     """Whether whole layers are computed again in the backward pass."""
     precision: str = "32"
     """trainer.precision."""
+    tile: int | None = None
+    """model.mlp_chunk_size."""
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -97,6 +99,7 @@ def run_of(case: Case) -> ResolvedRun:
         "original_max_position_embeddings": min(size.window, case.length),
         "max_position_embeddings": case.length,
         "loss": case.loss,
+        "mlp_chunk_size": case.tile,
         "global_batch_size": 1,
         "micro_batch_size": 1,
         "data": {"data_prefix": ["none"]},

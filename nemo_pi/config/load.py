@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.activations import resolve_mlp_chunk
 from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.loss_choice import resolve_loss
@@ -153,6 +154,7 @@ def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary
         # Where it is demanded and cannot be had, a plan is still made; preflight and engine stop.
         transformer_engine=transformer_engine_available() if wanted is None else wanted,
         loss_chunk_tokens=resolve_loss(model, parts.shape),
+        mlp_chunk_tokens=resolve_mlp_chunk(model, parts.shape),
         recompute=resolve_recompute(model, parts.shape, parts.layout),
     )
     clip = _gradient_clip(config.trainer) or 0.0

@@ -16,6 +16,7 @@ import torch
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.registry import family_of
+from nemo_pi.families.table import qkv_rows
 
 _FP32 = 4
 
@@ -92,13 +93,24 @@ def layer_bytes_per_token(run: ResolvedRun) -> int:
     """Bytes that autograd keeps of one layer for one token, nothing recomputed.
 
     What its family says, and the log-sum-exp of every query head. Without sequence parallelism the norms are
-    whole on every tensor-parallel rank.
+    whole on every tensor-parallel rank. A tiled MLP keeps nothing but its input.
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
     kept = family_of(shape).kept_channels(shape)
-    residual, mlp = width * kept.residual, width * kept.mlp
+    residual, mlp = width * kept.residual, 0 if is_tiled(run) else width * kept.mlp
     attention = width * kept.attention + _FP32 * shape.num_attention_heads
     return residual // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
+
+
+def tokens_of_a_rank(run: ResolvedRun) -> int:
+    """Tokens of one micro-batch that a rank's matrices see."""
+    return run.micro_batch_size * run.training_length // run.parallel.cp
+
+
+def is_tiled(run: ResolvedRun) -> bool:
+    """Whether a micro-batch passes through the MLP in several slices."""
+    chunk = run.engine.build.mlp_chunk_tokens
+    return chunk is not None and chunk < tokens_of_a_rank(run)
 
 
 def _recomputed_bytes_per_token(run: ResolvedRun) -> int:
@@ -114,8 +126,7 @@ def _recomputed_bytes_per_token(run: ResolvedRun) -> int:
 def _activations(run: ResolvedRun, stage: int) -> int:
     """Chunks in flight times what each keeps, plus the layers being recomputed, plus the rotary tables."""
     layout, recompute = run.parallel, run.recompute
-    layers = layout.layers_per_chunk(run.shape.num_layers)
-    tokens = run.micro_batch_size * run.training_length // layout.cp
+    layers, tokens = layout.layers_per_chunk(run.shape.num_layers), tokens_of_a_rank(run)
     whole_layer = layer_bytes_per_token(run)
     # Cosine and sine of a token: half as many numbers each as channels are rotated.
     tables = _FP32 * run.extension.rotary_dim * len(run.extension.kinds)
@@ -155,12 +166,36 @@ def _backward(run: ResolvedRun) -> int:
     Beside them the gradient of the layer's output.
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
-    tokens = run.micro_batch_size * run.training_length // layout.cp
     residual = shape.hidden_size // (layout.tp if layout.sequence_parallel else 1)
     native = is_for_this_machine(run) and backends_of(run).others["activation"].name == "native"
     gated = family_of(shape).layer_kind(shape).gated
-    hidden_layers = 1 if native else 3 if gated else 2
-    return tokens * width * (hidden_layers * shape.ffn_hidden_size // layout.tp + residual)
+    channels = (1 if native else 3 if gated else 2) * shape.ffn_hidden_size // layout.tp
+    if is_tiled(run):
+        return max(_tiled_backward(run, channels, residual), _attention_backward(run))
+    return tokens_of_a_rank(run) * width * (channels + residual)
+
+
+def _tiled_backward(run: ResolvedRun, channels: int, residual: int) -> int:
+    """Of a tiled MLP: a slice's forward and backward pass, and the gradients of its weights and its input.
+
+    The weights' gradients add up in fp32, beside those of the slice.
+    """
+    shape, tp, width = run.shape, run.parallel.tp, run.compute_dtype.itemsize
+    family, slice_ = family_of(shape), run.engine.build.mlp_chunk_tokens or 0
+    rules = [rule for rule in family.layer_rules(shape) if ".mlp." in rule.megatron]
+    weights = sum(rule.num_parameters(shape, tp) for rule in rules)
+    hidden = slice_ * width * (family.kept_channels(shape).mlp // tp + channels)
+    return hidden + weights * (_FP32 + width) + 2 * tokens_of_a_rank(run) * width * residual
+
+
+def _attention_backward(run: ResolvedRun) -> int:
+    """Gradients of attention's output and of query, key and value, which come together in the projection's.
+
+    The gradients of the residual stream lie where the MLP's side of the layer has been freed by then.
+    """
+    shape, width = run.shape, run.compute_dtype.itemsize
+    query, *others = (rows // run.parallel.tp for rows in qkv_rows(shape))
+    return tokens_of_a_rank(run) * width * (query + 2 * (query + sum(others)))
 
 
 def _logits(run: ResolvedRun) -> int:
@@ -172,7 +207,7 @@ def _logits(run: ResolvedRun) -> int:
     fp32 softmax, computed in place of fp32 logits; 16-bit logits exist beside it.
     """
     width, shape, layout = run.compute_dtype.itemsize, run.shape, run.parallel
-    tokens = run.micro_batch_size * run.training_length // layout.cp
+    tokens = tokens_of_a_rank(run)
     rows = shape.vocab_rows(layout.tp)
     beside = width if width < _FP32 else 0
     chunk_tokens = run.engine.build.loss_chunk_tokens

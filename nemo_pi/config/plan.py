@@ -8,7 +8,7 @@ import torch
 
 from nemo_pi.checkpoint.space import free_bytes
 from nemo_pi.config.disk import checkpoint_bytes, export_bytes
-from nemo_pi.config.memory import MemoryEstimate, estimate_memory
+from nemo_pi.config.memory import MemoryEstimate, estimate_memory, is_tiled
 from nemo_pi.config.plan_data import data_rows
 from nemo_pi.config.plan_layers import layer_rows
 from nemo_pi.config.plan_model import Rows, model_rows
@@ -131,6 +131,7 @@ def _training_rows(run: ResolvedRun) -> Rows:
         ("learning rate", f"{optim.lr:g}: {warmup}{after}"),
         ("gradient clipping", clip),
         ("loss", _loss(run)),
+        *_tiles(run),
         ("recomputation", _recomputation(run)),
         *_megatron_options(run),
         ("seed", str(run.seed)),
@@ -199,6 +200,14 @@ def _loss(run: ResolvedRun) -> str:
     if chunk is None:
         return "from whole logits"
     return f"from hidden states, {plural(chunk, 'token')} at a time"
+
+
+def _tiles(run: ResolvedRun) -> Rows:
+    size = run.engine.build.mlp_chunk_tokens
+    if size is None:
+        return []
+    all_at_once = "" if is_tiled(run) else ", which is all of them at once"
+    return [("MLP", f"{plural(size, 'token')} at a time{all_at_once}")]
 
 
 def _recomputation(run: ResolvedRun) -> str:

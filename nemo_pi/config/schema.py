@@ -228,7 +228,11 @@ class ModelConfig:
     cross_entropy_loss_fusion: bool | None = None
     """NeMo's spelling: true asks for chunked, false for full. null: loss decides."""
 
-    # --- recompute activations: less memory, more compute ---
+    # --- less memory, more compute ---
+    mlp_chunk_size: int | str | None = None
+    """Tokens that pass through a layer's MLP at a time, forward and backward; its hidden layer, the largest
+    part of a long sample's memory once whole layers are recomputed, then exists for those alone. Computes the
+    MLP's forward pass once more. auto: the hidden size, at least 1024. null: all at once."""
     activations_checkpoint_granularity: str | None = None
     """selective (the modules named below) or full (whole layers). null: keep all."""
     activations_checkpoint_modules: list[str] | None = None

@@ -158,7 +158,13 @@ def build_model_chunks(
         RotaryGPTModel(
             config=config,
             transformer_layer_spec=decoder_spec(
-                config, stage, backends, plan, kind, use_transformer_engine=options.transformer_engine
+                config,
+                stage,
+                backends,
+                plan,
+                kind,
+                use_transformer_engine=options.transformer_engine,
+                mlp_chunk_tokens=options.mlp_chunk_tokens,
             ),
             vocab_size=shape.vocab_rows(layout.tp) * layout.tp,
             num_tokens=shape.vocab_size,

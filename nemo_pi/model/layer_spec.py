@@ -25,6 +25,7 @@ from nemo_pi.model.parallel_residual import ParallelResidualLayer
 from nemo_pi.model.residual import ResidualAdd
 from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.model.te_documents import with_documents
+from nemo_pi.model.tiled_mlp import tiled
 from nemo_pi.model.whole_norm import WholeWidthRMSNorm
 from nemo_pi.parallel import groups
 
@@ -37,6 +38,7 @@ def decoder_spec(
     kind: LayerKind,
     *,
     use_transformer_engine: bool,
+    mlp_chunk_tokens: int | None = None,
 ) -> TransformerBlockSubmodules:
     """The layers of one model chunk: Megatron's own, with our self-attention and what the family asks for.
 
@@ -47,6 +49,7 @@ def decoder_spec(
         rotary_plan: which tables each layer is rotated by.
         kind: what the family says of its layers.
         use_transformer_engine: from engine_layers.resolve_transformer_engine.
+        mlp_chunk_tokens: as in BuildOptions.
     """
     norm = _norm(backends, kind)
     if use_transformer_engine:
@@ -75,6 +78,8 @@ def decoder_spec(
     if kind.qk_norm_whole:
         query, key = _whole_width_norms(config, backends)
         attention.submodules.q_layernorm, attention.submodules.k_layernorm = query, key
+    if mlp_chunk_tokens is not None:
+        spec.submodules.mlp = tiled(mlp, mlp_chunk_tokens)
     layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)
 

@@ -63,6 +63,8 @@ class BuildOptions:
     """Whether layers are Transformer Engine's."""
     loss_chunk_tokens: int | None = 512
     """Tokens whose logits exist at once in the training loss; None: all of them."""
+    mlp_chunk_tokens: int | None = None
+    """Tokens that the MLP's hidden layer exists for at once, forward and backward; None: all of them."""
     recompute: Recompute = Recompute()
     """Activation recomputation."""
     megatron: Mapping[str, Any] = field(default_factory=dict)

@@ -24,6 +24,8 @@ WHOLE_LOGITS = ("model.loss=full",)
 # Rows of 256 tokens: the last chunk is a part of one.
 ODD_CHUNKS = ("model.loss_chunk_size=100",)
 RECOMPUTE = ("model.activations_checkpoint_granularity=full",)
+# Rows of 256 tokens in slices of 100, or two of 50 from sequence parts: the last one is a part of one.
+TILES = ("model.mlp_chunk_size=100",)
 # A larger learning rate: at 1e-3, a norm's weight of 1 does not move by one step of bfloat16.
 BF16 = ("trainer.precision=bf16-mixed", "model.optim.lr=1.0e-2")
 # The classes whose tensors the start models have; of a Llama's, one could not say how far they moved.
@@ -215,6 +217,12 @@ ROWS = (
     ),
     Row("gemma3-pp2", "embeddings are scaled once, and shared", PP2, 2, ALL_LAYERS, model="gemma3"),
     Row("gemma3-cp2", "scores divided otherwise on split rows", CP2, 2, DOCUMENTS, model="gemma3"),
+    Row("tp2-sp-tiles", "slices of sequence parts, in recomputed layers", TP2 + SP + RECOMPUTE + TILES, 2),
+    Row("tp2-tiles", "slices of split hidden layers with biases", TP2 + TILES, 2, model="phi"),
+    Row("pp2-vpp2-tiles", "and of several micro-batches in flight", PP2 + VPP2 + TILES, 2, both=DOCUMENTS),
+    Row(
+        "cp2-tiles", "and of split rows, replicas overlapping", CP2 + TILES + OVERLAP, 2, both=("pose=paper",)
+    ),
     Row("dp2-overlap", "gradients and weights travel while layers compute", OVERLAP, 2, model="tied"),
     Row("pp2-dp2-overlap", "and on pipelined replicas", PP2 + OVERLAP, 4, slow=True),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),

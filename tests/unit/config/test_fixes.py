@@ -53,6 +53,7 @@ def pose(**keys: Any) -> dict[str, Any]:
 
 THREE = {"max_steps": 100, "devices": 3}
 SCRATCH = {**YAML_SHAPE, "original_max_position_embeddings": 512}
+SELECTIVE = {"activations_checkpoint_granularity": "selective"}
 CASES: dict[str, tuple[dict[str, Any], CheckpointSummary | None, int]] = {
     # name: what is given, beside which checkpoint, and how many ways out the message offers
     "scaled, a longer window": (model(max_position_embeddings=8192), SCALED, 2),
@@ -114,6 +115,19 @@ CASES: dict[str, tuple[dict[str, Any], CheckpointSummary | None, int]] = {
     ),
     "loss": (values_of({"loss": "full", "cross_entropy_loss_fusion": True}), PLAIN, 1),
     "size of a piece of the loss": (values_of({"loss": "full", "loss_chunk_size": 7}), PLAIN, 1),
+    "an MLP that is recomputed already": (
+        values_of({**SELECTIVE, "activations_checkpoint_modules": ["mlp"], "mlp_chunk_size": 64}),
+        PLAIN,
+        1,
+    ),
+    "an MLP that is recomputed beside attention": (
+        values_of(
+            {**SELECTIVE, "activations_checkpoint_modules": ["mlp", "core_attn"], "mlp_chunk_size": 64}
+        ),
+        PLAIN,
+        1,
+    ),
+    "slices of the MLP": (values_of({"mlp_chunk_size": 0}), PLAIN, 1),
     "stages": (
         values_of({"pipeline_model_parallel_size": 3, "global_batch_size": 3}, trainer=THREE),
         PLAIN,

@@ -184,6 +184,24 @@ def test_recomputation_keeps_layer_inputs() -> None:
     assert bytes_per_token("full", "block", 1) == layer_input + 3 * whole + whole
 
 
+def test_a_tiled_mlp_keeps_its_input_alone() -> None:
+    whole, tiled = run_with(), run_with(mlp_chunk_tokens=512)
+    assert layer_bytes_per_token(whole) - layer_bytes_per_token(tiled) == 4 * 3 * FFN
+    one_slice = run_with(mlp_chunk_tokens=4096)
+    assert estimate_memory(one_slice) == estimate_memory(whole)
+
+
+def test_backward_of_a_tiled_mlp() -> None:
+    """Attention's of the whole row, or a slice's with the weights' gradients, whichever is larger."""
+    assert estimate_memory(run_with(mlp_chunk_tokens=64)).backward == 4096 * 4 * (
+        QUERY + 2 * (QUERY + 2 * KEY)
+    )
+    parts = 3 if torch.cuda.is_available() or native.obstacle() else 1
+    hidden = 4000 * 4 * (3 + parts) * FFN
+    gradients = 3 * HIDDEN * FFN * 8 + 2 * 4096 * 4 * HIDDEN
+    assert estimate_memory(run_with(mlp_chunk_tokens=4000)).backward == hidden + gradients
+
+
 @pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_one_layer_keeps_what_autograd_says(precision: str) -> None:
