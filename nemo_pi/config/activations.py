@@ -31,7 +31,7 @@ def resolve_mlp_chunk(model: ModelConfig, shape: ModelShape) -> int | None:
         rest = [name for name in modules if name != "mlp"]
         raise ConfigError(
             "model.activations_checkpoint_modules",
-            required=f"no mlp beside {key}: in slices it keeps its input alone and is computed again as it is",
+            required=f"no mlp beside {key}: in slices it keeps its input alone and is recomputed anyway",
             given=modules,
             fix=f"model.activations_checkpoint_modules=[{', '.join(rest)}]"
             if rest

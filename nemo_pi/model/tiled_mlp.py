@@ -2,8 +2,8 @@
 
 An MLP treats every token by itself. Forward, slices are computed one after the other and nothing of them is
 kept; backward, each is computed again and differentiated, and the weights' gradients add up in fp32 (TiledMLP
-of arXiv 2506.13996). Autograd sees one operation: each weight gets its gradient once, so Megatron's DDP, which
-counts gradients as they arrive, need not know of slices.
+of arXiv 2506.13996). Autograd sees one operation: each weight gets its gradient once, so Megatron's DDP,
+which hears of gradients as they arrive, need not know of slices.
 
 Shape legend: S sequence (this rank's part of it under sequence parallelism), B batch, N = S·B, n tokens of a
 slice, H hidden size.
@@ -114,8 +114,8 @@ class _Tiled(torch.autograd.Function):
                 # Neither .backward() nor its hooks, which would count a weight's gradient once a slice.
                 found = torch.autograd.grad(output_n1H, wanted, grad_N1H[tile], allow_unused=True)
                 if grad_rows_N1H is not None:
-                    grad_rows_N1H[tile], *found = found
-                sums.add(found)
+                    grad_rows_N1H[tile] = found[0]
+                sums.add(found[int(wants_rows) :])
         return grad_rows_N1H, None, None, None, None, *sums.gradients()
 
 

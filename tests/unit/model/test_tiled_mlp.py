@@ -160,3 +160,16 @@ def test_keeps_its_input_alone() -> None:
     with cpu_shim(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         model_of(SHAPE, mlp_chunk_tokens=5).decoder.layers[0].mlp(x_SBH)
     assert held == {x_SBH.untyped_storage().data_ptr(): x_SBH.nbytes}
+
+
+def test_a_frozen_mlp_passes_gradients_on() -> None:
+    """Of a model whose adapters stand elsewhere."""
+    mlp, plain = (model_of(SHAPE, mlp_chunk_tokens=size).decoder.layers[0].mlp for size in (5, None))
+    x_SBH = torch.randn(24, 2, 64)
+    found = []
+    for one in (mlp.requires_grad_(False), plain):
+        leaf_SBH = x_SBH.clone().requires_grad_()
+        with cpu_shim():
+            one(leaf_SBH)[0].sum().backward()
+        found.append(leaf_SBH.grad)
+    torch.testing.assert_close(*found)
