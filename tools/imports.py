@@ -21,6 +21,7 @@ FLOORS = {
     "checkpoint": 4,
     "evaluation": 4,
     "model": 5,
+    "search": 5,
     "engine": 6,
     "verification": 7,
     "config": 7,

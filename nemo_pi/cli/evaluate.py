@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
-from tqdm import tqdm
 
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.cli.evaluate_arguments import parse
@@ -23,6 +22,7 @@ from nemo_pi.cli.evaluate_plan import (
     plan_model,
 )
 from nemo_pi.cli.paths import check_paths
+from nemo_pi.cli.progress import progress_bar
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.gates import check_gates, failures
@@ -98,7 +98,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     if launcher.is_global_zero():
         check_results(config)
     measured: list[ModelResults] = []
-    with _progress_bar(sum(plan.num_tokens for plan in plans)) as bar:
+    with progress_bar(sum(plan.num_tokens for plan in plans), "token") as bar:
         for plan in plans:
             measured.append(measure(plan, measured, config, bar))
     if launcher.is_global_zero():
@@ -158,21 +158,6 @@ def _unwritable(config: EvaluateConfig, error: OSError) -> DataError:
 def results_folder(config: EvaluateConfig) -> Path:
     """What is written to."""
     return Path(config.results).expanduser()
-
-
-def _progress_bar(total: int) -> Any:
-    """One bar over all tasks of all models, on the first rank; in a log file it moves every half minute."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        unit="token",
-        unit_scale=True,
-        file=sys.stderr,
-        disable=not launcher.is_global_zero(),
-        dynamic_ncols=terminal,
-        ncols=None if terminal else 120,
-        mininterval=0.5 if terminal else 30,
-    )
 
 
 def _say(text: str) -> None:

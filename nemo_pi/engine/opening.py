@@ -12,6 +12,7 @@ from nemo_pi.model.build import check_backends
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import groups
 from nemo_pi.parallel.layout import ParallelLayout
+from nemo_pi.rope.spec import ContextExtension
 
 
 def open_engine(
@@ -39,3 +40,15 @@ def open_engine(
     engine = MegatronEngine(settings)
     load_checkpoint_weights(engine, checkpoint)
     return engine
+
+
+def reposition(engine: MegatronEngine, extension: ContextExtension) -> None:
+    """Makes an engine's positions by another extension from now on; its weights stay as they are.
+
+    Args:
+        engine: whose kernels were chosen for the same windows and the same kinds of layers.
+        extension: of the same model.
+    """
+    engine.settings = replace(engine.settings, extension=extension)
+    for chunk in engine.chunks:
+        chunk.rotary_tables.extension = extension

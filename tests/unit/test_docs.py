@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from nemo_pi.cli import evaluate, generate, preprocess, verify
+from nemo_pi.cli import evaluate, generate, preprocess, search, verify
 from nemo_pi.config.load import merge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,8 +69,9 @@ def parser_of(script: str) -> Callable[[], Any]:
     """What reads a script's command line from sys.argv."""
     if script == "preprocess_data":
         return preprocess.parser().parse_args
-    if script in ("evaluate", "generate", "verify"):
-        return {"evaluate": evaluate, "generate": generate, "verify": verify}[script].parse
+    parsers = {"evaluate": evaluate, "generate": generate, "verify": verify, "search_longrope": search}
+    if script in parsers:
+        return parsers[script].parse
     path = next((ROOT / "examples").rglob(f"{script}.py"))
     spec = importlib.util.spec_from_file_location(f"documented_{script}", path)
     assert spec is not None and spec.loader is not None

@@ -1,0 +1,1 @@
+"""Searches for what a scaling method cannot compute from numbers alone: LongRoPE's factors."""
