@@ -15,11 +15,11 @@ class PasskeyGrid:
     lengths: tuple[int, ...]
     """Tokens of the documents, ascending."""
     depths: tuple[float, ...]
-    """Where the passkey lies, ascending from 0 (beginning) to 1 (end)."""
+    """Where the passkey lies, ascending from 0 (beginning) to 1 (end); empty: each trial drew its own."""
     num_trials: int
     """Documents per cell."""
     successes: tuple[tuple[int, ...], ...]
-    """Answers retrieved, by length, then depth."""
+    """Answers retrieved, by length, then depth; one number a length without depths."""
 
     def rate(self, length: int, depth: float | None = None) -> float:
         """Return the success rate at a length: of one depth, or of all depths together."""
@@ -36,12 +36,19 @@ class PasskeyGrid:
         distance is the length but for the instruction. A mean over depths would credit a model with a long
         window for finding passkeys that lie just before the question.
         """
-        k_max = 0
+        k_max, shallowest = 0, self.depths[0] if self.depths else None
         for length in self.lengths:
-            if self.rate(length, self.depths[0]) < threshold:
+            if self.rate(length, shallowest) < threshold:
                 break
             k_max = length
         return k_max
+
+    def passkey_context(self, threshold: float = 0.8) -> int:
+        """Return the largest tested length that succeeds in ≥ `threshold` of its trials, 0 where none does.
+
+        Whatever happens at shorter ones (arXiv 2309.00071, table 5).
+        """
+        return max((length for length in self.lengths if self.rate(length) >= threshold), default=0)
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class PasskeyResult(TaskResult):
 
     @property
     def k_max(self) -> int:
-        """`PasskeyGrid.k_max` in tokens, at the paper's threshold."""
-        return self.grid.k_max()
+        """How far keys are found, in tokens, by the protocol's own rule and threshold."""
+        return self.grid.passkey_context() if self.protocol.get("name") == "yarn" else self.grid.k_max()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, k_max among them for other programs."""

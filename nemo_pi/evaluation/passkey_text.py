@@ -153,7 +153,7 @@ def _fit(key: str, depth: float, tokenizer: TextTokenizer, length: int) -> str:
 
     if count(0, 0) > length:
         raise _cannot_fit(length, f"at least {count(0, 0)} tokens (a document without any filler)")
-    most = _most_sentences(lambda num_sentences: count(*split(num_sentences)), length)
+    most = most_that_fit(lambda num_sentences: count(*split(num_sentences)), length)
     for num_sentences in range(most, max(most - len(SENTENCES), -1), -1):
         before, after = split(num_sentences)
         missing = length - count(before, after)
@@ -166,8 +166,13 @@ def _fit(key: str, depth: float, tokenizer: TextTokenizer, length: int) -> str:
     raise _cannot_fit(length, "a length that cutting the filler can hit with this tokenizer")
 
 
-def _most_sentences(count: Callable[[int], int], length: int) -> int:
-    """Return the largest number of whole filler sentences that keeps the text within `length` tokens."""
+def most_that_fit(count: Callable[[int], int], length: int) -> int:
+    """Return the most pieces of filler that keep a text within `length` tokens, by few encodings of it.
+
+    Args:
+        count: pieces → tokens of the text; it grows by about as much for every len(SENTENCES) pieces.
+        length: at least count(0).
+    """
     cycle = len(SENTENCES)
     # A guess from what one more cycle costs, corrected by counting: each count encodes a whole text.
     per_cycle = max(1, count(2 * cycle) - count(cycle))

@@ -19,6 +19,7 @@ from nemo_pi.evaluation.passkey_text import TextTokenizer
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.text_tables import Table
 from nemo_pi.evaluation.windows import doubling_lengths
+from nemo_pi.rope.validation import did_you_mean
 from nemo_pi.units import plural
 
 Progress = Callable[[str, int, int], None]
@@ -228,6 +229,38 @@ def require_counts(task: Any, *names: str) -> None:
             raise ConfigError(name, required="≥ 1", given=value, fix="give at least 1")
         if value > _MOST:
             raise ConfigError(name, required=f"at most {_MOST:,}", given=value, fix="give e.g. 10")
+
+
+PI = "pi"
+"""The protocol of Position Interpolation (arXiv 2306.15595), every task's own."""
+
+
+def require_protocol(task: Any, names: Sequence[str], **only: Any) -> None:
+    """Refuse a protocol that is none of `names`, and arguments that the chosen one does not know.
+
+    Args:
+        task: whose argument `protocol` it is.
+        names: of the protocols.
+        only: arguments that have to stay at these defaults under the chosen one.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    if task.protocol not in names:
+        raise ConfigError(
+            "protocol",
+            required=f"one of {', '.join(names)}",
+            given=task.protocol,
+            fix=did_you_mean(task.protocol, names),
+        )
+    for name, default in only.items():
+        if getattr(task, name) != default:
+            raise ConfigError(
+                name,
+                required=f"its default under protocol={task.protocol}, which has no such choice",
+                given=getattr(task, name),
+                fix=f"leave {name} out, or choose another protocol",
+            )
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,19 +1,27 @@
-"""The task `passkey`: retrieval of five digits by document length and depth (evaluation/passkey.py)."""
+"""The task `passkey`: retrieval of five digits by document length and depth (evaluation/passkey.py).
+
+Under another protocol than `pi`, as that one's script asks for them (evaluation/passkey_evaluators.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemo_pi.errors import ConfigError, NemoPiError
+from nemo_pi.evaluation import passkey_evaluators
 from nemo_pi.evaluation.heat_maps import plot_passkey
+from nemo_pi.evaluation.length_plots import plot_by_length
 from nemo_pi.evaluation.passkey import passkey_retrieval
+from nemo_pi.evaluation.passkey_evaluators import EVALUATORS, EvaluatorKeys
 from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import (
+    PI,
     Cost,
     Gate,
     Measured,
@@ -22,14 +30,17 @@ from nemo_pi.evaluation.tasks.base import (
     Task,
     TaskContext,
     require_counts,
+    require_protocol,
     require_some,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.units import plural
 
+_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
 
 @dataclass(frozen=True)
-class Passkey(Task[PasskeyPlan, PasskeyResult]):
+class Passkey(Task[PasskeyPlan | EvaluatorKeys, PasskeyResult]):
     """Passkey retrieval over length × depth, and k_max."""
 
     name = "passkey"
@@ -42,24 +53,29 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
     target window, without those too short for a document."""
     num_lengths: int = 32
     """How many lengths None means; 32 in the paper."""
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    depths: tuple[float, ...] = _DEPTHS
     """Where the passkey lies, 0 beginning to 1 end. k_max counts the shallowest only, so keep 0 among
     them."""
     trials: int = 10
-    """Documents per cell; 10 in the paper."""
+    """Documents per cell; 10 in the papers of pi and yarn, 50 in PoSE's, whose cells are whole lengths."""
     seed: int = 1234
     """Of the documents."""
     generate: bool = False
     """True generates answers token by token instead of reading them off one pass: slower, and the same
     answers where frequencies do not depend on the length."""
+    protocol: str = PI
+    """"pi": these depths, and k_max of the shallowest (arXiv 2306.15595, §3.3.1). "pose" or "yarn": prompts
+    at random places, generated, as those scripts do it, to compare with figures they published."""
 
     def __post_init__(self) -> None:
         require_counts(self, "num_lengths", "trials")
+        theirs: dict[str, Any] = {"depths": _DEPTHS, "generate": False}
+        require_protocol(self, (PI, *EVALUATORS), **({} if self.protocol == PI else theirs))
         if not 0 <= self.seed < 2**63:
             raise ConfigError("seed", required="from 0 to 2^63 - 1", given=self.seed, fix="give e.g. 1234")
         require_some(self, lengths="[512, 1024], or null", depths="[0.0, 0.5, 1.0]")
 
-    def plan(self, context: TaskContext) -> Plan[PasskeyPlan]:
+    def plan(self, context: TaskContext) -> Plan[PasskeyPlan | EvaluatorKeys]:
         """Choose lengths, and build the shortest document at each depth to see that all can be built.
 
         Raises:
@@ -67,25 +83,40 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
         """
         context.check_lengths("lengths", self.lengths or ())
         lengths, bos = self._lengths(context), context.add_bos
-        work = PasskeyPlan(lengths, self.depths, self.trials, self.seed, bos, self.generate)
+        work: PasskeyPlan | EvaluatorKeys
+        if self.protocol == PI:
+            work = PasskeyPlan(lengths, self.depths, self.trials, self.seed, bos, self.generate)
+        else:
+            work = EvaluatorKeys(self.protocol, tuple(sorted(set(lengths))), self.trials, self.seed, bos)
         try:
-            for depth in work.depths:
-                shortest = work.lengths[0]
-                passkey_document(context.tokenizer, shortest, 0, seed=work.seed, depth=depth, bos=work.bos)
+            if isinstance(work, EvaluatorKeys):
+                next(work.prompts(context, work.lengths[0]))
+            else:
+                for depth in work.depths:
+                    shortest = work.lengths[0]
+                    passkey_document(
+                        context.tokenizer, shortest, 0, seed=work.seed, depth=depth, bos=work.bos
+                    )
         except NemoPiError as error:  # of one document, which knows no lists
             raise error.respelled({"passkey length": "lengths", "depth": "depths"}) from error
         cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens, work.num_new_tokens)
         return Plan(work, context, cost, work.protocol)
 
-    def run(self, scorer: Scorer, plan: Plan[PasskeyPlan], progress: Progress) -> PasskeyResult:
+    def run(
+        self, scorer: Scorer, plan: Plan[PasskeyPlan | EvaluatorKeys], progress: Progress
+    ) -> PasskeyResult:
         """Try every document."""
-        grid = passkey_retrieval(
-            scorer,
-            plan.context.tokenizer,
-            plan.work,
-            batch_tokens=plan.context.batch_tokens,
-            progress=progress,
-        )
+        context = plan.context
+        if isinstance(plan.work, EvaluatorKeys):
+            grid = passkey_evaluators.run_evaluator(scorer, context, plan.work, progress)
+        else:
+            grid = passkey_retrieval(
+                scorer,
+                context.tokenizer,
+                plan.work,
+                batch_tokens=context.batch_tokens,
+                progress=progress,
+            )
         return PasskeyResult(plan.protocol, grid)
 
     @classmethod
@@ -97,8 +128,15 @@ class Passkey(Task[PasskeyPlan, PasskeyResult]):
 
     @classmethod
     def plot(cls, models: Sequence[Measured[PasskeyResult]], path: Path) -> Path | None:
-        """Draw a heat map for each model that has results."""
-        return plot_passkey(models, path)
+        """Draw a heat map for each model that has results; without depths, rates against length."""
+        if all(model.result is None or model.result.grid.depths for model in models):
+            return plot_passkey(models, path)
+        points = [
+            [(n, 100 * model.result.grid.rate(n)) for n in model.result.grid.lengths] if model.result else []
+            for model in models
+        ]
+        subtitle = "a number in filler at a random place, generated greedily; mean over places"
+        return plot_by_length(models, points, path, title="Pass keys by length", subtitle=subtitle)
 
     def _lengths(self, context: TaskContext) -> tuple[int, ...]:
         if self.lengths is not None:

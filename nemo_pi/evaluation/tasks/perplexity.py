@@ -6,20 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.evaluator_plan import WEIGHTS, EvaluatorPlan, run_evaluator
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
 from nemo_pi.evaluation.plots import plot_perplexity
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext
+from nemo_pi.evaluation.tasks.base import (
+    PI,
+    Cost,
+    Measured,
+    Plan,
+    Progress,
+    Task,
+    TaskContext,
+    require_protocol,
+)
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.evaluation.windows import WHOLE_DOCUMENT, doubling_lengths
-
-PI = "pi"
-"""Protocol of Position Interpolation."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +53,9 @@ class Perplexity(Task[PerplexityPlan | EvaluatorPlan, PerplexityResult]):
     """With yarn, pose and hf: cut documents to one window, as their --truncate does."""
 
     def __post_init__(self) -> None:
-        if self.protocol not in (PI, *WEIGHTS):
-            raise ConfigError(
-                "protocol",
-                required=f"one of {', '.join((PI, *WEIGHTS))}",
-                given=self.protocol,
-                fix="name one of them",
-            )
-        theirs = {"scored": self.scored != WHOLE_DOCUMENT, "max_tokens": self.max_tokens is not None}
-        for name, given in theirs.items() if self.protocol != PI else [("truncate", self.truncate)]:
-            if given:
-                raise ConfigError(
-                    name,
-                    required=f"its default under protocol={self.protocol}, which has no such choice",
-                    given=getattr(self, name),
-                    fix=f"leave {name} out, or choose another protocol",
-                )
+        ours: dict[str, Any] = {"scored": WHOLE_DOCUMENT, "max_tokens": None}
+        only = {"truncate": False} if self.protocol == PI else ours
+        require_protocol(self, (PI, *WEIGHTS), **only)
 
     def plan(self, context: TaskContext) -> Plan[PerplexityPlan | EvaluatorPlan]:
         """Check documents and lengths, and choose the windows.

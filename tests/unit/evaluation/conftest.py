@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
@@ -23,26 +24,56 @@ class ByteTokenizer:
         return list(text.encode())
 
 
+# What stands in tokenizer.json of Llama 3 and of Qwen 2: digits by threes, or one by one, and the space
+# before a number is a token of its own.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
+    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def splitting(digits: str) -> pre_tokenizers.PreTokenizer:
+    """Llama 3's pre-tokenizer with digits="{1,3}", Qwen 2's with ""."""
+    split = pre_tokenizers.Split(Regex(SPLIT.format(digits=digits)), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+
+
 class BpeTokenizer:
     bos_id: int | None = None
+    eod_id: int | None = None
 
-    def __init__(self, pre_tokenizer: pre_tokenizers.PreTokenizer) -> None:
+    def __init__(self, pre_tokenizer: pre_tokenizers.PreTokenizer, groups: bool = False) -> None:
         self.tokenizer = Tokenizer(models.BPE())
         self.tokenizer.pre_tokenizer = pre_tokenizer
         alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet(), *"0123456789\n", *WORDS})
-        trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-        self.tokenizer.train_from_iterator([WORDS, "The pass key is 12345. 54 321 20 1212"], trainer)
+        size = 1600 if groups else 400
+        trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        numbers = [f"{number:03}" for number in range(1000)] if groups else []
+        self.tokenizer.train_from_iterator(
+            [WORDS, "The pass key is 12345. 54 321 20 1212", *numbers], trainer
+        )
+        self.tokenizer.decoder = decoders.ByteLevel()
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids))
 
-@pytest.fixture(scope="session", params=["byte", "byte-level BPE", "metaspace BPE"])
+
+@pytest.fixture(scope="session", params=["{1,3}", ""], ids=["digits by threes", "digit by digit"])
+def digit_tokenizer(request: pytest.FixtureRequest) -> BpeTokenizer:
+    return BpeTokenizer(splitting(request.param), groups=True)
+
+
+@pytest.fixture(scope="session", params=["byte", "byte-level BPE", "metaspace BPE", "Llama 3", "Qwen 2"])
 def tokenizer(request: pytest.FixtureRequest) -> ByteTokenizer | BpeTokenizer:
     if request.param == "byte":
         return ByteTokenizer()
     if request.param == "byte-level BPE":
         return BpeTokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    if request.param in ("Llama 3", "Qwen 2"):
+        return BpeTokenizer(splitting("{1,3}" if request.param == "Llama 3" else ""), groups=True)
     return BpeTokenizer(pre_tokenizers.Metaspace())
 
 
