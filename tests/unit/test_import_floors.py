@@ -32,6 +32,7 @@ KNOWN_PACKAGES = {
     "psutil": "psutil",
     "tqdm": "tqdm",
     "gguf": "gguf",
+    "rouge_score": "rouge-score",
     "wonderwords": "wonderwords",
     "lm_eval": "lm-eval",
     "matplotlib": "matplotlib",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_pi.errors import DataError
+from nemo_pi.evaluation.records import read_records
 from nemo_pi.evaluation.ruler.sample import Maker, Sample
 
 TASK = (
@@ -70,37 +69,14 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         DataError: no such file, or a line that is not what it should be.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            str(path),
-            required="a file of questions, JSON lines in UTF-8",
-            given=str(error),
-            fix="correct tasks.ruler.questions",
-        ) from error
-    found = [
-        _question(f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()
-    ]
-    if not found:
-        raise DataError(str(path), required="at least one question", given="none", fix="add lines")
-    return found
+    example = '{"question": "…", "answers": ["…"], "paragraphs": ["…"]}'
+    return read_records(path, "question", "tasks.ruler.questions", example, _question)
 
 
-def _question(where: str, line: str) -> Question:
-    try:
-        content: Any = json.loads(line)
-        question, answers, paragraphs = (content[key] for key in ("question", "answers", "paragraphs"))
-        lists = (answers, paragraphs)
-        if not all(isinstance(text, str) and text for text in (question, *answers, *paragraphs)):
-            raise TypeError("texts must be strings that are not empty")
-        if not all(isinstance(values, list) and values for values in lists):
-            raise TypeError("answers and paragraphs must be lists that are not empty")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            where,
-            required='{"question": "…", "answers": ["…"], "paragraphs": ["…"]}',
-            given=f"{line[:60]!r} ({error})",
-            fix="correct the line",
-        ) from error
+def _question(content: Any) -> Question:
+    question, answers, paragraphs = (content[key] for key in ("question", "answers", "paragraphs"))
+    if not all(isinstance(values, list) and values for values in (answers, paragraphs)):
+        raise TypeError("answers and paragraphs must be lists that are not empty")
+    if not all(isinstance(text, str) and text for text in (question, *answers, *paragraphs)):
+        raise TypeError("texts must be strings that are not empty")
     return Question(question, tuple(answers), tuple(paragraphs))

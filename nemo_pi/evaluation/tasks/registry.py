@@ -18,6 +18,7 @@ from nemo_pi.evaluation.tasks.perplexity import Perplexity
 from nemo_pi.evaluation.tasks.position_loss import PositionLoss
 from nemo_pi.evaluation.tasks.ruler import Ruler
 from nemo_pi.evaluation.tasks.short import Short
+from nemo_pi.evaluation.tasks.summarization import Summarization
 from nemo_pi.plug_ins import PlugIns
 from nemo_pi.rope.validation import did_you_mean
 
@@ -26,7 +27,8 @@ _T = TypeVar("_T", bound=TaskType)
 
 # In the order of the report.
 _TASKS: dict[str, TaskType] = {
-    task.name: task for task in (Perplexity, Passkey, Short, PositionLoss, LongPpl, Needle, Ruler, LmEval)
+    task.name: task
+    for task in (Perplexity, Passkey, Short, PositionLoss, LongPpl, Needle, Ruler, Summarization, LmEval)
 }
 PLUG_INS = PlugIns[Task[Any, Any]](
     "nemo_pi.tasks",

@@ -46,5 +46,5 @@ def test_defaults_are_written_as_they_are_given(text: str) -> None:
     assert "tasks.recall.words=[a b, 'true']" in text and "tasks.recall.tokens=(required)" in text
     prefix = "    tasks.passkey."
     words = [line.strip().replace(", ", ",") for line in text.splitlines() if line.startswith(prefix)]
-    assert len(words) == 6
+    assert len(words) == 7
     assert parse(arguments=["model", *words]).tasks == parse(arguments=["model"]).tasks

@@ -20,7 +20,17 @@ class Misnamed(Passkey):
     name = "other"
 """
 
-OURS = ["perplexity", "passkey", "short", "position_loss", "longppl", "needle", "ruler", "lm_eval"]
+OURS = [
+    "perplexity",
+    "passkey",
+    "short",
+    "position_loss",
+    "longppl",
+    "needle",
+    "ruler",
+    "summarization",
+    "lm_eval",
+]
 
 
 @pytest.fixture(autouse=True)
