@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare bench bench-packages conf test attack fuzz test-fast lint types format check clean house families mutants
+.PHONY: help venv demo compare real bench bench-packages conf test attack fuzz test-fast lint types format check clean house families mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -48,6 +48,12 @@ demo: $(STAMP) ## extend the bundled model from 512 to 4,096 tokens and show the
 
 compare: $(STAMP) ## the demo beside direct fine-tuning, NTK-aware and YaRN (about 30 minutes)
 	$(PY) examples/demo.py --compare
+
+# TIMES=4 trains and measures four times as much.
+TIMES ?= 1
+
+real: $(STAMP) ## SmolLM2-135M from 8,192 to 32,768 tokens by PI and YaRN (3 hours; in stages that go on)
+	$(PY) examples/real.py --times $(TIMES)
 
 # Peers that nemo_pi does not need; litgpt's lightning must not replace the environment's.
 bench-packages: $(STAMP) ## install what the benchmarks compare with

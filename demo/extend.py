@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -108,9 +108,19 @@ def extend_untrained(method: Method, data: dict[Stage, Prepared], folder: Path) 
     exported = folder / method.key / "untrained"
     if exported.exists():
         return exported
+    chosen = overrides(method, 0, data[method.stages[0]], folder, steps=100)
+    return export_untrained(chosen, BASE_MODEL, exported)
+
+
+def export_untrained(chosen: Sequence[str], base: Path, exported: Path) -> Path:
+    """Exports the weights of `base` as they are, with the scaling of a run's overrides.
+
+    Returns:
+        The Hugging Face folder, `exported`.
+    """
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        cfg = compose("extend_context", overrides(method, 0, data[method.stages[0]], folder, steps=100))
-    run = resolve(cfg, world_size=1, summary=read_summary(BASE_MODEL))
+        cfg = compose("extend_context", list(chosen))
+    run = resolve(cfg, world_size=1, summary=read_summary(base))
     groups.ensure_process_group()
     groups.initialize(run.parallel, run.seed)
     engine = MegatronEngine(run.engine)

@@ -41,7 +41,7 @@ KNOWN_PACKAGES = {
     "apex": None,
 }
 # The bundled demo's own scripts stand beside examples/, which may use them.
-BESIDE_EXAMPLES = {"demo"}
+BESIDE_EXAMPLES = {"demo", "evidence"}
 
 
 def complaints(source: str, module: str, is_package: bool = False) -> list[str]:

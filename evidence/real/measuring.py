@@ -1,0 +1,169 @@
+"""What is measured of a model, part by part: each part is a stage with a file of its own."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demo.corpus import TEXT
+from evidence.real.sizes import TARGET, WINDOW, Size
+from evidence.real.speed import Speed
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.parallelism import resolve_layout
+from nemo_pi.config.schema import ModelConfig
+from nemo_pi.data.tokenizer import build_tokenizer
+from nemo_pi.engine.megatron_scorer import MegatronScorer
+from nemo_pi.engine.opening import open_engine
+from nemo_pi.errors import BackendUnavailableError
+from nemo_pi.evaluation.evaluate import evaluate
+from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.perplexity import PerplexityResult
+from nemo_pi.evaluation.results import ModelResults, read_results, write_results
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tasks.base import Task, TaskContext
+from nemo_pi.evaluation.tasks.needle import Needle
+from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.evaluation.tasks.ruler import Ruler
+from nemo_pi.evaluation.tasks.short import Short
+from nemo_pi.evaluation.windows import FULL_CONTEXT
+from nemo_pi.model.options import BackendRequests, BuildOptions
+
+SCORED = 2048
+"""Tokens at the end of each text that are scored at every length."""
+LENGTHS = (WINDOW, 2 * WINDOW, TARGET)
+RULER_SUBTASKS = ("niah_single_1", "vt", "fwe")
+"""Those of RULER's that need no text from elsewhere, one of each kind."""
+LONG_TITLES = ("Persuasion", "Moby Dick", "State of the Union 1946")
+"""Held-out works of more than 32,768 tokens."""
+SHORT_TITLES = ("State of the Union 1912", "Job", "State of the Union 1904", "Revelation", "Daniel")
+"""Others, for what is kept within the original window."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that is measured of a model."""
+
+    key: str
+    """Of its file, and what the plan calls it."""
+    task: Task[Any, Any]
+    """What measures."""
+    documents: list[list[int]]
+    """That it reads."""
+
+    def seconds(self, speed: Speed) -> float:
+        """How long it should take, 5 seconds for loading the model included."""
+        return 5 + sum(speed.reading(n) * count for n, count in self._texts().items()) + self._writing(speed)
+
+    def _texts(self) -> dict[int, int]:
+        task, count = self.task, len(self.documents)
+        if isinstance(task, Perplexity):
+            return dict.fromkeys(task.lengths or (), count)
+        if isinstance(task, Needle):
+            return dict.fromkeys(task.lengths or (), len(task.depths) * task.trials)
+        if isinstance(task, Ruler):
+            return dict.fromkeys(task.lengths or (), len(task.subtasks or ()) * task.samples)
+        return {WINDOW: count}
+
+    def _writing(self, speed: Speed) -> float:
+        new_tokens = 50 if isinstance(self.task, Ruler) else 16 if isinstance(self.task, Needle) else 0
+        return sum(count * speed.writing(new_tokens, n) for n, count in self._texts().items())
+
+
+def parts_of(size: Size, tokenizer: Any) -> list[Part]:
+    """Everything that is measured, what says most first: an interrupted run has that already."""
+    books = long_texts(tokenizer, size.books)
+    short = [text[: WINDOW + 1] for text in texts_of(tokenizer, SHORT_TITLES)[: size.short_texts]]
+    needles = Needle(lengths=size.needle_lengths, depths=(0.25, 0.75), trials=size.needle_trials)
+    ruler = Ruler(lengths=size.ruler_lengths, subtasks=RULER_SUBTASKS, samples=size.ruler_samples)
+    first, second, last = (perplexity_part(books, length) for length in LENGTHS)
+    return [
+        first,
+        second,
+        Part("short", Short(), short),
+        Part("needle", needles, books),
+        last,
+        Part("ruler", ruler, books),
+    ]
+
+
+def perplexity_part(books: Sequence[list[int]], length: int) -> Part:
+    """Perplexity of each text's last tokens with `length` tokens read: the same tokens at every length."""
+    task = Perplexity(lengths=(length,), stride=SCORED, scored=FULL_CONTEXT, max_tokens=SCORED * len(books))
+    return Part(f"perplexity-{length}", task, [text[-length - 1 :] for text in books])
+
+
+def long_texts(tokenizer: Any, count: int) -> list[list[int]]:
+    """Held-out texts of 32,769 tokens, as many as asked for and as there are."""
+    whole = texts_of(tokenizer, LONG_TITLES)
+    cuts = [text[start : start + TARGET + 1] for text in whole for start in range(0, len(text), TARGET + 1)]
+    return [text for text in cuts if len(text) == TARGET + 1][:count]
+
+
+def texts_of(tokenizer: Any, titles: Sequence[str]) -> list[list[int]]:
+    """Held-out works whose titles begin so, as token ids, in the order of `titles`."""
+    works = _heldout()
+    found = [next(text for title, text in works if title.startswith(name)) for name in titles]
+    return [list(tokenizer.encode(text)) for text in found]
+
+
+@cache
+def _heldout() -> list[tuple[str, str]]:
+    with lzma.open(TEXT / "heldout.jsonl.xz", "rt", encoding="ascii") as lines:
+        return [(row["title"], row["text"]) for row in map(json.loads, lines)]
+
+
+def measure(part: Part, name: str, model: Path, tokenizer: Any, file: Path) -> None:
+    """Measure one part of one model and write it, whole or not at all."""
+    context = TaskContext(tokenizer, part.documents, WINDOW, TARGET, end_ids=_end_ids(model))
+    generates = isinstance(part.task, Needle | Ruler)
+    scorer = HuggingFaceScorer(model) if generates else rating_scorer(model, name)
+    with torch.inference_mode():
+        results = evaluate(scorer, [part.task], context, name=name)
+    write_results([results], file)
+
+
+def rating_scorer(model: Path, name: str) -> Scorer:
+    """What rates labels: Megatron with the compiled attention, twice as fast as PyTorch's at these lengths.
+
+    Where that cannot be had, transformers. Both give the same numbers to fp32 rounding.
+    """
+    summary = read_summary(model)
+    build = BuildOptions(backends=BackendRequests(attention="native"))
+    try:
+        engine = open_engine(summary, resolve_layout(ModelConfig(), summary.shape, world_size=1), build)
+    except BackendUnavailableError:
+        return HuggingFaceScorer(model)
+    return MegatronScorer(engine, name)
+
+
+def combined(name: str, files: Sequence[Path]) -> ModelResults:
+    """One line of the report from the parts that have been measured."""
+    tasks: dict[str, Any] = {}
+    for file in files:
+        if not file.exists():
+            continue
+        (model,) = read_results(file)
+        for key, result in model.tasks.items():
+            before = tasks.get(key)
+            # One length a part, on the same tokens.
+            if isinstance(before, PerplexityResult) and isinstance(result, PerplexityResult):
+                result = PerplexityResult(result.protocol, {**before.by_length, **result.by_length})
+            tasks[key] = result
+    return ModelResults(name, WINDOW, TARGET, tasks)
+
+
+def open_tokenizer(model: Path) -> Any:
+    """The model's own."""
+    return build_tokenizer("huggingface", str(model))
+
+
+def _end_ids(model: Path) -> tuple[int, ...]:
+    end = json.loads((model / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    return () if end is None else (end,) if isinstance(end, int) else tuple(end)

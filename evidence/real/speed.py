@@ -1,0 +1,98 @@
+"""How fast this machine is, from a minute's probe, and what the work costs at that speed.
+
+Reading S tokens costs a·S + b·S²: products with weights, and attention. Two lengths give a and b.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from evidence.real.sizes import SAMPLE
+from nemo_pi.units import plural
+
+SHORT, LONG = 1024, 4096
+"""Tokens of the probe's two texts."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of this machine."""
+
+    per_token: float
+    """Of reading a token, attention apart."""
+    per_pair: float
+    """Of attention, for each pair of tokens of a text (S² of them)."""
+    per_step: float
+    """Of an optimizer step with one sample."""
+    threads: int
+    """That torch computes with."""
+
+    def reading(self, tokens: int) -> float:
+        """Seconds to read one text."""
+        return self.per_token * tokens + self.per_pair * tokens**2
+
+    def writing(self, tokens: int, length: int) -> float:
+        """Seconds to generate tokens at the end of a text: each takes as long as about 20 that are read."""
+        return tokens * (20 * self.per_token + self.per_pair * length)
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return f"On {plural(self.threads, 'thread')}: {self.per_step:.1f} s a training step, " + ", ".join(
+            f"{self.reading(n):.0f} s to read {n:,} tokens" for n in (8192, 16384, 32768)
+        )
+
+
+def fit(short_seconds: float, long_seconds: float, step_seconds: float, threads: int) -> Speed:
+    """The speed that two measured lengths mean."""
+    pair = max(0.0, (long_seconds / LONG - short_seconds / SHORT) / (LONG - SHORT))
+    return Speed(max(1e-6, short_seconds / SHORT - pair * SHORT), pair, step_seconds, threads)
+
+
+def probe(model: Path, precision: str) -> Speed:
+    """Measure on the model itself."""
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+
+    def read(tokens: int) -> None:
+        ids_BS = torch.arange(tokens)[None]
+        with torch.inference_mode():
+            network.model(input_ids=ids_BS, attention_mask=torch.ones_like(ids_BS), use_cache=False)
+
+    def step() -> None:
+        ids_BS = torch.arange(SAMPLE)[None]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
+            network(input_ids=ids_BS, labels=ids_BS).loss.backward()
+
+    read(64)
+    return fit(_timed(lambda: read(SHORT)), _timed(lambda: read(LONG)), _timed(step), torch.get_num_threads())
+
+
+def known_speed(file: Path, model: Path, precision: str) -> Speed:
+    """From an earlier probe with as many threads, or from a new one."""
+    if file.exists():
+        speed = Speed(**json.loads(file.read_text(encoding="utf-8")))
+        if speed.threads == torch.get_num_threads():
+            return speed
+    speed = probe(model, precision)
+    file.write_text(json.dumps(asdict(speed)) + "\n", encoding="utf-8")
+    return speed
+
+
+def best_precision() -> str:
+    """bf16-mixed where the processor multiplies bf16 itself: there it is twice as fast, elsewhere slower."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "32-true"
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

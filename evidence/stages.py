@@ -1,0 +1,65 @@
+"""Long work in stages: each leaves files behind, so that an interrupted run goes on where it was.
+
+A stage is done where its files are. The plan with its times is said before the first one starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LONGEST_MINUTES = 40
+"""Of a stage, in the size that is shipped: what an interruption costs at most."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of the work."""
+
+    name: str
+    """What the plan calls it."""
+    seconds: float
+    """How long it should take."""
+    made: Path
+    """What it leaves behind; there, it is done. It must appear whole or not at all."""
+    run: Callable[[], None]
+    """Does it."""
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run has finished it."""
+        return self.made.exists()
+
+
+def describe(stages: Sequence[Stage]) -> str:
+    """Say what will be done and how long it should take."""
+    width = max(len(stage.name) for stage in stages)
+    lines = [
+        f"  {stage.name:<{width}}  {'done' if stage.done else _minutes(stage.seconds)}" for stage in stages
+    ]
+    left = sum(stage.seconds for stage in stages if not stage.done)
+    return "\n".join(["Stages:", *lines, f"  {'to do':<{width}}  {_minutes(left)}"])
+
+
+def run_stages(stages: Sequence[Stage], say: Callable[[str], None] = print) -> None:
+    """Run what is not done yet, in order.
+
+    Raises:
+        RuntimeError: a stage that ends without its files.
+    """
+    say(describe(stages))
+    for stage in stages:
+        if stage.done:
+            continue
+        say(f"{time.strftime('%H:%M')} {stage.name}, about {_minutes(stage.seconds)}")
+        started = time.perf_counter()
+        stage.run()
+        if not stage.done:  # a run that was asked to stop has saved and ended without an error
+            raise RuntimeError(f"{stage.name} ended without {stage.made}; start again to go on")
+        say(f"      took {_minutes(time.perf_counter() - started)}")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"

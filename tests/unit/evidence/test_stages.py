@@ -1,0 +1,50 @@
+"""Stages: what is done stays done, and an interrupted run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evidence.stages import Stage, describe, run_stages
+
+
+def stage(folder: Path, name: str, log: list[str], *, fails: bool = False, writes: bool = True) -> Stage:
+    """One that writes down that it ran."""
+
+    def run() -> None:
+        log.append(name)
+        if fails:
+            raise KeyboardInterrupt
+        if writes:
+            (folder / name).touch()
+
+    return Stage(name, 90, folder / name, run)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    log: list[str] = []
+    first, second = stage(tmp_path, "first", log), stage(tmp_path, "second", log)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([first, stage(tmp_path, "second", log, fails=True)], lambda _: None)
+    assert log == ["first", "second"] and first.done and not second.done
+    run_stages([first, second], lambda _: None)
+    assert log == ["first", "second", "second"] and second.done
+
+
+def test_a_stage_without_its_files_is_no_success(tmp_path: Path) -> None:
+    log: list[str] = []
+    broken, later = stage(tmp_path, "broken", log, writes=False), stage(tmp_path, "later", log)
+    with pytest.raises(RuntimeError, match="broken ended without"):
+        run_stages([broken, later], lambda _: None)
+    assert log == ["broken"]
+
+
+def test_the_plan_counts_what_is_left_and_comes_first(tmp_path: Path) -> None:
+    log: list[str] = []
+    stages = [stage(tmp_path, name, log) for name in ("one", "two", "three")]
+    (tmp_path / "one").touch()
+    said: list[str] = []
+    run_stages(stages, lambda text: said.append(text) if not log else None)
+    assert "one    done" in said[0] and "two    1.5 min" in said[0] and said[0].endswith("to do  3.0 min")
+    assert "to do  0.0 min" in describe(stages)
