@@ -26,6 +26,7 @@ FLOORS = {
     "verification": 7,
     "config": 7,
     "nemo": 8,
+    "advice": 8,
     "cli": 9,
     "launch": 2,
     "examples": 10,

@@ -20,9 +20,11 @@ from nemo_pi.bounded.json_text import MOST_JSON_BYTES, parse_json
 from nemo_pi.errors import CheckpointError, ConfigError, check_ids, quoted
 from nemo_pi.evaluation.generation import Generated, GenerationRequest, generate_batch, generation_batches
 from nemo_pi.evaluation.huggingface_cache import CachedLogits, reset_frequencies
+from nemo_pi.evaluation.huggingface_positions import set_positions
 from nemo_pi.evaluation.scorer import TokenScores, score_hidden, score_logits
 from nemo_pi.families.entries import MOST_LAYERS, size
 from nemo_pi.families.inert import without_code
+from nemo_pi.rope.spec import ContextExtension
 
 
 class HuggingFaceScorer:
@@ -58,6 +60,7 @@ class HuggingFaceScorer:
         self.model = _load(folder, dtype).to(self.device).eval().requires_grad_(False)
         self.chunk_tokens = chunk_tokens
         self._name = name or folder.resolve().name
+        self._extension: ContextExtension | None = None
         self._vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         self._head_is_linear = self._probe_head()
 
@@ -65,6 +68,20 @@ class HuggingFaceScorer:
     def name(self) -> str:
         """What reports call this model."""
         return self._name
+
+    def read_as(self, extension: ContextExtension) -> None:
+        """From now on reads positions as this extension says, whatever config.json does; weights stay.
+
+        Raises:
+            CheckpointError: the model has no rotary frequencies that could be replaced.
+        """
+        set_positions(self.model, extension, extension.target_window)
+        self._extension = extension
+
+    def _prepare(self, length: int) -> None:
+        """Makes ready for a text of so many tokens."""
+        if self._extension is not None:
+            set_positions(self.model, self._extension, length)
 
     @torch.inference_mode()
     def score(self, tokens_BS: Tensor, labels_BS: Tensor, position_ids_BS: Tensor) -> TokenScores:
@@ -75,6 +92,7 @@ class HuggingFaceScorer:
         """
         self._check_ids(tokens_BS, labels_BS)
         reset_frequencies(self.model)
+        self._prepare(int(position_ids_BS.max()) + 1)
         labels_N = labels_BS.reshape(-1).to(self.device)
         inputs = self._inputs(tokens_BS, position_ids_BS)
         if self._head_is_linear:
@@ -98,7 +116,7 @@ class HuggingFaceScorer:
         generated: dict[int, Generated] = {}
         for numbers in generation_batches([len(prompt) for prompt in prompts], request):
             self._check_ids(torch.tensor([list(prompts[number]) for number in numbers]))
-            next_logits = CachedLogits(self.model, self.device)
+            next_logits = CachedLogits(self.model, self.device, self._prepare)
             texts = generate_batch(next_logits, prompts, numbers, request)
             generated.update(zip(numbers, texts, strict=True))
         return [generated[number] for number in range(len(prompts))]

@@ -11,7 +11,7 @@ Shape legend: B rows, S tokens of a row, V vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,10 +27,13 @@ class CachedLogits:
     Args:
         model: a transformers causal language model.
         device: where it is.
+        prepare: called with the length of the text before the model reads it.
     """
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.model, self.device = model, device
+    def __init__(
+        self, model: Any, device: torch.device, prepare: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.model, self.device, self._prepare = model, device, prepare
         self._cache: Any = None
         self._num_cached = 0
         # Logits of the whole prompt would need 16.8 GB for 32k tokens of a vocabulary of 128k.
@@ -51,6 +54,7 @@ class CachedLogits:
 
     def _forward(self, text_BS: Tensor) -> Tensor:
         length, new = text_BS.size(1), slice(self._num_cached, None)
+        self._prepare(length)
         output = self.model(
             input_ids=text_BS[:, new].to(self.device),
             position_ids=text_positions(length)[new].expand(text_BS.size(0), -1).to(self.device),
@@ -66,7 +70,7 @@ class CachedLogits:
 
 def reset_frequencies(model: nn.Module) -> None:
     """Make dynamic NTK forget the longest text it has read; other scalings do not remember any."""
-    for module, kind in list(_rotary_modules(model)):
+    for module, kind in list(rotary_modules(model)):
         window = getattr(module, "original_max_seq_len", None)
         if window is not None and getattr(module, f"{kind}max_seq_len_cached", window) > window:
             name = f"{kind}inv_freq"
@@ -79,7 +83,7 @@ def reset_frequencies(model: nn.Module) -> None:
 _KINDS = ("", *(f"{kind}_" for kind in (FULL, SLIDING)))
 
 
-def _rotary_modules(model: nn.Module) -> Iterator[tuple[Any, str]]:
+def rotary_modules(model: nn.Module) -> Iterator[tuple[Any, str]]:
     """Modules with frequencies, once for each kind of layer that they have some for."""
     return (
         (module, kind)
@@ -91,4 +95,4 @@ def _rotary_modules(model: nn.Module) -> Iterator[tuple[Any, str]]:
 
 def _frequencies(model: nn.Module) -> list[Tensor]:
     # Cloned: LongRoPE's are written over in place.
-    return [getattr(module, f"{kind}inv_freq").clone() for module, kind in _rotary_modules(model)]
+    return [getattr(module, f"{kind}inv_freq").clone() for module, kind in rotary_modules(model)]

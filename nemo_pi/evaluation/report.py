@@ -12,7 +12,7 @@ from nemo_pi.errors import DataError
 from nemo_pi.evaluation.results import ModelResults, write_results
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.tasks.registry import TaskType, task_type
-from nemo_pi.evaluation.text_tables import Table
+from nemo_pi.evaluation.text_tables import Table, aligned, markdown
 
 COLUMNS = 100
 RESULTS = "results.json"
@@ -83,7 +83,7 @@ def render_text(models: Sequence[ModelResults], columns: int = COLUMNS) -> str:
     """
     _require_some(models)
     parts = [describe_windows(models)]
-    parts += ["\n".join([table.title, *_align(table, columns)]) for table in build_tables(models)]
+    parts += ["\n".join([table.title, *aligned(table, columns)]) for table in build_tables(models)]
     parts.append(
         "\n".join(textwrap.fill(line, columns, subsequent_indent="  ") for line in describe_protocols(models))
     )
@@ -99,7 +99,7 @@ def render_markdown(models: Sequence[ModelResults], title: str, plots: Sequence[
     _require_some(models)
     parts = [f"# {title}", f"{describe_windows(models)}."]
     for table in build_tables(models):
-        parts += [f"## {table.title}", "\n".join(_markdown(table))]
+        parts += [f"## {table.title}", "\n".join(markdown(table))]
     parts += [f"![{plot.stem} by context length]({plot.name})" for plot in plots]
     protocols = describe_protocols(models)
     if protocols:
@@ -132,28 +132,6 @@ def write_report(
     summary = folder / "report.md"
     summary.write_text(render_markdown(models, title, pictures), encoding="utf-8")
     return ReportFiles(folder, results, summary, tuple(pictures))
-
-
-def _align(table: Table, columns: int) -> list[str]:
-    numbers = [max(map(len, column)) for column in list(zip(table.header, *table.lines, strict=True))[1:]]
-    room = max(12, columns - sum(width + 2 for width in numbers))
-    names = [_shorten(line[0], room) for line in (table.header, *table.lines)]
-    width = max(map(len, names))
-    lines = [
-        name.ljust(width) + "".join(f"  {cell:>{size}}" for cell, size in zip(line[1:], numbers, strict=True))
-        for name, line in zip(names, (table.header, *table.lines), strict=True)
-    ]
-    return [lines[0], "─" * len(lines[0]), *lines[1:]]
-
-
-def _shorten(name: str, width: int) -> str:
-    return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _markdown(table: Table) -> list[str]:
-    rule = ("---", *("---:" for _ in table.header[1:]))
-    lines = (table.header, rule, *table.lines)
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
 
 def _require_some(models: Sequence[ModelResults]) -> None:

@@ -18,6 +18,7 @@ All in float64: these numbers are for reports, not for the model.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,11 +53,27 @@ def supremum(rotary_dim: int, base: float, s: float = 0.5, s1: float = 0.0, s2: 
 
     The error is linear in h, Re Σ h_j g_j with g_j = e^{isθ_j} - chord; h_j = conj(g_j)/|g_j| reaches Σ|g_j|.
     """
+    return float(_chord_errors(rotary_dim, base, s, s1, s2).sum())
+
+
+def largest_error(
+    moduli: Sequence[float], rotary_dim: int, base: float, s: float = 0.5, s1: float = 0.0, s2: float = 1.0
+) -> float:
+    """The largest interpolation error over all h with these |h_j|, one for each pair: Σ|h_j||g_j|.
+
+    `supremum` is that of |h_j| = 1. Few pairs of a trained model reach its max_j |h_j|.
+    """
+    errors_F = _chord_errors(rotary_dim, base, s, s1, s2)
+    return float((errors_F * torch.tensor(moduli, dtype=torch.float64)).sum())
+
+
+def _chord_errors(rotary_dim: int, base: float, s: float, s1: float, s2: float) -> Tensor:
+    """|g_j| of each pair."""
     _bow(s, s1, s2)
     thetas_F = _thetas(rotary_dim, base)
     share = (s - s1) / (s2 - s1)
     at, left, right = (torch.exp(1j * thetas_F * distance) for distance in (s, s1, s2))
-    return float((at - (1 - share) * left - share * right).abs().sum())
+    return (at - (1 - share) * left - share * right).abs()
 
 
 def extrapolation_sum(rotary_dim: int, base: float, distance: float) -> float:

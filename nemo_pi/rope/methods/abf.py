@@ -8,6 +8,7 @@ m while Σ_j cos(m·θ_j) is positive, which it stays up to L from about b = 0.0
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
 from nemo_pi.rope.methods.arguments import number
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.candidates import Candidate
 from nemo_pi.rope.validation import check_frequencies
 
 
@@ -40,9 +42,25 @@ class Abf(ScalingMethod):
     title = "abf (a base chosen freely)"
     formula = "θ_j of the base `base`, whatever s"
     source = "arXiv 2309.16039, section 2"
+    training = (
+        "400 billion tokens from 4,096 to 32,768 (arXiv 2309.16039, section 2); ProLong: 20 billion from "
+        "8,192 to 65,536, 20 billion more to 524,288 (arXiv 2410.02660)"
+    )
 
     base: float = number(above=1.0)
     """The base to compute with, in place of the checkpoint's; must be given."""
+
+    @classmethod
+    def candidates(cls, rope: RopeNumbers) -> Sequence[Candidate]:
+        """The known lower bound and bases above it; published ones lie from 0.4 to 10 times the bound."""
+        bound = least_base(rope.target_window)
+        bases = {times: _three_digits(times * bound) for times in (3, 1, 10)}
+        found = [
+            Candidate({"base": base}, source=f"about {times} × 0.0424·L^1.628 (arXiv 2405.14591)")
+            for times, base in bases.items()
+            if base > rope.base
+        ]
+        return found or [Candidate({"base": 4 * rope.base}, source="the checkpoint's base reaches the bound")]
 
     def check(self, rope: RopeNumbers) -> None:
         """The base is there: no formula gives one."""

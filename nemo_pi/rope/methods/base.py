@@ -5,7 +5,7 @@ Shapes: F = rotary_dim / 2 frequencies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.rope.fields import ELSEWHERE
+from nemo_pi.rope.methods.candidates import Candidate
 from nemo_pi.rope.methods.hf_rope import HfRope
 from nemo_pi.rope.validation import check_number, did_you_mean
 
@@ -68,6 +69,8 @@ class ScalingMethod:
     """What cosine and sine are multiplied by, for the same table."""
     source: ClassVar[str] = ""
     """Where it was published, for the same table."""
+    training: ClassVar[str] = ""
+    """What training it is known to need, with the source, for advice; empty: nothing is known."""
     factor_is_ratio: ClassVar[bool] = True
     """Whether factor × original window must be the target window."""
     depends_on_length: ClassVar[bool] = False
@@ -114,6 +117,15 @@ class ScalingMethod:
         """(name, value) of every argument that has a value, sorted by name."""
         values = ((name, getattr(self, name)) for name in self.argument_names())
         return tuple((name, value) for name, value in values if value is not None)
+
+    @classmethod
+    def candidates(cls, rope: RopeNumbers) -> Sequence[Candidate]:
+        """Arguments worth trying on a model that is to be extended, the likeliest first.
+
+        Args:
+            rope: the numbers of the extension that is asked for, its factor the ratio of the windows.
+        """
+        return (Candidate(),)
 
     def check(self, rope: RopeNumbers) -> None:
         """Refuses arguments that contradict each other or the numbers.

@@ -44,6 +44,7 @@ class Dynamic(ScalingMethod):
     title = "dynamic (NTK by the length being read)"
     formula = "θ_j of the base b·(s·l/L − (s−1))^(D/(D−2)) while l > L tokens are read; θ_j up to L"
     source = "the same, section 3.3"
+    training = "none: it is made for models as they are (arXiv 2309.00071, section 3.3)"
     depends_on_length = True
     min_rotary_dim = 4
     hf_types = ("dynamic",)

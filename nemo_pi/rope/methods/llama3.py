@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
 from nemo_pi.rope.methods.arguments import number
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.candidates import Candidate
 from nemo_pi.rope.methods.hf_rope import HfRope, unusable
 
 
@@ -48,6 +50,9 @@ class Llama3(ScalingMethod):
         "a blend linear in L / wavelength"
     )
     source = "Llama 3.1, arXiv 2407.21783 and its released code"
+    training = (
+        "Llama 3: 800 billion tokens in six stages from 8,192 to 131,072 (arXiv 2407.21783, section 3.4.2)"
+    )
     factor_is_ratio = False
     hf_types = ("llama3",)
 
@@ -55,6 +60,15 @@ class Llama3(ScalingMethod):
     """Wavelengths below original window / this are kept; above low_freq_factor."""
     low_freq_factor: float = number(1.0, above=0.0)
     """Wavelengths above original window / this are divided by the factor."""
+
+    @classmethod
+    def candidates(cls, rope: RopeNumbers) -> Sequence[Candidate]:
+        """The ratio of the windows, and as far from it as published models are."""
+        return (
+            Candidate(factor=rope.factor),
+            Candidate(factor=2 * rope.factor, source="Llama 3.2: 32 for 16 times the window"),
+            Candidate(factor=max(1.0, rope.factor / 2), source="Llama 3.1: 8 for 16 times the window"),
+        )
 
     def check(self, rope: RopeNumbers) -> None:
         """The blend has a width."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.methods import plain
+from nemo_pi.rope.methods import plain, yarn
 from nemo_pi.rope.methods.arguments import MOST_ATTENTION_FACTOR, number, per_frequency
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.candidates import Candidate
 from nemo_pi.rope.methods.hf_rope import HfRope
 from nemo_pi.rope.validation import check_frequencies
 
@@ -51,6 +52,10 @@ class LongRope(ScalingMethod):
     )
     cos_sin_times = "√(1 + ln s / ln L)"
     source = "LongRoPE, arXiv 2402.13753"
+    training = (
+        "a search for the factors, then 400 steps at 131,072 tokens and 600 more at 262,144 (arXiv "
+        "2402.13753, section 3.3)"
+    )
     depends_on_length = True
     hf_types = ("longrope", "su")
 
@@ -60,6 +65,21 @@ class LongRope(ScalingMethod):
     """Divisor of each frequency beyond the original window; must be given."""
     short_factor: tuple[float, ...] = per_frequency()
     """Divisor of each frequency up to the original window; must be given."""
+
+    @classmethod
+    def candidates(cls, rope: RopeNumbers) -> Sequence[Candidate]:
+        """Where a search for factors starts: short texts as they were, YaRN's frequencies beyond."""
+        numbers = rope.rotary_dim, rope.base
+        blended_F = yarn.inverse_frequencies(*numbers, rope.factor, rope.original_window)
+        long_F = plain.inverse_frequencies(*numbers) / blended_F
+        lists = {
+            "short_factor": [1.0] * rope.num_frequencies,
+            "long_factor": [round(float(value), 4) for value in long_F],
+        }
+        source = (
+            "not searched: YaRN's divisors beyond the window, none within (arXiv 2402.13753 starts there)"
+        )
+        return (Candidate(lists, source=source),)
 
     def check(self, rope: RopeNumbers) -> None:
         """Both lists are there, and can be computed with."""

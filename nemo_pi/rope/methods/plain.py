@@ -41,6 +41,10 @@ class Plain(ScalingMethod):
     title = "none: plain rotary positions"
     formula = "θ_j = b^(−2j/D)"
     source = "RoPE, arXiv 2104.09864, section 3.2.2"
+    training = (
+        "direct fine-tuning: after 10,000 steps LLaMA-7B retrieved from 2,560 tokens back, not from 8,192 "
+        "(arXiv 2306.15595, section 3.3)"
+    )
     factor_is_ratio = False
     hf_types = ("default",)
 

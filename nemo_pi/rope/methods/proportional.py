@@ -6,6 +6,7 @@ do so exactly as in plain RoPE. transformers' type of this name (Gemma 4) divide
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
 from nemo_pi.rope.methods.arguments import number
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.candidates import Candidate
 from nemo_pi.rope.methods.hf_rope import HfRope
 
 
@@ -43,11 +45,17 @@ class Proportional(ScalingMethod):
     title = "proportional (p-RoPE, interpolated)"
     formula = "θ_j / s for the first `partial_rotary_factor` of the pairs, 0 for the others"
     source = "p-RoPE, arXiv 2410.06205; transformers' type of this name"
+    training = "unknown: it is published for models that are pretrained with it (arXiv 2410.06205)"
     hf_types = ("proportional",)
     hf_states_original = False
 
     partial_rotary_factor: float = number(1.0, above=0.0, at_most=1.0)
     """Share of the pairs that turn, in (0, 1]; 1 is Position Interpolation."""
+
+    @classmethod
+    def candidates(cls, rope: RopeNumbers) -> Sequence[Candidate]:
+        """The share that the paper trains with; a share of 1 is Position Interpolation."""
+        return (Candidate({"partial_rotary_factor": 0.75}, source="arXiv 2410.06205"),)
 
     def check(self, rope: RopeNumbers) -> None:
         """Whole heads, of which one pair turns at least."""

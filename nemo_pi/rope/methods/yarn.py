@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.rope.methods import plain
 from nemo_pi.rope.methods.arguments import MOST_ATTENTION_FACTOR, flag, number
 from nemo_pi.rope.methods.base import RopeNumbers, ScalingMethod
+from nemo_pi.rope.methods.candidates import Candidate
 from nemo_pi.rope.methods.hf_rope import HfRope
 
 BETA_FAST = 32.0
@@ -91,6 +92,10 @@ class Yarn(ScalingMethod):
     )
     cos_sin_times = "0.1·ln s + 1"
     source = 'the same, section 3.2 ("NTK-by-parts") and equation 22'
+    training = (
+        "400 steps of 64 samples for 16 times the window, 200 more for 32 times (arXiv 2309.00071, section "
+        "4.1); untrained it loses little where the factor is small"
+    )
     hf_types = ("yarn",)
 
     attention_factor: float | None = number(above=0.0, at_most=MOST_ATTENTION_FACTOR)
@@ -105,6 +110,19 @@ class Yarn(ScalingMethod):
     """The other of the pair."""
     truncate: bool | None = flag()
     """Whether the ramp's ends are whole indices, as in the released code. None: they are."""
+
+    @classmethod
+    def candidates(cls, rope: RopeNumbers) -> Sequence[Candidate]:
+        """The defaults; published ramps; the ramp without the temperature; a factor above the ratio."""
+        return (
+            Candidate(source="arXiv 2309.00071: beta_fast 32, beta_slow 1"),
+            Candidate({"beta_fast": 4.0}, source="UltraLong, 1M to 4M tokens (arXiv 2504.06214)"),
+            Candidate(stretch=1.25, source="DeepSeek-V2: 40 for 32 times the window (arXiv 2405.04434)"),
+            Candidate(
+                {"attention_factor": 1.0}, source="NTK-by-parts: the ramp alone (arXiv 2309.00071, 3.2)"
+            ),
+            Candidate({"truncate": False}, source="gpt-oss: the ramp's ends are not rounded"),
+        )
 
     def check(self, rope: RopeNumbers) -> None:
         """The ramp falls; DeepSeek's pair is whole."""

@@ -1,0 +1,167 @@
+"""The advice as people read it: in a terminal and as Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_pi.advice.proposals import Proposal
+from nemo_pi.advice.ranking import Standing
+from nemo_pi.advice.session import AS_IT_IS, Outcome
+from nemo_pi.evaluation.report import describe_protocols
+from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.tasks.perplexity import Perplexity, format_perplexity
+from nemo_pi.evaluation.text_tables import MISSING, Table, aligned, markdown, thin
+
+COLUMNS = 100
+MOST_LINES_DRAWN = 7
+"""Candidates in the plot beside the checkpoint as it is: as many as there are colours."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, and what stands below it."""
+
+    title: str
+    """Heading."""
+    body: tuple[str | Table, ...]
+    """Paragraphs and lists (whose lines are kept), tables, and code (which begins with four spaces)."""
+
+
+def ranking_tables(outcome: Outcome) -> list[Table]:
+    """One table a round, the last first: what was measured on other windows does not compare."""
+    tables = []
+    for number in range(outcome.last_round, -1, -1):
+        base = next((standing for standing in outcome.base if standing.round == number), None)
+        lines = [standing for standing in outcome.standings if standing.round == number]
+        if base is not None and lines:
+            last = number == outcome.last_round
+            place = 1 + sum(standing.round > number for standing in outcome.standings)
+            tables.append(_table(base, lines, place, last=last, rounds=len(outcome.rounds)))
+    return tables
+
+
+def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool, rounds: int) -> Table:
+    lengths = thin(sorted(base.perplexity), 6)
+    shorter = min(base.perplexity)
+    has_keys = any(each.passkeys is not None for each in lines)
+    has_longppl = any(each.longppl is not None for each in lines)
+    header = [
+        "untrained",
+        *(f"{length:,}" for length in lengths),
+        f"at {shorter:,}",
+        *(["pass keys"] if has_keys else []),
+        *(["LongPPL", "key tokens"] if has_longppl else []),
+    ]
+    rows = []
+    for number, each in enumerate([base, *lines]):
+        name = each.label if each is base else f"{place + number - 1}. {each.label}"
+        ratio = each.perplexity[shorter] / base.perplexity[shorter] - 1
+        cells = [name, *(format_perplexity(each.perplexity[length]) for length in lengths)]
+        cells.append(MISSING if each is base else f"{ratio:+.1%}")
+        if has_keys:
+            cells.append(MISSING if each.passkeys is None else f"{each.passkeys:.0%}")
+        if has_longppl:
+            found = each.longppl
+            cells += (
+                [format_perplexity(found.longppl), f"{found.num_key_tokens:,}"] if found else [MISSING] * 2
+            )
+        rows.append(tuple(cells))
+    what = "Ranking" if last else f"Dropped after round {base.round + 1} of {rounds}, on fewer tokens"
+    columns = f"perplexity by length in tokens, what it costs at {shorter:,}"
+    return Table(f"{what}: {columns}, and what else was measured", tuple(header), tuple(rows))
+
+
+def choices(outcome: Outcome, proposals: Sequence[Proposal]) -> list[tuple[str, Proposal, Standing]]:
+    """What to paste, and why: the best untrained, the one that costs least within the original window, and
+    those that are trained most where they are not among these."""
+    by_label = {proposal.label: proposal for proposal in proposals}
+    final = [each for each in outcome.standings if each.round == outcome.last_round]
+    extending = [each for each in final if by_label[each.label].extension.is_scaled] or final
+    if not extending:
+        return []
+    best = extending[0]
+    found = [("Best untrained, over all lengths", by_label[best.label], best)]
+    near = [each for each in extending if each.loss < best.loss + 0.1]
+    cheapest = min(near, key=lambda each: each.perplexity[min(each.perplexity)])
+    if cheapest is not best and _at_window(cheapest) < 0.995 * _at_window(best):
+        found.append(
+            ("Least cost within the original window, among the near best", by_label[cheapest.label], cheapest)
+        )
+    return found
+
+
+def _at_window(standing: Standing) -> float:
+    return standing.perplexity[min(standing.perplexity)]
+
+
+def training_lines(outcome: Outcome, proposals: Sequence[Proposal]) -> list[str]:
+    """What training each method is known to need, in the order of the methods' best candidates."""
+    by_label = {proposal.label: proposal for proposal in proposals}
+    methods = dict.fromkeys(by_label[each.label].method for each in outcome.standings)
+    known = {proposal.method: proposal.training or "nothing is known" for proposal in proposals}
+    return [f"{method}: {known[method]}." for method in methods]
+
+
+def protocols(outcome: Outcome) -> list[str]:
+    """How the last round measured."""
+    last = [each.results for each in outcome.base if each.round == outcome.last_round]
+    return describe_protocols(last)
+
+
+def draw(outcome: Outcome, path: Path) -> Path | None:
+    """Perplexity by length of the best candidates of the last round beside the checkpoint as it is."""
+    base = next((each for each in outcome.base if each.round == outcome.last_round), None)
+    if base is None:
+        return None
+    best = [each for each in outcome.standings if each.round == outcome.last_round and each.label]
+    lines = [base, *[each for each in best if each.results is not base.results][:MOST_LINES_DRAWN]]
+    measured = [
+        Measured(
+            each.label if each is not base else AS_IT_IS,
+            each.results.original_window,
+            each.results.target_window,
+            each.results.tasks[Perplexity.name],
+        )
+        for each in lines
+    ]
+    return Perplexity.plot(measured, path)  # type: ignore[arg-type]  # the results of this task are its own
+
+
+def as_text(sections: Sequence[Section], columns: int = COLUMNS) -> str:
+    """For a terminal."""
+    parts = []
+    for section in sections:
+        parts.append(f"{section.title}\n{'═' * len(section.title)}")
+        for item in section.body:
+            if isinstance(item, Table):
+                title = textwrap.fill(item.title, columns)
+                parts.append("\n".join([title, *aligned(item, columns)]))
+            elif item.startswith("    "):
+                parts.append(item)
+            else:
+                parts.append("\n".join(_filled(line, columns) for line in item.splitlines()))
+    return "\n\n".join(parts) + "\n"
+
+
+def _filled(line: str, columns: int) -> str:
+    return textwrap.fill(line, columns, subsequent_indent="  " if line.startswith("- ") else "")
+
+
+def as_markdown(title: str, sections: Sequence[Section], picture: Path | None) -> str:
+    """For a file."""
+    parts = [f"# {title}"]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        for item in section.body:
+            if isinstance(item, Table):
+                parts += [f"{item.title}:", "\n".join(markdown(item))]
+            elif item.startswith("    "):
+                parts.append("```\n" + textwrap.dedent(item) + "\n```")
+            else:
+                parts.append(item)
+        if picture is not None and section is sections[0]:
+            parts.append(f"![perplexity by context length]({picture.name})")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,178 @@
+"""Candidates measured one after the other, in rounds, within a time; what is measured is never lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from nemo_pi.advice.proposals import Proposal
+from nemo_pi.advice.ranking import Standing, rank
+from nemo_pi.advice.rounds import Round, Rounds
+from nemo_pi.advice.speed import Clock, Speed, calls_of
+from nemo_pi.advice.store import Store
+from nemo_pi.evaluation.evaluate import run_tasks
+from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.results import ModelResults
+from nemo_pi.evaluation.tasks.base import Progress, TaskContext
+from nemo_pi.rope.spec import ContextExtension
+from nemo_pi.units import plural
+
+AS_IT_IS = "as it is"
+"""Label of the checkpoint with the positions it has."""
+
+
+@dataclass
+class Outcome:
+    """What came of all rounds."""
+
+    rounds: Rounds
+    """As planned."""
+    base: list[Standing] = field(default_factory=list)
+    """The checkpoint as it is, one for each round that was begun."""
+    standings: list[Standing] = field(default_factory=list)
+    """Each candidate in the last round that it finished, the best first."""
+    left_out: list[str] = field(default_factory=list)
+    """What was not measured, and why."""
+    stopped: bool = False
+    """Whether somebody stopped it."""
+
+    @property
+    def last_round(self) -> int:
+        """Number of the last round that a candidate finished; -1 where none has."""
+        return max((standing.round for standing in self.standings), default=-1)
+
+
+class Session:
+    """Measures candidates on one model in memory.
+
+    Args:
+        scorer: the model; its positions are replaced for each candidate.
+        base: its positions as they are.
+        context: documents and windows.
+        store: where results go, and where those of an earlier start are.
+        speed: of the model.
+        clock: what time it is, in seconds.
+    """
+
+    def __init__(
+        self,
+        scorer: HuggingFaceScorer,
+        base: ContextExtension,
+        context: TaskContext,
+        store: Store,
+        speed: Speed,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self._scorer, self._base, self._context = scorer, base, context
+        self._store, self._speed, self._clock = store, speed, clock
+        self._slowness = 1.0
+
+    def seconds_of(self, each: Round) -> float:
+        """Of one candidate in a round, at the speed that was measured."""
+        return self._speed.seconds(calls_of(each.planned(self._context), self._context))
+
+    def tokens_of(self, each: Round) -> int:
+        """That one candidate reads in a round."""
+        return sum(rows * length for rows, length in calls_of(each.planned(self._context), self._context))
+
+    def run(
+        self, proposals: Sequence[Proposal], rounds: Rounds, deadline: float, progress: Progress | None = None
+    ) -> Outcome:
+        """Every round, or as many candidates of it as the time allows.
+
+        Args:
+            proposals: in the order in which they are tried first.
+            rounds: what each is measured on.
+            deadline: on the clock; nothing is begun that would end behind it.
+            progress: called with (what, tokens done of this candidate and round, tokens of it).
+        """
+        outcome = Outcome(rounds)
+        remaining = list(proposals)
+        for number, each in enumerate(rounds):
+            chosen, dropped = remaining[: each.candidates], remaining[each.candidates :]
+            if dropped and not number:
+                names = ", ".join(proposal.label for proposal in dropped)
+                outcome.left_out.append(f"not tried, for want of time: {names}")
+            if not self._round(number, each, chosen, deadline, outcome, progress):
+                break
+            found = {standing.label: standing for standing in outcome.standings}
+            order = [
+                standing.label for standing in rank([found[p.label] for p in chosen if p.label in found])
+            ]
+            by_label = {proposal.label: proposal for proposal in chosen}
+            remaining = [by_label[label] for label in order]
+        outcome.standings = rank(outcome.standings)
+        return outcome
+
+    def _round(
+        self,
+        number: int,
+        each: Round,
+        chosen: Sequence[Proposal],
+        deadline: float,
+        outcome: Outcome,
+        progress: Progress | None,
+    ) -> bool:
+        """One round; whether the next may begin."""
+        # Plain positions at any target are those of a model as it is, which is measured in any case.
+        own = next((proposal for proposal in chosen if proposal.extension == self._base), None)
+        extensions = {AS_IT_IS: self._base, **{p.label: p.extension for p in chosen if p is not own}}
+        seconds = self.seconds_of(each)
+        for done, (label, extension) in enumerate(extensions.items()):
+            kept = self._store.result(label, each)
+            if kept is None and self._clock() + seconds * self._slowness > deadline:
+                names = ", ".join(list(extensions)[done:])
+                outcome.left_out.append(f"round {number + 1}, for want of time: {names}")
+                return False
+            try:
+                result = kept or self._measure(label, extension, each, seconds, progress)
+            except KeyboardInterrupt:
+                outcome.left_out.append(f"round {number + 1}, stopped: {', '.join(list(extensions)[done:])}")
+                outcome.stopped = True
+                return False
+            standing = Standing(label, number, result)
+            if label == AS_IT_IS:
+                outcome.base.append(standing)
+                if own is None:
+                    continue
+                standing = Standing(own.label, number, result)
+            outcome.standings = [old for old in outcome.standings if old.label != standing.label]
+            outcome.standings.append(standing)
+        return True
+
+    def _measure(
+        self,
+        label: str,
+        extension: ContextExtension,
+        each: Round,
+        seconds: float,
+        progress: Progress | None,
+    ) -> ModelResults:
+        self._scorer.read_as(extension)
+        started = self._clock()
+        found = run_tasks(
+            self._scorer,
+            each.planned(self._context),
+            self._context,
+            name=label,
+            progress=progress and _named(label, progress),
+        )
+        # The probe was short; from here on, what a candidate really took says how long the next will take.
+        self._slowness = max(0.2, (self._clock() - started) / max(seconds, 1e-9))
+        self._store.keep(label, each, found)
+        return found
+
+
+def _named(label: str, progress: Progress) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: progress(f"{label}: {what}", done, total)
+
+
+def describe_rounds(session: Session, rounds: Rounds, context: TaskContext) -> list[str]:
+    """What is going to be measured, a line a round, with its tokens."""
+    lines = []
+    for number, each in enumerate(rounds, start=1):
+        tokens = session.tokens_of(each) * (each.candidates + 1)
+        who = f"{plural(each.candidates, 'candidate')} and the model as it is"
+        lines.append(f"round {number}: {who}: {each.describe(context)}; {plural(tokens, 'token')}")
+    return lines

@@ -1,0 +1,95 @@
+"""How long a model takes to read: measured once on short texts, then used to cost what is planned.
+
+What is planned is costed by running its tasks on a scorer that computes nothing and writes down the sizes of
+the batches it is given: whatever a task does, its cost is that of its own calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nemo_pi.evaluation.evaluate import PlannedTask, run_tasks
+from nemo_pi.evaluation.generation import Generated, GenerationRequest
+from nemo_pi.evaluation.scorer import Scorer, TokenScores, score_texts
+from nemo_pi.evaluation.tasks.base import TaskContext
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a batch: tokens × (per token + per token and token before it × length)."""
+
+    per_token: float
+    """Seconds that a token takes by itself."""
+    per_pair: float
+    """Seconds more for each token of its text: attention grows with the square of the length."""
+
+    def seconds(self, calls: Sequence[tuple[int, int]]) -> float:
+        """Of batches of (rows, tokens of a row)."""
+        return sum(rows * length * (self.per_token + self.per_pair * length) for rows, length in calls)
+
+    def tokens_per_second(self, length: int) -> float:
+        """In texts of this length."""
+        return 1 / (self.per_token + self.per_pair * length)
+
+
+def measure_speed(
+    scorer: Scorer,
+    text_S: Tensor,
+    lengths: tuple[int, int],
+    batch_tokens: int,
+    clock: Clock = time.perf_counter,
+) -> Speed:
+    """Times one batch of each of two lengths, after one that warms up.
+
+    Args:
+        scorer: the model.
+        text_S: token ids int64, at least as long as the longer.
+        lengths: tokens of a row, the shorter first; where they are alike, attention is taken to cost nothing.
+        batch_tokens: tokens of a batch.
+        clock: what time it is, in seconds.
+    """
+    rates = []
+    for number, length in enumerate((lengths[0], *lengths)):
+        rows = max(1, batch_tokens // length)
+        text_BS = text_S[: length + 1].expand(rows, -1)[:, : length + 1].contiguous()
+        started = clock()
+        score_texts(scorer, text_BS)
+        if number:
+            rates.append((clock() - started) / (rows * length))
+    if lengths[0] == lengths[1]:
+        return Speed(max(rates), 0.0)
+    per_pair = max(0.0, (rates[1] - rates[0]) / (lengths[1] - lengths[0]))
+    return Speed(max(1e-9, rates[0] - per_pair * lengths[0]), per_pair)
+
+
+class Tally:
+    """A scorer that only writes down what it is asked."""
+
+    name = "tally"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+        """(rows, tokens of a row) of each batch."""
+
+    def score(self, tokens_BS: Tensor, labels_BS: Tensor, position_ids_BS: Tensor) -> TokenScores:
+        """Zeros."""
+        self.calls.append((tokens_BS.size(0), tokens_BS.size(1)))
+        return TokenScores(torch.zeros(tokens_BS.shape), torch.zeros(tokens_BS.shape, dtype=torch.bool))
+
+    def generate(self, prompts: Sequence[Sequence[int]], request: GenerationRequest) -> list[Generated]:
+        """Nothing that advice runs generates: without a cache each token would be a pass of its own."""
+        raise NotImplementedError("advice reads answers off one pass")
+
+
+def calls_of(planned: Sequence[PlannedTask], context: TaskContext) -> list[tuple[int, int]]:
+    """(rows, tokens of a row) of every batch that these tasks will read."""
+    tally = Tally()
+    run_tasks(tally, planned, context)
+    return tally.calls

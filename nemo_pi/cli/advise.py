@@ -1,0 +1,240 @@
+"""examples/advise.py: which method suits a checkpoint, measured before anyone trains it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from nemo_pi.checkpoint.files import check_writable
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.cli.evaluate_models import choose_backend
+from nemo_pi.cli.evaluate_plan import read_documents
+from nemo_pi.cli.flags import add_model_flags, end_ids, tokenizer_folder
+from nemo_pi.cli.parser import Parser
+from nemo_pi.cli.paths import check_paths
+from nemo_pi.data.tokenizer import build_tokenizer
+from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.families.registry import family_of
+from nemo_pi.units import plural, short
+
+STOPPED = 130
+"""Exit status after Ctrl-C."""
+RESULTS, PAGE, PICTURE = "results.json", "advice.md", "perplexity.png"
+
+
+def parse(description: str | None = None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `arguments` of the process by default."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="Hugging Face folder")
+    add("--documents", type=Path, required=True, help="held-out text, JSON lines with a `text` key")
+    add("--target-window", type=int, required=True, metavar="TOKENS", help="tokens that it shall read")
+    add("--minutes", type=float, default=20.0, help="that measuring may take (default 20)")
+    add("--methods", help="try only these, e.g. yarn,ntk (default: every method that is registered)")
+    add("--original-window", type=int, metavar="TOKENS", help="where the checkpoint's own files are wrong")
+    add("--allow-rescaling", action="store_true", help="try what may replace the scaling that it has already")
+    add("--windows", type=int, default=16, help="read at each length at most (default 16)")
+    add("--batch-tokens", type=int, default=8192, help="tokens read at a time (default 8192)")
+    add("--results", type=Path, help="folder to write (default results/advice/NAME-WINDOW)")
+    add_model_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def run(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
+    """Checks, says what it costs, measures, ranks, and returns the exit status."""
+    args = parse(description, arguments)
+    named = {"checkpoint": args.checkpoint, "--documents": args.documents, "--tokenizer": args.tokenizer}
+    check_paths(list(named.items()))
+    _check_numbers(args)
+    summary = _readable(args.checkpoint)
+    # Imported here: a mistyped path is answered before torch's models are.
+    from transformers.utils.logging import disable_progress_bar
+
+    from nemo_pi.advice import advise
+    from nemo_pi.advice.proposals import Asked
+    from nemo_pi.advice.report import as_markdown, as_text, draw
+    from nemo_pi.advice.rounds import choose, total
+    from nemo_pi.advice.session import Session, describe_rounds
+    from nemo_pi.advice.store import Store
+    from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+
+    methods = None if args.methods is None else [name.strip() for name in args.methods.split(",")]
+    asked = Asked(args.target_window, args.original_window, args.allow_rescaling, methods)
+    case = advise.Case.read(summary, asked)
+    folder = args.results or Path("results/advice") / advise.results_name(args.checkpoint, args.target_window)
+    folder = folder.expanduser()
+    check_writable("--results", folder)
+    context = _context(args, case.original_window)
+    _say(_describe(args, summary, case, context))
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store.open(folder / RESULTS, _about(args, asked))
+    started = advise.now()
+    disable_progress_bar()  # of loading weights, beside which ours would stand
+    scorer = HuggingFaceScorer(args.checkpoint, dtype=getattr(torch, args.dtype))
+    if store.speed is None:
+        store.speed = advise.probe(scorer, case, context)
+    if store.pulls is None:
+        store.pulls = advise.pulls_of(scorer, case, context)
+    session = Session(scorer, case.base, context, store, store.speed)
+    deadline = started + 60 * args.minutes
+    if not store.rounds or store.minutes != args.minutes:
+        left = deadline - advise.now()
+        store.rounds = choose(len(case.proposals), session.seconds_of, left, args.windows)
+        store.minutes = args.minutes
+    store.write()
+    rounds = store.rounds
+    seconds, tokens = total(rounds, session.seconds_of), int(total(rounds, session.tokens_of))
+    _say(
+        _describe_cost(describe_rounds(session, rounds, context), store.speed, context, tokens, seconds, args)
+    )
+    with _bar(tokens) as bar:
+        done = 0
+
+        def progress(what: str, now: int, _: int) -> None:
+            nonlocal done
+            bar.set_description(what, refresh=False)
+            done = now if now < done else done
+            bar.update(now - done)
+            done = now
+
+        outcome = session.run(case.proposals, rounds, deadline, progress)
+    found = advise.sections(case, outcome, store.pulls, lambda proposal: _command(args, proposal.overrides))
+    print(as_text(found), flush=True)
+    picture = draw(outcome, folder / PICTURE)
+    title = f"{args.checkpoint.resolve().name}: {case.original_window:,} → {args.target_window:,} tokens"
+    (folder / PAGE).write_text(as_markdown(title, found, picture), encoding="utf-8")
+    print(f"Results: {folder / PAGE}" + (f", {picture}" if picture else "") + f", {folder / RESULTS}")
+    if outcome.stopped:
+        print("Stopped. The same command goes on from here.")
+        return STOPPED
+    return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for flag, value in (("--target-window", args.target_window), ("--batch-tokens", args.batch_tokens)):
+        if value < 2:
+            raise ConfigError(flag, required="at least 2 tokens", given=value, fix=f"{flag} 32768")
+    if args.windows < 1:
+        raise ConfigError("--windows", required="at least 1", given=args.windows, fix="--windows 16")
+    if not 0 < args.minutes < 1e6:
+        raise ConfigError("--minutes", required="a number above 0", given=args.minutes, fix="--minutes 20")
+
+
+def _readable(checkpoint: Path) -> CheckpointSummary:
+    """The checkpoint's facts, if transformers can compute it.
+
+    Raises:
+        CheckpointError: it cannot, or the checkpoint is none.
+    """
+    summary = read_summary(checkpoint)
+    if choose_backend(checkpoint, "auto", world_size=1) != "transformers":
+        copy = Path("results") / f"{checkpoint.resolve().name}-huggingface"
+        raise CheckpointError(
+            str(checkpoint),
+            required="a Hugging Face folder that transformers computes: all candidates share its weights",
+            given=f"a {summary.kind} checkpoint of the family {summary.shape.family}",
+            fix="python examples/convert_checkpoint.py "
+            f"{shlex.quote(str(checkpoint))} {shlex.quote(str(copy))}, and give that folder",
+        )
+    return summary
+
+
+def _context(args: argparse.Namespace, original_window: int) -> TaskContext:
+    tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(args.tokenizer, args.checkpoint)))
+    try:
+        documents = read_documents(args.documents.expanduser(), tokenizer, args.target_window)
+    except ConfigError as error:
+        raise error.respelled({"target_window": "--target-window"}) from error
+    return TaskContext(
+        tokenizer,
+        documents,
+        original_window,
+        args.target_window,
+        bool(tokenizer.start_ids),
+        args.batch_tokens,
+        end_ids(args.checkpoint, tokenizer),
+    )
+
+
+def _about(args: argparse.Namespace, asked: Any) -> dict[str, Any]:
+    """What results are of; those of anything else are not taken up again."""
+    checkpoint, documents = args.checkpoint.resolve(), args.documents.expanduser().resolve()
+    files = sorted([checkpoint / "config.json", *checkpoint.glob("*.safetensors"), documents])
+    return {
+        "checkpoint": str(checkpoint),
+        "documents": str(documents),
+        "files": {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files},
+        "target_window": asked.target_window,
+        "original_window": asked.original_window,
+        "allow_rescaling": asked.allow_rescaling,
+        "dtype": args.dtype,
+        "tokenizer": args.tokenizer and str(args.tokenizer),
+    }
+
+
+def _describe(args: argparse.Namespace, summary: CheckpointSummary, case: Any, context: TaskContext) -> str:
+    from nemo_pi.advice.advise import architecture_section
+
+    parameters = family_of(summary.shape).num_parameters(summary.shape)
+    methods = dict.fromkeys(proposal.method for proposal in case.proposals)
+    hard = architecture_section(case)
+    lines = [
+        f"model   {args.checkpoint}: {summary.shape.family}, {short(parameters)} parameters",
+        f"window  {case.original_window:,} → {args.target_window:,} tokens "
+        f"({args.target_window / case.original_window:.3g} times; the first from {summary.window_source})",
+        f"text    {plural(len(context.documents), 'document')} long enough, of {args.documents}",
+        f"tries   {plural(len(case.proposals), 'candidate')} of {plural(len(methods), 'method')}: "
+        f"{', '.join(methods)}",
+        "",
+        f"{hard.title}:",
+        *(str(part) for part in hard.body),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_cost(
+    rounds: list[str], speed: Any, context: TaskContext, tokens: int, seconds: float, args: argparse.Namespace
+) -> str:
+    lengths = (context.original_window, context.target_window)
+    rates = " and ".join(f"{speed.tokens_per_second(n):,.0f} tokens/s at {n:,}" for n in lengths)
+    return "\n".join(
+        [
+            f"speed   {rates} (measured on a few batches)",
+            *rounds,
+            f"cost    {short(tokens)} tokens, about {seconds / 60:.1f} of the {args.minutes:g} minutes "
+            "allowed (--minutes); Ctrl-C reports what is measured by then",
+        ]
+    )
+
+
+def _command(args: argparse.Namespace, overrides: Sequence[str]) -> str:
+    """What starts a run, in lines that a shell takes as one."""
+    start = ["python examples/extend_context.py", "model=auto", f"restore_from_path={args.checkpoint}"]
+    words = [shlex.quote(start[2]), *overrides, "model.data.data_prefix=[data/train_text_document]"]
+    return " \\\n  ".join([" ".join(start[:2]), *words, "dry_run=true"])
+
+
+def _bar(total: int) -> Any:
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        unit="token",
+        unit_scale=True,
+        file=sys.stderr,
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 120,
+        mininterval=0.5 if terminal else 30,
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
