@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
@@ -19,6 +18,7 @@ from nemo_pi.cli.evaluate_plan import read_documents
 from nemo_pi.cli.flags import add_model_flags, end_ids, tokenizer_folder
 from nemo_pi.cli.parser import Parser
 from nemo_pi.cli.paths import check_paths
+from nemo_pi.cli.progress import progress_bar
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.evaluation.tasks.base import TaskContext
@@ -95,7 +95,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     _say(
         _describe_cost(describe_rounds(session, rounds, context), store.speed, context, tokens, seconds, args)
     )
-    with _bar(tokens) as bar:
+    with progress_bar(tokens, "token") as bar:
         done = 0
 
         def progress(what: str, now: int, _: int) -> None:
@@ -221,19 +221,6 @@ def _command(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     start = ["python examples/extend_context.py", "model=auto", f"restore_from_path={args.checkpoint}"]
     words = [shlex.quote(start[2]), *overrides, "model.data.data_prefix=[data/train_text_document]"]
     return " \\\n  ".join([" ".join(start[:2]), *words, "dry_run=true"])
-
-
-def _bar(total: int) -> Any:
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        unit="token",
-        unit_scale=True,
-        file=sys.stderr,
-        dynamic_ncols=terminal,
-        ncols=None if terminal else 120,
-        mininterval=0.5 if terminal else 30,
-    )
 
 
 def _say(text: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from nemo_pi.cli import evaluate, generate, preprocess, search, verify
+from nemo_pi.cli import advise, evaluate, generate, preprocess, search, verify
 from nemo_pi.config.load import merge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,7 @@ def parser_of(script: str) -> Callable[[], Any]:
     if script == "preprocess_data":
         return preprocess.parser().parse_args
     parsers = {"evaluate": evaluate, "generate": generate, "verify": verify, "search_longrope": search}
+    parsers["advise"] = advise
     if script in parsers:
         return parsers[script].parse
     path = next((ROOT / "examples").rglob(f"{script}.py"))

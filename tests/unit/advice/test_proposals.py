@@ -102,10 +102,7 @@ def test_a_scaled_checkpoint_is_refused_unless_it_may_be_rescaled() -> None:
         assert "model.allow_rescaling=true" in proposal.overrides
         assert proposal.extension.original_window == 512  # never on top
         words = shlex.split(" ".join(proposal.overrides))
-        assert (
-            resolve(composed(*AUTO, *words), world_size=1, summary=summary).extension
-            == proposal.extension
-        )
+        assert resolve(composed(*AUTO, *words), world_size=1, summary=summary).extension == proposal.extension
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
