@@ -17,6 +17,7 @@ from nemo_pi.bounded.files import open_regular
 from nemo_pi.checkpoint.files import own_file, read_json
 from nemo_pi.checkpoint.hf.names import mismatches
 from nemo_pi.errors import CheckpointError
+from nemo_pi.units import size_of
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -210,6 +211,17 @@ def opened(file: Path) -> Iterator[Any]:
             required="a complete safetensors file",
             given=error,
             fix="download or copy this file again: it is truncated or damaged",
+        ) from error
+    except RuntimeError as error:
+        # torch maps the file privately, which Linux counts as memory that could be written to.
+        if "mmap" not in str(error):
+            raise
+        raise CheckpointError(
+            str(file),
+            required="a file that this machine can map, roughly its memory and swap at most",
+            given=f"{size_of(file.stat().st_size)}: {error}",
+            fix="write it in smaller files (transformers: save_pretrained(..., max_shard_size='5GB')), "
+            "or let Linux map more than it has: sysctl vm.overcommit_memory=1",
         ) from error
 
 

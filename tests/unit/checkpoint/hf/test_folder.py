@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -102,6 +103,20 @@ def test_a_truncated_file(sharded: Path, keep: int) -> None:
     shard.write_bytes(shard.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=f"{shard.name}.*complete safetensors"):
         HuggingFaceWeights(sharded)
+
+
+def test_a_file_larger_than_the_machine_can_map(tmp_path: Path) -> None:
+    """It takes no room on the disk; Linux refuses to map what its memory could never hold."""
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1":
+        pytest.skip("vm.overcommit_memory=1: this machine maps files of any size")
+    rows = 4 * psutil.virtual_memory().total // 2048
+    tensor = {"dtype": "BF16", "shape": [rows, 1024], "data_offsets": [0, rows * 2048]}
+    header = json.dumps({"model.embed_tokens.weight": tensor}).encode()
+    with (tmp_path / "model.safetensors").open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        stream.truncate(8 + len(header) + rows * 2048)
+    with pytest.raises(CheckpointError, match=r"GiB: .*mmap.*max_shard_size='5GB'"):
+        HuggingFaceWeights(tmp_path)
 
 
 def test_a_tensor_stored_twice(sharded: Path) -> None:
