@@ -105,6 +105,14 @@ def test_a_chain_gives_one_value_to_all_its_variables(material: Material) -> Non
     assert f"assgined the value {chain[0][1]}, they are:" in question
 
 
+def test_the_solved_example_is_shorter_and_has_names_of_its_own_length(material: Material) -> None:
+    """Fifteen sentences and three letters, where the authors fill 500 tokens; five letters in the question."""
+    example, question = sample_of("vt", material).prompt.split("Memorize and track")[1:]
+    assert example.count(FILLER) == 15 < question.count(FILLER)
+    for text, letters in ((example, 3), (question, 5)):
+        assert {len(name) for name in re.findall(r"VAR ([A-Z]+) =", text)} == {letters}
+
+
 def test_the_words_that_are_asked_for_are_the_most_common_ones(material: Material) -> None:
     common = sample_of("cwe", material)
     shown = re.findall(r"\d+\. (\S+)", common.prompt.rsplit("Below is", 1)[1])
