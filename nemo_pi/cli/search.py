@@ -28,6 +28,7 @@ from nemo_pi.evaluation.perplexity import run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.parallel import launcher
+from nemo_pi.rope.methods.longrope import LongRope
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.search.evolution import Evolution, Rated, best_of, evolve
 from nemo_pi.search.factors import HUNDREDTHS, KNOWN, Factors, Space, as_numbers, factors_of
@@ -218,7 +219,7 @@ def _extension(target: int, summary: CheckpointSummary) -> ContextExtension:
     ones = [1.0] * (held.rotary_dim // 2)
     model = ModelConfig(
         max_position_embeddings=target,
-        pos_scaling_type="longrope",
+        pos_scaling_type=LongRope.name,
         pos_scaling_extra_args={"short_factor": ones, "long_factor": ones},
         allow_rescaling=True,
     )

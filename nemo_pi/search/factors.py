@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from nemo_pi.rope.methods.registry import BUILT_IN
 from nemo_pi.rope.spec import ContextExtension
 from nemo_pi.rope.tables import inverse_frequencies
 
 HUNDREDTHS = 100
-KNOWN = ("linear", "ntk", "yarn")
+KNOWN = tuple(name for name, method in BUILT_IN.items() if method.starts_search)
 """Methods whose frequencies a search starts from."""
 
 Factors = tuple[int, ...]

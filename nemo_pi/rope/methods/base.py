@@ -84,6 +84,9 @@ class ScalingMethod:
     """Whether its entries there carry original_max_position_embeddings. A method that computes from it must
     say so: where it is missing, readers silently take the extended window."""
 
+    starts_search: ClassVar[bool] = False
+    """Whether a search for a factor of each frequency begins with this method's, among others."""
+
     @classmethod
     def argument_names(cls) -> tuple[str, ...]:
         """Names of its arguments, sorted."""

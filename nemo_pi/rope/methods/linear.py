@@ -34,6 +34,7 @@ class Linear(ScalingMethod):
         "gain within 200 (arXiv 2306.15595, section 3); untrained it is poor"
     )
     hf_types = ("linear",)
+    starts_search = True
     hf_states_original = False
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:

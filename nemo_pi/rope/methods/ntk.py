@@ -37,6 +37,7 @@ class Ntk(ScalingMethod):
     )
     min_rotary_dim = 4
     hf_types = ()  # it is written as another method's and read back from the record
+    starts_search = True
 
     def inverse_frequencies(self, rope: RopeNumbers, seq_len: int | None) -> Tensor:
         """See the function of this name."""

@@ -97,6 +97,7 @@ class Yarn(ScalingMethod):
         "4.1); untrained it loses little where the factor is small"
     )
     hf_types = ("yarn",)
+    starts_search = True
 
     attention_factor: float | None = number(above=0.0, at_most=MOST_ATTENTION_FACTOR)
     """Multiplied into cos and sin in place of the formula. None: the formula."""

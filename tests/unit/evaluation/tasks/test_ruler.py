@@ -106,7 +106,7 @@ def test_a_chain_gives_one_value_to_all_its_variables(material: Material) -> Non
 
 
 def test_the_solved_example_is_shorter_and_has_names_of_its_own_length(material: Material) -> None:
-    """Fifteen sentences and three letters, where the authors fill 500 tokens; five letters in the question."""
+    """Fifteen sentences and three letters, where the authors fill 500 tokens; five letters in the task."""
     example, question = sample_of("vt", material).prompt.split("Memorize and track")[1:]
     assert example.count(FILLER) == 15 < question.count(FILLER)
     for text, letters in ((example, 3), (question, 5)):
