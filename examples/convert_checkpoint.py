@@ -1,5 +1,6 @@
 """A distributed checkpoint to a Hugging Face folder, or back: which way follows from what `source` is.
 
+A checkpoint of adapters (model.peft) is merged into its base, or with --peft written for `peft`.
 Pickled weights (pytorch_model.bin) and GGUF files of a Llama become a Hugging Face folder of safetensors.
 
     python examples/convert_checkpoint.py results/run/checkpoints/step_00000200 exported/
@@ -46,6 +47,9 @@ def parse() -> argparse.Namespace:
         help="class of transformers to write, one that computes the same function (default auto: its\n"
         "own where transformers has that and it can compute the positions)",
     )
+    parser.add_argument(
+        "--peft", action="store_true", help="write a checkpoint of adapters as peft loads them, not merged"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint or export at `target`")
     return parser.parse_args()
 
@@ -86,6 +90,7 @@ def main() -> None:
         dtype=args.dtype,
         overwrite=args.overwrite,
         architecture=args.architecture,
+        as_peft=args.peft,
     )
     if launcher.is_global_zero():
         print(f"{describe(found)}\nWrote {args.target} ({kind})")

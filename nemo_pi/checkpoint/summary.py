@@ -11,6 +11,7 @@ from typing import Any
 from torch.distributed.checkpoint import TensorStorageMetadata
 
 from nemo_pi.bounded.places import exists
+from nemo_pi.checkpoint.base import AdapterRecord, check_present
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config, window_source
 from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
@@ -26,6 +27,7 @@ from nemo_pi.checkpoint.manifest import (
 )
 from nemo_pi.checkpoint.safe_pickle import read_metadata
 from nemo_pi.errors import CheckpointError, ConfigError, nearest_path
+from nemo_pi.families.lora import ADAPTER, num_adapted
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
@@ -55,6 +57,8 @@ class CheckpointSummary:
     """Optimizer steps behind it (0 for a Hugging Face folder)."""
     consumed_samples: int = 0
     """Training samples behind it (0 for a Hugging Face folder)."""
+    adapter: AdapterRecord | None = None
+    """What was trained, and beside which weights, where it holds adapters alone; None: a whole model."""
 
 
 def read_summary(path: str | Path) -> CheckpointSummary:
@@ -106,7 +110,8 @@ def _distributed(folder: Path) -> CheckpointSummary:
     tokenizer = folder / TOKENIZER_FOLDER
     shape, extension = _recorded(folder, manifest)
     listed = read_metadata(folder / METADATA_FILE).state_dict_metadata
-    _check_size(folder, shape, listed)
+    record = AdapterRecord.from_manifest(manifest, folder)
+    _check_size(folder, shape, listed, record)
     return CheckpointSummary(
         kind="distributed",
         path=folder,
@@ -117,10 +122,13 @@ def _distributed(folder: Path) -> CheckpointSummary:
         dtype=_stored_dtype(folder, listed),
         global_step=int(manifest["global_step"]),
         consumed_samples=int(manifest["consumed_samples"]),
+        adapter=record,
     )
 
 
-def _check_size(folder: Path, shape: ModelShape, listed: Mapping[str, Any]) -> None:
+def _check_size(
+    folder: Path, shape: ModelShape, listed: Mapping[str, Any], record: AdapterRecord | None
+) -> None:
     """Refuses a shape of more parameters than are listed, and a listing of more than the files can hold."""
     tensors = [tensor for name, tensor in _weights(listed)]
     numbers = [prod(tensor.size) for tensor in tensors]
@@ -130,7 +138,8 @@ def _check_size(folder: Path, shape: ModelShape, listed: Mapping[str, Any]) -> N
     if claimed > held:
         required = f"tensors of at most {held:,} bytes, which its .distcp files have"
         raise _unreadable(folder / METADATA_FILE, required, f"{claimed:,} bytes", fix)
-    wanted = family_of(shape).num_parameters(shape)
+    # Whether the base has a model's other parameters is seen where it is opened.
+    wanted = family_of(shape).num_parameters(shape) if record is None else num_adapted(record.lora, shape)
     if wanted > sum(numbers):
         required = f"a model of at most {sum(numbers):,} parameters, which {METADATA_FILE} lists"
         raise _unreadable(f"{folder / MANIFEST}: shape", required, f"{wanted:,}", fix)
@@ -144,9 +153,9 @@ def _weights(listed: Mapping[str, Any]) -> Iterator[tuple[str, TensorStorageMeta
 
 
 def _stored_dtype(folder: Path, listed: Mapping[str, Any]) -> str:
-    """Storage dtype of the weights."""
+    """Storage dtype of the weights, or of the adapters where there are no others."""
     for name, tensor in _weights(listed):
-        if name.endswith("embedding.word_embeddings.weight"):
+        if name.endswith("embedding.word_embeddings.weight") or f".{ADAPTER}" in name:
             return str(tensor.properties.dtype).removeprefix("torch.")
     raise _unreadable(folder, "a GPT's weights", "no embedding", "give a checkpoint of a whole model")
 
@@ -161,6 +170,30 @@ def _recorded(folder: Path, manifest: dict[str, Any]) -> tuple[ModelShape, Conte
             raise _unreadable(f"{place}: method", error.required, error.given, error.fix) from error
         required, fix = "shape and extension of a model", "restore the file from a copy"
         raise _unreadable(place, required, str(error), fix) from error
+
+
+def read_base(checkpoint: CheckpointSummary) -> CheckpointSummary:
+    """The base of a checkpoint of adapters, by its headers; its contents are for check_base to compare.
+
+    Raises:
+        CheckpointError: it is not there any more, or is another model.
+    """
+    record = checkpoint.adapter
+    assert record is not None, "it is a whole model"
+    check_present(record, checkpoint.path)
+    if record.base_path.resolve() == checkpoint.path.resolve():
+        raise _unreadable(
+            checkpoint.path, "another checkpoint as its base", "itself", "restore it from a copy"
+        )
+    base = read_summary(record.base_path)
+    if base.shape != checkpoint.shape:
+        raise _unreadable(
+            record.base_path,
+            f"the base of {checkpoint.path}, a model of its shape",
+            "a model of another shape",
+            "put back the folder that it was trained from",
+        )
+    return base
 
 
 def read_source_config(path: str | Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import torch
 
 from nemo_pi.checkpoint.files import check_writable, real_folder
 from nemo_pi.checkpoint.hf.folder import has_safetensors
+from nemo_pi.checkpoint.hf.peft import check_peft_export
 from nemo_pi.checkpoint.hf.pickled import has_pickled
 from nemo_pi.checkpoint.hf.rewrite import rewrite_gguf, rewrite_pickled
 from nemo_pi.checkpoint.hf.target import MARKER, check_apart
@@ -22,12 +23,13 @@ from nemo_pi.checkpoint.summary import CheckpointSummary, read_source_config, re
 from nemo_pi.config.parallelism import resolve_layout
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.engine.opening import open_engine
-from nemo_pi.engine.state import save_weights
-from nemo_pi.engine.weights import export_weights
+from nemo_pi.engine.state import load_trained, save_weights
+from nemo_pi.engine.weights import export_adapters, export_weights
 from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.families.export import AUTO, export_form
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
+from nemo_pi.parallel.layout import ParallelLayout
 
 # Any one of these makes a folder one that --overwrite replaces.
 _CHECKPOINT_FILES = (MANIFEST, MARKER, "config.json")
@@ -42,6 +44,7 @@ def convert(
     dtype: str | None,
     overwrite: bool,
     architecture: str = AUTO,
+    as_peft: bool = False,
 ) -> tuple[CheckpointSummary, str]:
     """Writes `source` to `target` in the other format; all ranks of the launch call it together.
 
@@ -54,9 +57,10 @@ def convert(
         dtype: to store Hugging Face weights in; None keeps what they were stored in.
         overwrite: whether an existing checkpoint or export at `target` is replaced.
         architecture: class of transformers to write Hugging Face weights as, as model.export.architecture.
+        as_peft: whether a checkpoint of adapters is written as `peft` loads them, not merged.
 
     Returns:
-        What `source` was, and the kind that was written: `huggingface` or `distributed`.
+        What `source` was, and the kind that was written: `huggingface`, `distributed` or `peft`.
 
     Raises:
         CheckpointError: `source` cannot be read, or `target` exists.
@@ -73,6 +77,8 @@ def convert(
             rewrite(target, dtype=dtype)
         return replace(read_summary(target), kind=kind, path=source), "huggingface"
     summary = read_summary(source)
+    if as_peft:
+        _check_adapters(summary, dtype, architecture)
     kind = "distributed" if summary.kind == "huggingface" else "huggingface"
     check_apart(target, source)
     _check_target(target, overwrite)
@@ -81,6 +87,9 @@ def convert(
     sizes = ModelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
     layout = resolve_layout(sizes, summary.shape, launcher.launched_world_size())
     with _sole_target(target, overwrite):
+        if as_peft:
+            _write_adapters(summary, layout, target, overwrite)
+            return summary, "peft"
         engine = open_engine(summary, layout, BuildOptions(params_dtype=_compute_dtype(summary)))
         beside: dict[str, Any] = {"tokenizer_path": summary.tokenizer_path, "overwrite": overwrite}
         if kind == "distributed":
@@ -90,6 +99,38 @@ def convert(
             beside |= {"dtype": dtype, "architecture": architecture}
             export_weights(engine, target, source_config=source_config, **beside)
     return summary, kind
+
+
+def _check_adapters(summary: CheckpointSummary, dtype: str | None, architecture: str) -> None:
+    given = "a whole model" if summary.adapter is None else None
+    if dtype is not None or architecture != AUTO:
+        given = "--dtype or --architecture, which are for merged weights"
+    if given is not None:
+        raise ConfigError(
+            "--peft",
+            required="a checkpoint of adapters (model.peft), written as they are",
+            given=given,
+            fix="leave out --peft to write whole weights",
+        )
+    check_peft_export(summary.shape, summary.extension)
+
+
+def _write_adapters(
+    summary: CheckpointSummary, layout: ParallelLayout, target: Path, overwrite: bool
+) -> None:
+    record = summary.adapter
+    assert record is not None, "_check_adapters has looked"
+    build = BuildOptions(params_dtype=getattr(torch, summary.dtype), lora=record.lora)
+    # Of the base nothing is read: not one of its weights is written.
+    engine = open_engine(summary, layout, build, load=load_trained)
+    export_adapters(
+        engine,
+        target,
+        base_path=record.base_path,
+        source_config=read_source_config(summary.path),
+        tokenizer_path=summary.tokenizer_path,
+        overwrite=overwrite,
+    )
 
 
 @contextmanager

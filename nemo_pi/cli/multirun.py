@@ -17,7 +17,8 @@ from nemo_pi.parallel import launcher
 
 # What names the folders that a run writes; a sweep over one of them parts its runs already.
 _FOLDERS = ("name", "exp_manager.name", "exp_manager.version", "exp_manager.explicit_log_dir")
-_EXPORT, _DIRPATH = "model.export.hf_path", "exp_manager.checkpoint_callback_params.dirpath"
+_EXPORTS = ("model.export.hf_path", "model.export.peft_path")
+_DIRPATH = "exp_manager.checkpoint_callback_params.dirpath"
 _LONGEST = 120
 
 
@@ -140,7 +141,7 @@ def own_folders(cfg: DictConfig, name: str, swept: Sequence[str]) -> DictConfig:
     given = OmegaConf.select(cfg, "exp_manager") or {}
     inside = "exp_manager.explicit_log_dir" if given.get("explicit_log_dir") else "exp_manager.version"
     places = [] if {*_FOLDERS, "exp_manager.exp_dir"} & set(swept) else [inside]
-    places += [key for key in (_EXPORT, _DIRPATH) if OmegaConf.select(cfg, key) and key not in swept]
+    places += [key for key in (*_EXPORTS, _DIRPATH) if OmegaConf.select(cfg, key) and key not in swept]
     for key in places:
         before = OmegaConf.select(cfg, key)
         value = name if not before else os.path.join(str(before), name)

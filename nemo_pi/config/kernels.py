@@ -11,9 +11,13 @@ from nemo_pi.errors import BackendUnavailableError, ConfigError, nearest
 from nemo_pi.kernels.backends import JOBS, PLUG_INS, check_available, field_of, names, runnable
 from nemo_pi.kernels.registry import AUTO
 from nemo_pi.kernels.rotary import FUSED, KERNELS
+from nemo_pi.kernels.shifted_attention import SHARE
 from nemo_pi.model.backends import Backends, choose_backends
 from nemo_pi.model.engine_layers import transformer_engine_available
 from nemo_pi.model.options import BackendRequests
+
+SHIFTED = "shifted"
+"""The backend that is attention in groups while a model is trained."""
 
 
 def resolve_kernels(model: ModelConfig) -> tuple[bool | None, BackendRequests]:
@@ -91,6 +95,47 @@ def _rotary(model: ModelConfig) -> str:
             fix="null lets rotary_kernel decide",
         )
     return kernel
+
+
+def check_shifted(model: ModelConfig, length: int) -> None:
+    """Whether attention in groups can be had where it is asked for; nothing is looked at elsewhere.
+
+    Args:
+        model: the section.
+        length: tokens of a sample.
+
+    Raises:
+        ConfigError: groups that do not make up a sample, documents that groups would cut, or a size for
+            attention that has no groups.
+    """
+    group, key = model.shifted_attention_group, "model.shifted_attention_group"
+    if model.attention_backend != SHIFTED:
+        if group is not None:
+            raise ConfigError(
+                key,
+                required=f"null, or with it model.attention_backend={SHIFTED}",
+                given=group,
+                fix=f"{key}=null, or model.attention_backend={SHIFTED}",
+            )
+        return
+    for name in ("pack_documents", "reset_attention_mask"):
+        if getattr(model.data, name):
+            raise ConfigError(
+                f"model.data.{name}",
+                required=f"false with model.attention_backend={SHIFTED}: its groups are counted from the "
+                "start of a row, and would cut documents anywhere",
+                given=True,
+                fix=f"model.data.{name}=false, or model.attention_backend=auto",
+            )
+    size = length // SHARE if group is None else group
+    if size < 2 or size % 2 or length % size or size >= length:
+        halves = [length // parts for parts in (4, 2, 8, 16) if length % (2 * parts) == 0]
+        raise ConfigError(
+            key,
+            required=f"an even number of tokens, two or more of which make up the {length:,} of a sample",
+            given="null, a quarter of that" if group is None else group,
+            fix=f"{key}={halves[0]}" if halves else "model.attention_backend=auto",
+        )
 
 
 def is_for_this_machine(run: ResolvedRun) -> bool:

@@ -12,11 +12,13 @@ from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.activations import resolve_mlp_chunk
 from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
+from nemo_pi.config.kernels import check_shifted
 from nemo_pi.config.loss_choice import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
 from nemo_pi.config.parallelism import check_sequence, resolve_batches
 from nemo_pi.config.parts import Parts, resolve_parts
+from nemo_pi.config.peft import resolve_peft
 from nemo_pi.config.places import place_of
 from nemo_pi.config.plain import plain
 from nemo_pi.config.pose import resolve_pose
@@ -111,6 +113,7 @@ def resolve(
     pose = resolve_pose(model.data, training_length=length, target_window=extension.target_window)
     check_extends(model, extension, summary)
     check_sequence(length, layout)
+    check_shifted(model, length)
     engine = _engine_settings(config, parts, summary)
     engine = replace(engine, length=length, rotary_length=None if pose is None else pose.target_window)
     overlaps(engine)  # its two keys must agree
@@ -145,6 +148,9 @@ def resolve(
 def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary | None) -> EngineSettings:
     """What the engine is built of, but for the lengths of its rows."""
     model, wanted = config.model, parts.transformer_engine
+    lora = resolve_peft(model, parts.shape, summary, dry_run=config.dry_run)
+    if lora is not None:
+        wanted = False
     build = filled(
         BuildOptions,
         options_of(model, "transformer"),
@@ -155,7 +161,9 @@ def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary
         transformer_engine=transformer_engine_available() if wanted is None else wanted,
         loss_chunk_tokens=resolve_loss(model, parts.shape),
         mlp_chunk_tokens=resolve_mlp_chunk(model, parts.shape),
+        attention_group=model.shifted_attention_group,
         recompute=resolve_recompute(model, parts.shape, parts.layout),
+        lora=lora,
     )
     clip = _gradient_clip(config.trainer) or 0.0
     return EngineSettings(

@@ -15,6 +15,7 @@ import torch
 
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.families.lora import num_adapted
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.table import qkv_rows
 
@@ -28,9 +29,10 @@ class MemoryEstimate:
     weights: int
     """Parameters in the precision they compute in."""
     gradients: int
-    """Accumulated gradients, fp32."""
+    """Accumulated gradients, fp32, of what is trained."""
     optimizer: int
-    """Two moments, and fp32 main copies of 16-bit weights; sharded by the distributed optimizer."""
+    """Of what is trained: two moments, and fp32 main copies of 16-bit weights; sharded by the distributed
+    optimizer."""
     activations: int
     """What the forward passes in flight keep for their backward passes."""
     logits: int
@@ -57,16 +59,16 @@ def estimate_memory(run: ResolvedRun) -> MemoryEstimate:
 
 def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
     """Memory of a rank of pipeline stage `stage`, counted from 0."""
-    parameters = stage_parameters(run, stage)
+    parameters, trained = stage_parameters(run, stage), trained_parameters(run, stage)
     width = run.compute_dtype.itemsize
     shards = run.parallel.dp * run.parallel.cp if run.engine.optim.use_distributed_optimizer else 1
     # Weights of 16 bits have an fp32 copy, which is what the optimizer steps.
     states = 2 * _FP32 + (_FP32 if width < _FP32 else 0)
     is_last = stage == run.parallel.pp - 1
     return MemoryEstimate(
-        weights=parameters * width,
-        gradients=parameters * _FP32,
-        optimizer=parameters * states // shards,
+        weights=(parameters + adapter_parameters(run)) * width,
+        gradients=trained * _FP32,
+        optimizer=trained * states // shards,
         activations=_activations(run, stage),
         logits=_logits(run) if is_last else 0,
         backward=_backward(run),
@@ -87,6 +89,33 @@ def stage_parameters(run: ResolvedRun, stage: int) -> int:
         last = (family.final_norm, *family.last_biases)
         parameters += sum(rule.num_parameters(shape, tp) for rule in last) + (0 if shared else table)
     return parameters
+
+
+def adapter_parameters(run: ResolvedRun) -> int:
+    """Numbers of adapters that one tensor-parallel rank of a pipeline stage holds."""
+    lora, shape = run.engine.build.lora, run.shape
+    if lora is None:
+        return 0
+    return num_adapted(lora, shape, layers=shape.num_layers // run.parallel.pp, tp=run.parallel.tp)
+
+
+def trained_parameters(run: ResolvedRun, stage: int) -> int:
+    """Of what a rank holds, that which has gradients and optimizer states: all of it, unless adapters are
+    trained."""
+    lora, shape, tp, pp = run.engine.build.lora, run.shape, run.parallel.tp, run.parallel.pp
+    if lora is None:
+        return stage_parameters(run, stage)
+    family = family_of(shape)
+    kept = [rule for rule in family.layer_rules(shape) if lora.trains(rule.megatron)]
+    found = adapter_parameters(run)
+    found += shape.num_layers // pp * sum(rule.num_parameters(shape, tp) for rule in kept)
+    if lora.embeddings_and_norms:
+        table = shape.vocab_rows(tp) * shape.hidden_size
+        ends = [stage == 0, stage == pp - 1 and shape.tied_embeddings and pp > 1]
+        last = [rule for rule in (family.final_norm, *family.last_biases) if lora.trains(rule.megatron)]
+        found += table * sum(ends)
+        found += sum(rule.num_parameters(shape, tp) for rule in last) if stage == pp - 1 else 0
+    return found
 
 
 def layer_bytes_per_token(run: ResolvedRun) -> int:

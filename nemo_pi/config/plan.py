@@ -185,6 +185,14 @@ def _disk(run: ResolvedRun, checkpoints: Path, keep: int | None) -> str:
 
 
 def _export(run: ResolvedRun) -> str:
+    adapters = run.export.peft_path
+    if adapters is not None:
+        merged = "" if run.export.hf_path is None else f"; merged: {_merged_export(run)}"
+        return f"{adapters} (adapters for peft){merged}"
+    return _merged_export(run)
+
+
+def _merged_export(run: ResolvedRun) -> str:
     if run.export.hf_path is None:
         return "none"
     text = f"{run.export.hf_path} (Hugging Face, {run.export.dtype})"

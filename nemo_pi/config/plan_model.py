@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.families.lora import TARGETS, num_adapted, num_trained
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.backends import ROTARY, SLIDING
@@ -26,10 +27,31 @@ def model_rows(run: ResolvedRun) -> Rows:
     return [
         ("starts from", _start(run)),
         ("parameters", f"{short(family_of(shape).num_parameters(shape))} ({shape.family})"),
+        *_trained(run),
         ("layers", f"{shape.num_layers} × {shape.hidden_size}, {shape.num_attention_heads} heads{groups}"),
         ("vocabulary", _vocabulary(run)),
         ("tokenizer", _tokenizer(run)),
         *_backends(run),
+    ]
+
+
+def _trained(run: ResolvedRun) -> Rows:
+    """Adapters, where they are what is trained."""
+    lora, shape = run.engine.build.lora, run.shape
+    if lora is None:
+        return []
+    trained = num_trained(lora, shape)
+    whole = family_of(shape).num_parameters(shape) + num_adapted(lora, shape)
+    names = {linears: name for name, linears in reversed(list(TARGETS.items()))}
+    places = names.get(lora.linears) or ", ".join(names[linear,] for linear in lora.linears)
+    more = f", dropout {lora.dropout:g}" if lora.dropout else ""
+    return [
+        ("adapters", f"LoRA ({lora.variant}), rank {lora.dim}, alpha {lora.alpha:g}{more}, on {places}"),
+        (
+            "trained",
+            f"{short(trained)} of {short(whole)} parameters ({trained / whole:.2%})"
+            + (", embeddings and norms among them" if lora.embeddings_and_norms else ""),
+        ),
     ]
 
 
@@ -45,7 +67,8 @@ def _start(run: ResolvedRun) -> str:
     if start is None:
         return "restore_from_path, not given yet" if run.checkpoint_open else "random weights"
     step = f", step {grouped(start.global_step)}" if start.global_step else ""
-    return f"{start.kind} checkpoint {start.path}, {start.dtype}{step}"
+    beside = "" if start.adapter is None else f", adapters merged into {start.adapter.base_path}"
+    return f"{start.kind} checkpoint {start.path}, {start.dtype}{step}{beside}"
 
 
 def _tokenizer(run: ResolvedRun) -> str:

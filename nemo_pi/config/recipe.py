@@ -181,6 +181,15 @@ def resolve_export(export: ExportConfig, summary: CheckpointSummary | None) -> E
     """The export with its dtype filled in (the checkpoint's own, or float32) and `~` for the home folder."""
     if export.hf_path is not None:
         export = replace(export, hf_path=str(Path(export.hf_path).expanduser()))
+    if export.peft_path is not None:
+        export = replace(export, peft_path=str(Path(export.peft_path).expanduser()))
+        _check(
+            "model.export.peft_path",
+            export.peft_path,
+            export.peft_path != export.hf_path,
+            "another folder than hf_path's: one holds whole weights, the other adapters",
+            "model.export.hf_path=null, or two folders",
+        )
     if export.dtype is not None:
         check_choice("model.export.dtype", export.dtype, tuple(DTYPES.values()))
         return export

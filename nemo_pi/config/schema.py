@@ -17,6 +17,7 @@ from nemo_pi.config.sections import (
     DataConfig,
     ExportConfig,
     OptimConfig,
+    PeftConfig,
     PoseConfig,
     SchedConfig,
     TokenizerConfig,
@@ -184,9 +185,13 @@ class ModelConfig:
     or torch."""
     attention_backend: str = "auto"
     """Causal attention: transformer_engine (in its layers), native (compiled for CPUs), sdpa (PyTorch's) or
-    rows (whole rows of scores by oneDNN, on CPUs). auto, here and for the next four: the fastest of those
-    that can run; on CPUs it is measured at the run's own shapes, and kept. A backend of another package is
-    taken, and imported, only where its name is written."""
+    rows (whole rows of scores by oneDNN, on CPUs); or shifted: LongLoRA's attention in groups, for training
+    alone, which computes something else and is never taken by auto. auto, here and for the next four: the
+    fastest of those that can run; on CPUs it is measured at the run's own shapes, and kept. A backend of
+    another package is taken, and imported, only where its name is written."""
+    shifted_attention_group: int | None = None
+    """Tokens of a group with attention_backend: shifted; even, and so that groups make up a sample. null: a
+    quarter of the training length, as the paper has it."""
     norm_backend: str = "auto"
     """Norms: transformer_engine (in its layers), native (RMSNorm only) or torch."""
     activation_backend: str = "auto"
@@ -242,6 +247,12 @@ class ModelConfig:
     """For full: uniform (chunks of num_layers) or block (the first num_layers only). null: uniform."""
     activations_checkpoint_num_layers: int | None = None
     """Layers of one chunk (uniform), or recomputed per stage (block). null: 1."""
+
+    # --- adapters in place of all weights ---
+    peft: PeftConfig | None = None
+    """Low-rank adapters, with NeMo's names: {peft_scheme: lora, lora_tuning: {adapter_dim: 32, alpha: null,
+    adapter_dropout: 0.0, target_modules: [attention_qkv], variant: nemo, column_init_method: xavier},
+    train_embeddings_and_norms: false}; docs/adapters.md explains them. null: all weights are trained."""
 
     # --- steps that must not reach the weights ---
     skip_bad_steps: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nemo_pi.config.megatron import passed
@@ -106,6 +107,40 @@ class OptimConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters beside linear layers, arXiv 2106.09685 (`model.peft.lora_tuning`)."""
+
+    adapter_dim: int = 32
+    """Rank of each adapter."""
+    alpha: float | None = None
+    """What an adapter adds is multiplied by alpha ÷ adapter_dim. null: adapter_dim."""
+    adapter_dropout: float = 0.0
+    """Part of an adapter's input that is left out at random in training; 0 leaves nothing out."""
+    target_modules: list[str] = field(default_factory=lambda: ["attention_qkv"])
+    """Which layers have one: attention_qkv, attention_dense, mlp_fc1, mlp_fc2, attention (the first two), mlp
+    (the last two) or all; NeMo 2's linear_qkv, linear_proj, linear_fc1 and linear_fc2 are understood."""
+    variant: str = "nemo"
+    """nemo: query, key and value share one input matrix, and so do gate and up; canonical: each projection
+    that Hugging Face stores has its own, as `peft` trains them."""
+    column_init_method: str = "xavier"
+    """First numbers of the input matrix: xavier or normal (NeMo's), or kaiming (peft's). The output matrix
+    begins at 0."""
+
+
+@dataclass
+class PeftConfig:
+    """Training adapters in place of all weights (`model.peft`)."""
+
+    peft_scheme: str | None = "lora"
+    """lora. null: none, all weights are trained."""
+    lora_tuning: LoraConfig = field(default_factory=LoraConfig)
+    """lora"""
+    train_embeddings_and_norms: bool = False
+    """Train the token embedding and all norms, too: at long windows adapters alone fall behind (LongLoRA,
+    arXiv 2309.12307, section 3.3)."""
+
+
+@dataclass
 class ExportConfig:
     """The Hugging Face folder written when training ends (`model.export`)."""
 
@@ -117,3 +152,11 @@ class ExportConfig:
     """Class of transformers to write the model as: auto, or the name of one that computes the same function.
     auto: the family's own where transformers has it and it can compute the positions, else another one
     (Baichuan and InternLM2 are Llamas); the plan says which and why."""
+    peft_path: str | None = None
+    """Folder for adapters alone, as `peft` loads them, with the scaled config.json of their base beside them;
+    hf_path gets them merged. null: none."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders that are written."""
+        return tuple(Path(path) for path in (self.hf_path, self.peft_path) if path is not None)

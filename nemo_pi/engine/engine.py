@@ -5,6 +5,7 @@ Shape legend: B micro-batch rows, S sequence.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -88,6 +89,21 @@ class MegatronEngine:
             paused = [module.no_sync for module in self.modules]
             self.config.no_sync_func = paused if len(paused) > 1 else paused[0]
         self.config.grad_scale_func = self.optimizer.scale_loss
+
+    def begin_step(self, step: int) -> None:
+        """Sets what dropout of adapters draws from, so that a resumed run draws what it would have drawn.
+
+        Args:
+            step: of the optimizer.
+        """
+        lora = self.settings.build.lora
+        if lora is None or not lora.dropout:
+            return
+        # Ranks that read the same rows must leave out the same channels.
+        apart = groups.tensor_rank() if self.settings.layout.sequence_parallel else 0
+        place = (groups.replica_rank(), groups.pipeline_rank(), apart)
+        digest = hashlib.sha256(f"dropout {lora.seed} {step} {place}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
 
     def forward_backward(self, batch: Batch) -> float:
         """Accumulates the gradients of one global batch's shard and returns its mean loss over all ranks.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.checkpoint.summary import CheckpointSummary, read_base
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.engine.weights import load_checkpoint_weights
@@ -16,9 +18,13 @@ from nemo_pi.rope.spec import ContextExtension
 
 
 def open_engine(
-    checkpoint: CheckpointSummary, layout: ParallelLayout, build: BuildOptions | None = None
+    checkpoint: CheckpointSummary,
+    layout: ParallelLayout,
+    build: BuildOptions | None = None,
+    load: Callable[[MegatronEngine, Path], None] | None = None,
 ) -> MegatronEngine:
-    """This rank's part of a checkpoint's model, with its positions as the checkpoint records them.
+    """This rank's part of a checkpoint's model, with its positions as the checkpoint records them; adapters
+    are merged into the weights of their base.
 
     Every rank calls it. Process groups are made for `layout` if they are not up yet.
 
@@ -26,11 +32,14 @@ def open_engine(
         checkpoint: of either kind, from read_summary.
         layout: from config.layout.resolve_layout; it need not be the one the checkpoint was saved at.
         build: dtype and layers; fp32 and local layers by default.
+        load: reads what is wanted of the checkpoint's folder; None: all weights.
 
     Raises:
         BackendUnavailableError: the layout or the layers cannot be had here.
         CheckpointError: the weights are not what the checkpoint says of itself.
     """
+    if checkpoint.adapter is not None and load is None:
+        read_base(checkpoint)  # before ranks join, too
     build = replace(build or BuildOptions(), initialize=False)
     settings = EngineSettings(checkpoint.shape, checkpoint.extension, layout, micro_batch_size=1, build=build)
     # Before ranks join: a mistake is then told at once instead of after a wait for each other.
@@ -38,7 +47,10 @@ def open_engine(
     groups.ensure_process_group()
     groups.initialize(layout, seed=0)
     engine = MegatronEngine(settings)
-    load_checkpoint_weights(engine, checkpoint)
+    if load is None:
+        load_checkpoint_weights(engine, checkpoint)
+    else:
+        load(engine, checkpoint.path)
     return engine
 
 

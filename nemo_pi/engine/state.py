@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nemo_pi.checkpoint.collective import together
 from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
@@ -16,6 +16,8 @@ from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.optimizer import load_states, optimizer_tensors, prepare_to_load
 from nemo_pi.errors import CheckpointError, TrainingError
+from nemo_pi.families.lora import Lora
+from nemo_pi.model.lora import is_adapter, is_trained, merge, other_adapters
 from nemo_pi.parallel.cpu_shim import cpu_shim
 
 _SHARDED = "use_distributed_optimizer"
@@ -23,10 +25,19 @@ _SHARDED = "use_distributed_optimizer"
 _RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
 
 
-def _model_state(engine: MegatronEngine) -> dict[str, Any]:
+def _model_state(engine: MegatronEngine, lora: Lora | None = None) -> dict[str, Any]:
+    """Megatron's state of the model: all but adapters, or of those that `lora` trains alone."""
     engine.gather_weights()
+
+    def belongs(name: str, chunk: nn.Module) -> bool:
+        return not is_adapter(name) if lora is None else is_trained(name, lora, chunk)
+
     return {
-        f"model{number}": chunk.sharded_state_dict(metadata=_RESHARDABLE)
+        f"model{number}": {
+            name: value
+            for name, value in chunk.sharded_state_dict(metadata=_RESHARDABLE).items()
+            if belongs(name, chunk)
+        }
         for number, chunk in enumerate(engine.chunks)
     }
 
@@ -43,7 +54,7 @@ def save_engine(
     *,
     clear_name: bool = False,
 ) -> None:
-    """Writes weights and optimizer; all ranks call it together.
+    """Writes weights and optimizer, of adapters those alone; all ranks call it together.
 
     Args:
         engine: after start_training.
@@ -58,7 +69,7 @@ def save_engine(
     """
     check_finite(engine, "saving")
     with cpu_shim():
-        model = _model_state(engine)
+        model = _model_state(engine, engine.settings.build.lora)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=False)}
         kind = {_SHARDED: engine.settings.optim.use_distributed_optimizer}
         save_distributed(
@@ -119,11 +130,34 @@ def load_weights(engine: MegatronEngine, folder: Path) -> None:
         _assign_weights(engine, loaded)
 
 
+def load_trained(engine: MegatronEngine, folder: Path) -> None:
+    """Reads the engine's own adapters, and what else is trained, from a checkpoint of such."""
+    lora = engine.settings.build.lora
+    assert lora is not None, "an engine without adapters"
+    with cpu_shim():
+        _assign_weights(engine, load_distributed(folder, _model_state(engine, lora)))
+
+
+def load_merged(engine: MegatronEngine, folder: Path, lora: Lora) -> None:
+    """Adds a checkpoint's adapters to the engine's weights, which are those of its base.
+
+    The engine's own adapters, if it has any, are others, and stay as they are.
+
+    Args:
+        engine: with the base's weights.
+        folder: the checkpoint.
+        lora: what it says of its adapters.
+    """
+    with cpu_shim(), other_adapters(engine.chunks, lora, engine.settings.shape):
+        _assign_weights(engine, load_distributed(folder, _model_state(engine, lora)))
+        merge(engine.chunks)
+
+
 def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = True) -> None:
     """Reads weights and optimizer, to go on with a run; `engine` after start_training.
 
     Args:
-        engine: after start_training.
+        engine: after start_training; where it has adapters, with its base's weights.
         folder: the checkpoint.
         check_contents: whether hashes are compared first; False where that has just been done.
 
@@ -132,7 +166,7 @@ def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = 
     """
     _check_kind(folder, engine.settings.optim.use_distributed_optimizer)
     with cpu_shim():
-        model = _model_state(engine)
+        model = _model_state(engine, engine.settings.build.lora)
         # Before the state dict is made: it lists the states that exist.
         prepare_to_load(engine.optimizer)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=True)}
@@ -153,5 +187,6 @@ def _check_kind(folder: Path, sharded: bool) -> None:
 
 
 def _assign_weights(engine: MegatronEngine, loaded: dict[str, Any]) -> None:
+    """What was asked for was read, or load_distributed has raised: what else there is stays as it is."""
     for number, chunk in enumerate(engine.chunks):
-        chunk.load_state_dict(loaded[f"model{number}"])
+        chunk.load_state_dict(loaded[f"model{number}"], strict=False)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.kernels import activation, attention, native, norm, products, softmax
+from nemo_pi.kernels import activation, attention, native, norm, products, shifted_attention, softmax
 from nemo_pi.kernels.needs import Capability, Needs
 from nemo_pi.kernels.registry import AUTO, Backend, Choice, Measured, select
 from nemo_pi.plug_ins import PlugIns
@@ -82,6 +82,13 @@ _JOBS: dict[str, list[Backend]] = {
             Capability(_CPU, _FP32, windows=False, split_rows=False, engine_layers=False),
             lambda: attention.ROWS,
             obstacle=products.onednn_obstacle,
+        ),
+        Backend(
+            "shifted",
+            "attention",
+            Capability(windows=False, split_rows=False, engine_layers=False),
+            lambda: shifted_attention.SHIFTED,
+            named_only=True,
         ),
     ],
     "norm": [
@@ -165,7 +172,7 @@ def candidates(job: str, request: str = AUTO) -> tuple[Backend, ...]:
     Raises:
         ConfigError: the package that registers the one asked for is broken, or it is for another job.
     """
-    known = tuple(_JOBS[job])
+    known = tuple(one for one in _JOBS[job] if not one.named_only or one.name == request)
     if request == AUTO or any(backend.name == request for backend in known):
         return known
     plug_in = _plug_in(job, request)

@@ -60,6 +60,8 @@ class Backend:
     """Module that must be installed for it; looked up, not imported."""
     obstacle: Callable[[], str | None] | None = None
     """Says why it cannot run in this process, if so."""
+    named_only: bool = False
+    """Whether `auto` never takes it: it computes another function than the others."""
 
     def unusable(self, needs: Needs) -> str | None:
         """Why it cannot be used here for `needs`, or None if it can."""

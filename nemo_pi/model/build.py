@@ -14,6 +14,7 @@ from nemo_pi.model.backends import Backends, check_requests, choose_backends, wo
 from nemo_pi.model.fusions import fusions
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
+from nemo_pi.model.lora import attach, freeze
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.model.parallel_linear import mark_split
 from nemo_pi.model.rotary import RotaryPlan
@@ -165,6 +166,7 @@ def build_model_chunks(
                 kind,
                 use_transformer_engine=options.transformer_engine,
                 mlp_chunk_tokens=options.mlp_chunk_tokens,
+                attention_group=options.attention_group,
             ),
             vocab_size=shape.vocab_rows(layout.tp) * layout.tp,
             num_tokens=shape.vocab_size,
@@ -185,4 +187,7 @@ def build_model_chunks(
     if not options.initialize:
         for chunk in chunks:
             mark_split(chunk)
+    if options.lora is not None:
+        attach(chunks, options.lora, shape)
+        freeze(chunks, options.lora)
     return chunks

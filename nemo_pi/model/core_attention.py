@@ -10,6 +10,7 @@ D head dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -25,6 +26,7 @@ from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
 from nemo_pi.kernels.attention import SDPA, CausalAttention, PartAttention
+from nemo_pi.kernels.shifted_attention import ShiftedAttention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
 from nemo_pi.model.span_attention import Merged, Recomputed, SpanAttention
@@ -73,8 +75,16 @@ class SdpaCoreAttention(MegatronModule):
             # Megatron's window is (left, right) tokens beside the query's own.
             self._lookback = config.window_size[0]
             backend = sliding_backend or backend
+        full = backend
+        if isinstance(backend, ShiftedAttention):
+            heads, ranks = config.num_attention_heads, config.tensor_model_parallel_size
+            rank = pg_collection.tp.rank() if ranks > 1 and pg_collection is not None else 0
+            backend, full = backend.of_heads(rank * heads // ranks, heads // ranks, heads), backend.full
         self.backend = backend
-        self._attend = partial(attend_causally, scale=self._scale, lookback=self._lookback, backend=backend)
+        self._in_training, self._in_use = (
+            partial(attend_causally, scale=self._scale, lookback=self._lookback, backend=one)
+            for one in (backend, full)
+        )
         self._context_group: dist.ProcessGroup | None = None
         if config.context_parallel_size > 1:
             assert pg_collection is not None, "split rows need the group that they are split over"
@@ -104,6 +114,10 @@ class SdpaCoreAttention(MegatronModule):
             each = zip(q.split(1), k.split(1), v.split(1), packed_seq_params.starts, strict=True)
             out_BNSD = torch.cat([self._attend_documents(*row) for row in each])
         return out_BNSD.permute(2, 0, 1, 3).flatten(2)
+
+    @property
+    def _attend(self) -> Callable[..., Tensor]:
+        return self._in_training if self.training else self._in_use
 
     def _span_attention(self, query: Tensor) -> SpanAttention:
         # Elsewhere, and with a window, nothing used here returns a log-sum-exp to merge parts by.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import (
@@ -157,6 +158,9 @@ class RotaryGPTModel(GPTModel):
             if self._embedding_scale != 1.0:
                 # In the embedding's dtype, as transformers rounds it.
                 decoder_input = decoder_input * decoder_input.new_tensor(self._embedding_scale)
+            if self.config.recompute_granularity is not None and torch.is_grad_enabled():
+                # Of a frozen embedding: what is recomputed gets gradients only where its input asks for one.
+                decoder_input.requires_grad_()
         return decoder_input, self.rotary_tables(position_ids, self._seq_len), None, None, None, padding_mask
 
     def _postprocess(

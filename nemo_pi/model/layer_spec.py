@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -16,6 +17,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from nemo_pi.families.kind import LAYER_NORM, LayerKind
+from nemo_pi.kernels.shifted_attention import ShiftedAttention
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.backends import Backends
 from nemo_pi.model.core_attention import SdpaCoreAttention
@@ -39,6 +41,7 @@ def decoder_spec(
     *,
     use_transformer_engine: bool,
     mlp_chunk_tokens: int | None = None,
+    attention_group: int | None = None,
 ) -> TransformerBlockSubmodules:
     """The layers of one model chunk: Megatron's own, with our self-attention and what the family asks for.
 
@@ -50,6 +53,7 @@ def decoder_spec(
         kind: what the family says of its layers.
         use_transformer_engine: from engine_layers.resolve_transformer_engine.
         mlp_chunk_tokens: as in BuildOptions.
+        attention_group: tokens of a group, for attention in groups; None: its own choice.
     """
     norm = _norm(backends, kind)
     if use_transformer_engine:
@@ -57,7 +61,7 @@ def decoder_spec(
     else:
         spec = _local_layer(config, norm, backends)
     attention, mlp = spec.submodules.self_attention, spec.submodules.mlp
-    attention.submodules.core_attention = _core_attention(backends)
+    attention.submodules.core_attention = _core_attention(backends, attention_group)
     attention.module = RotarySelfAttention
     attention.params.update(
         rotary_kernel=backends.rotary.backend, rotary_plan=rotary_plan, proj_bias=kind.proj_bias
@@ -164,10 +168,12 @@ def _activation(backends: Backends, kind: LayerKind) -> Any:
     return activate
 
 
-def _core_attention(backends: Backends) -> ModuleSpec | type:
+def _core_attention(backends: Backends, group: int | None) -> ModuleSpec | type:
     """A class of Megatron's kind, taught documents; anything else within our core attention."""
     loaded = backends.load("attention")
     if isinstance(loaded, type):
         return with_documents(loaded)
+    if isinstance(loaded, ShiftedAttention):
+        loaded = replace(loaded, group=group)
     params = {"backend": loaded, "sliding_backend": backends.load_sliding_attention()}
     return ModuleSpec(SdpaCoreAttention, params=params)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nemo_pi.families.lora import Lora
 from nemo_pi.kernels.registry import AUTO
 
 
@@ -67,5 +68,9 @@ class BuildOptions:
     """Tokens that the MLP's hidden layer exists for at once, forward and backward; None: all of them."""
     recompute: Recompute = Recompute()
     """Activation recomputation."""
+    attention_group: int | None = None
+    """Tokens of a group of shifted attention; None: a quarter of each row."""
+    lora: Lora | None = None
+    """Adapters, which alone are trained; None trains all weights."""
     megatron: Mapping[str, Any] = field(default_factory=dict)
     """Options of Megatron's TransformerConfig under its own names; they win over what is chosen here."""

@@ -16,7 +16,31 @@ from torch import Tensor, nn
 from nemo_pi.kernels.products import TORCH, TorchProducts
 
 
-class ColumnLinear(ColumnParallelLinear):
+class _Adaptable:
+    """A linear layer beside which an adapter may stand (model/lora.py)."""
+
+    adapter: Any
+
+    def forward(self, input_: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Megatron's output and bias; to the output is added what the adapter makes of the same input."""
+        output, bias = super().forward(input_, *args, **kwargs)  # type: ignore[misc]
+        return output if self.adapter is None else output + self.adapter(input_), bias
+
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: Any = (), metadata: Any = None
+    ) -> dict[str, Any]:
+        """Megatron's, and the adapter's own: to Megatron all but weight and bias are replicas."""
+        made: dict[str, Any] = super().sharded_state_dict(  # type: ignore[misc]
+            prefix, sharded_offsets, metadata
+        )
+        if self.adapter is None:
+            return made
+        below = f"{prefix}adapter."
+        own = {name: value for name, value in made.items() if not name.startswith(below)}
+        return own | self.adapter.sharded_state_dict(below, sharded_offsets, metadata)
+
+
+class ColumnLinear(_Adaptable, ColumnParallelLinear):
     """ColumnParallelLinear; under sequence parallelism its own products, which gather rows as they go.
 
     Args:
@@ -27,6 +51,7 @@ class ColumnLinear(ColumnParallelLinear):
     def __init__(self, *args: Any, products: TorchProducts = TORCH, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.products = products
+        self.register_module("adapter", None)
 
     def _forward_impl(self, input: Tensor, weight: Tensor, **settings: Any) -> Tensor:
         if settings["sequence_parallel"] or not self.products.changes_layers:
@@ -39,7 +64,7 @@ class ColumnLinear(ColumnParallelLinear):
         return product if settings["bias"] is None else product + settings["bias"]
 
 
-class RowLinear(RowParallelLinear):
+class RowLinear(_Adaptable, RowParallelLinear):
     """RowParallelLinear, which adds a bias itself, after the sum over ranks.
 
     Args:
@@ -50,6 +75,7 @@ class RowLinear(RowParallelLinear):
     def __init__(self, *args: Any, products: TorchProducts = TORCH, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.products = products
+        self.register_module("adapter", None)
 
     def _forward_impl(self, input: Tensor, weight: Tensor, **settings: Any) -> Tensor:
         if not self.products.changes_layers:

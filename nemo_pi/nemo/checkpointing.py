@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from nemo_pi.checkpoint import base
 from nemo_pi.checkpoint.retention import checkpoint_folder
 from nemo_pi.checkpoint.verified import prune_together, remember
 from nemo_pi.engine.state import save_engine
@@ -94,6 +95,8 @@ class DistributedCheckpointing(Callback):
             backends.RECORD: pl_module.engine.backends.names(),
             GUARD: pl_module.guard.state(),
         }
+        if pl_module.adapter_record is not None:
+            meta[base.RECORD] = pl_module.adapter_record.to_dict()
         tokenizer = pl_module.run.tokenizer
         folder = checkpoint_folder(self.root, step)
         save_engine(

@@ -1,4 +1,4 @@
-"""The Hugging Face folder that a run leaves."""
+"""The Hugging Face folders that a run leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.engine.weights import export_weights
+from nemo_pi.engine.weights import export_adapters, export_weights
 from nemo_pi.families.export import export_form
 from nemo_pi.parallel import launcher
 
@@ -33,4 +33,21 @@ def export_engine(engine: MegatronEngine, run: ResolvedRun, folder: Path, *, ove
     if launcher.is_global_zero():
         form = export_form(run.shape, run.extension, run.export.architecture)
         logger.info(f"Wrote the Hugging Face folder {folder}" + (f", {form.describe()}" if form.why else ""))
+    return folder
+
+
+def export_engine_adapters(engine: MegatronEngine, run: ResolvedRun, folder: Path) -> Path:
+    """Writes the engine's adapters to `folder` as `peft` loads them; all ranks call it together."""
+    base = run.checkpoint
+    assert base is not None, "adapters have a base"
+    export_adapters(
+        engine,
+        folder,
+        base_path=base.path.resolve(),
+        source_config=read_source_config(base.path),
+        tokenizer_path=None if run.tokenizer is None else run.tokenizer.files,
+        overwrite=False,
+    )
+    if launcher.is_global_zero():
+        logger.info(f"Wrote adapters for peft, beside the scaled config.json of their base: {folder}")
     return folder

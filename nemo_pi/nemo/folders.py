@@ -74,9 +74,12 @@ def sole_writer_of(run: ResolvedRun, folders: RunFolders) -> Iterator[None]:
                 (folders.checkpoints, "another exp_manager.checkpoint_callback_params.dirpath"),
             ):
                 held.enter_context(sole_writer(lock_inside(folder), folder, what, fix))
-            if run.export.hf_path is not None:
-                export = real_folder(run.export.hf_path)
-                fix = "another folder, model.export.hf_path=..."
+            for key in ("hf_path", "peft_path"):
+                path = getattr(run.export, key)
+                if path is None:
+                    continue
+                export = real_folder(path)
+                fix = f"another folder, model.export.{key}=..."
                 held.enter_context(sole_writer(lock_beside(export), export, what, fix))
         yield
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from nemo_pi.checkpoint.base import AdapterRecord
 from nemo_pi.checkpoint.summary import read_source_config
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
@@ -26,7 +27,7 @@ from nemo_pi.nemo.first_step import options_named
 from nemo_pi.nemo.loaders import training_loader, validation_loader
 from nemo_pi.nemo.optimizer_adapter import LightningOptimizerAdapter
 from nemo_pi.nemo.restoring import SafelyRestoredModel
-from nemo_pi.nemo.resuming import load_newest
+from nemo_pi.nemo.resuming import known_base, load_newest
 from nemo_pi.nemo.settings import run_of_model_config
 from nemo_pi.parallel import groups, launcher, liveness
 
@@ -63,6 +64,8 @@ class ContextExtensionModel(SafelyRestoredModel):
         checkpoint = self.run.checkpoint
         self.source_config = None if checkpoint is None else read_source_config(checkpoint.path)
         self.guard = StepGuard(self.run.skip_bad_steps)
+        self.adapter_record: AdapterRecord | None = None
+        """What its checkpoints say of adapters and their base, once that is loaded."""
         self._loss = self._grad_norm = 0.0
         self._has_computed = False
         if restored:
@@ -82,9 +85,13 @@ class ContextExtensionModel(SafelyRestoredModel):
         if self.engine is not None:
             return
         engine = self._build_engine()
-        if self.resume_from is None:
+        adapted = self.run.engine.build.lora is not None
+        # A checkpoint of adapters does not hold the weights that they stand beside.
+        if self.resume_from is None or adapted:
             with liveness.patient():
                 load_checkpoint_weights(engine, self.run.checkpoint)
+                if adapted:
+                    self.adapter_record = known_base(self.run, self.resume_from)
 
     def configure_optimizers(self) -> LightningOptimizerAdapter:
         """Megatron's optimizer behind an adapter that Lightning can count."""
@@ -141,6 +148,7 @@ class ContextExtensionModel(SafelyRestoredModel):
         engine.set_lr(lr)
         started = time.perf_counter()
         with nullcontext() if self._has_computed else options_named(self.run, "the first training step"):
+            engine.begin_step(step)
             loss = engine.forward_backward(batch)
         self._has_computed = True
         self._loss, skipped = loss, self.guard.skipped

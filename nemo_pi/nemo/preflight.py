@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from nemo_pi.checkpoint.files import check_writable
+from nemo_pi.checkpoint.hf.peft import check_peft_export
 from nemo_pi.checkpoint.hf.target import check_apart, check_target
 from nemo_pi.checkpoint.retention import all_damaged, checkpoint_folders, latest_checkpoint
 from nemo_pi.checkpoint.space import check_space, same_disk
@@ -16,6 +18,7 @@ from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.export import export_form
+from nemo_pi.families.lora import Lora
 from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data, check_tokenizer
@@ -67,12 +70,14 @@ def check_export(run: ResolvedRun) -> None:
     Raises:
         CheckpointError, ConfigError: naming what cannot be exported, or the folder.
     """
-    if run.export.hf_path is None:
-        return
-    export_form(run.shape, run.extension, run.export.architecture)
-    if run.checkpoint is not None:
-        check_apart(Path(run.export.hf_path), run.checkpoint.path)
-    check_target(Path(run.export.hf_path))
+    if run.export.peft_path is not None:
+        check_peft_export(run.shape, run.extension)
+    if run.export.hf_path is not None:
+        export_form(run.shape, run.extension, run.export.architecture)
+    for path in run.export.paths:
+        if run.checkpoint is not None:
+            check_apart(path, run.checkpoint.path)
+        check_target(path)
 
 
 def check_megatron_options(run: ResolvedRun) -> None:
@@ -105,10 +110,12 @@ def check_places(run: ResolvedRun, folders: RunFolders) -> None:
     """
     check_writable("exp_manager.exp_dir", folders.logs)
     check_writable("exp_manager.checkpoint_callback_params.dirpath", folders.checkpoints)
-    if run.export.hf_path is not None:
-        # It is written beside its place and renamed.
-        check_writable("model.export.hf_path", Path(run.export.hf_path).parent)
-        check_writable("model.export.hf_path", Path(run.export.hf_path))
+    for key in ("hf_path", "peft_path"):
+        path = getattr(run.export, key)
+        if path is not None:
+            # It is written beside its place and renamed.
+            check_writable(f"model.export.{key}", Path(path).parent)
+            check_writable(f"model.export.{key}", Path(path))
 
 
 def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
@@ -182,8 +189,31 @@ def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:
             given=run.name,
             fix="give this run another name; restore_from_path starts a new run from a checkpoint's weights",
         )
+    _check_same_training(run, found)
     check_same_samples(run, latest)
     return latest
+
+
+def _check_same_training(run: ResolvedRun, found: CheckpointSummary) -> None:
+    """Whether a checkpoint holds what the run trains: all weights, or just these adapters."""
+    own, saved = run.engine.build.lora, None if found.adapter is None else found.adapter.lora
+    if saved is not None and own is not None:
+        saved = replace(saved, seed=own.seed)  # of first numbers, which are behind it
+    if own == saved:
+        return
+    raise ConfigError(
+        "name",
+        required=f"a new one: {found.path} belongs to a run that trains {_trained(saved)}",
+        given=f"{run.name}, which trains {_trained(own)}",
+        fix="give this run another name, or set model.peft back to what it was",
+    )
+
+
+def _trained(lora: Lora | None) -> str:
+    if lora is None:
+        return "all weights"
+    values = ", ".join(f"{key} {value}" for key, value in lora.to_dict().items() if key != "seed")
+    return f"adapters ({values})"
 
 
 def _differences(run: ResolvedRun, found: CheckpointSummary) -> str:

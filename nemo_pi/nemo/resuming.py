@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from lightning.pytorch import Trainer
 
+from nemo_pi.checkpoint.base import AdapterRecord, base_sha256, check_base
 from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.checkpoint.verified import newest_whole
+from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.guard import StepGuard
 from nemo_pi.engine.state import check_finite, load_engine
@@ -66,6 +69,26 @@ def load_newest(model: Resumable, engine: MegatronEngine, last: Path) -> Path:
         restore_progress(model.trainer, model, folder)
     model.guard.restore(read_manifest(folder).get(GUARD))
     return folder
+
+
+def known_base(run: ResolvedRun, resume_from: Path | None) -> AdapterRecord:
+    """What checkpoints say of this run's adapters and of their base; all ranks call it together.
+
+    Args:
+        run: with adapters.
+        resume_from: the checkpoint that it goes on from, if any.
+
+    Raises:
+        CheckpointError: its adapters were trained beside other weights than restore_from_path holds.
+    """
+    lora, base = run.engine.build.lora, run.checkpoint
+    assert lora is not None and base is not None, "adapters need weights to stand beside"
+    if resume_from is not None:
+        saved = AdapterRecord.from_manifest(read_manifest(resume_from), resume_from)
+        assert saved is not None, "checkpoint_to_resume lets no other pass"
+        check_base(saved, base.path, resume_from)
+        return replace(saved, base_path=base.path.resolve())
+    return AdapterRecord(lora, base.path.resolve(), base_sha256(base.path))
 
 
 def restore_progress(trainer: Trainer, model: Resumable, folder: Path) -> None:

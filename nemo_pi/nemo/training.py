@@ -15,9 +15,10 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from nemo.utils.exp_manager import exp_manager
 
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.errors import CheckpointError
 from nemo_pi.nemo.checkpointing import DistributedCheckpointing
-from nemo_pi.nemo.export import export_engine
+from nemo_pi.nemo.export import export_engine, export_engine_adapters
 from nemo_pi.nemo.folders import RunFolders, sole_writer_of
 from nemo_pi.nemo.loggers import tolerate_failures
 from nemo_pi.nemo.module import ContextExtensionModel
@@ -79,12 +80,18 @@ def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int
         with _missing_ranks_named():
             trainer.fit(model)
             assert model.engine is not None
-            path = resolved.export.hf_path
-            if trainer.global_step >= resolved.max_steps and path is not None:
+            if trainer.global_step >= resolved.max_steps:
                 with liveness.patient():
-                    exported = export_engine(model.engine, resolved, Path(path))
+                    exported = _export(model.engine, resolved)
     liveness.stop()
     return exported, trainer.global_step, {k: float(v) for k, v in trainer.callback_metrics.items()}
+
+
+def _export(engine: MegatronEngine, resolved: ResolvedRun) -> Path | None:
+    """What the YAML asks for; the merged model's folder, or that of adapters where it is the only one."""
+    adapters, path = resolved.export.peft_path, resolved.export.hf_path
+    exported = None if adapters is None else export_engine_adapters(engine, resolved, Path(adapters))
+    return exported if path is None else export_engine(engine, resolved, Path(path))
 
 
 @contextmanager
@@ -101,8 +108,7 @@ def _missing_ranks_named() -> Iterator[None]:
 
 def _lacks_export(resolved: ResolvedRun) -> bool:
     """Whether the end of the run was cut off between its last checkpoint and its export."""
-    path = resolved.export.hf_path
-    return path is not None and not Path(path).exists()
+    return not all(path.exists() for path in resolved.export.paths)
 
 
 def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:

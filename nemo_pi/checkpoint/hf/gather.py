@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -46,6 +48,23 @@ class ModelGroups:
 Key = tuple[str, int | None]
 
 
+def merged_weights(model_chunks: Sequence[nn.Module], shape: ModelShape) -> dict[Key, Callable[[], Tensor]]:
+    """What makes the weight of each linear layer that has an adapter into one that computes what both do.
+
+    Made when it is asked for: the model may be trained further, and all of them would be a second model.
+    """
+    weights = {
+        tensor.data_ptr(): (rule.megatron, layer)
+        for tensor, rule, layer in located_parameters(model_chunks, shape)
+    }
+    modules: list[Any] = [module for chunk in model_chunks for module in chunk.modules()]
+    return {
+        weights[module.weight.data_ptr()]: partial(module.adapter.merged, module.weight.data)
+        for module in modules
+        if getattr(module, "adapter", None) is not None
+    }
+
+
 def local_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> dict[Key, Tensor]:
     """This rank's parameters by (table name, global layer number); communicates nothing.
 
@@ -82,6 +101,8 @@ def gathered_tensors(
     order: Tensor | None = None,
     *,
     zeros: Collection[str] = (),
+    merged: Mapping[Key, Callable[[], Tensor]] | None = None,
+    rows: Sequence[tuple[WeightRule, int | None]] | None = None,
 ) -> Iterator[tuple[str, Tensor | None]]:
     """Every Hugging Face tensor of the model in export order; collective over both groups.
 
@@ -93,6 +114,8 @@ def gathered_tensors(
         groups: this replica's process groups.
         order: int64 [head_dim] to reorder q and k with, or None.
         zeros: table names of parameters that the model does not hold, as all their numbers are 0.
+        merged: from merged_weights: what takes the place of a parameter.
+        rows: which parameters, in which order; None: those of a whole model.
 
     Yields:
         (name, tensor) on the writer, on the CPU and in the model's dtype; (name, None) elsewhere.
@@ -103,7 +126,7 @@ def gathered_tensors(
     mine = {key: tensor.dtype for key, tensor in local.items()}
     dtype = next(iter(mine.values()))
     held = [mine] if groups.pipeline is None else gather_objects(mine, groups.pipeline)
-    for rule, layer in family_of(shape).export_order(shape):
+    for rule, layer in family_of(shape).export_order(shape) if rows is None else rows:
         key = (rule.megatron, layer)
         if rule.megatron in zeros:
             for name, sizes in rule.tensors(shape, layer).items():
@@ -119,7 +142,8 @@ def gathered_tensors(
             )
         tensors = None
         if owners[0] == groups.pipeline_rank:
-            tensors = _over_tensor_ranks(local[key], rule, shape, groups, order)
+            weight = merged[key]() if merged and key in merged else local[key]
+            tensors = _over_tensor_ranks(weight, rule, shape, groups, order)
         device = next(iter(local.values())).device
         for number, (name, sizes) in enumerate(rule.tensors(shape, layer).items()):
             whole = None if tensors is None else tensors[number]

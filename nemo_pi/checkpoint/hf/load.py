@@ -15,6 +15,7 @@ from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights, StoredWeights
 from nemo_pi.errors import CheckpointError
 from nemo_pi.families.base import Family
 from nemo_pi.families.fusion import fuse, reorder_heads, trained_order
+from nemo_pi.families.lora import ADAPTER
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.families.weights import WeightRule, split_name
@@ -183,7 +184,7 @@ def _check_tied(weights: StoredWeights, head: str, embedding: str) -> None:
 
 
 def located_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> Iterator[Located]:
-    """(parameter, rule, global layer number) of everything this rank holds.
+    """(parameter, rule, global layer number) of everything this rank holds, adapters aside.
 
     Raises:
         CheckpointError: a parameter that no rule covers.
@@ -192,6 +193,8 @@ def located_parameters(model_chunks: Sequence[nn.Module], shape: ModelShape) -> 
     for chunk in model_chunks:
         numbers = global_layers(chunk)
         for name, parameter in chunk.named_parameters():
+            if f".{ADAPTER}" in name:
+                continue
             table_name, local = split_name(name)
             if table_name not in rules:
                 raise CheckpointError(

@@ -17,6 +17,7 @@ from nemo_pi.checkpoint.hf.gather import (
     ModelGroups,
     gathered_tensors,
     local_parameters,
+    merged_weights,
     only_in,
     source_names,
 )
@@ -52,7 +53,7 @@ def export_huggingface(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     overwrite: bool = False,
 ) -> Path:
-    """Writes config.json, safetensors and tokenizer; collective over every rank.
+    """Writes config.json, safetensors and tokenizer, adapters merged; collective over every rank.
 
     Tensors stream to the writing rank one by one; it never holds more than one shard of them. The folder
     is written under a hidden name and renamed when complete.
@@ -104,7 +105,8 @@ def export_huggingface(
         def stream() -> None:
             writer = ShardWriter(partial, tensors, dtype_of, max_shard_bytes)
             order = stored_order(extension, family_of(form).interleaved)
-            gathered = gathered_tensors(local, form, groups, order, zeros=only_in(form, shape))
+            merged = merged_weights(model_chunks, shape)
+            gathered = gathered_tensors(local, form, groups, order, zeros=only_in(form, shape), merged=merged)
             _write(gathered, writer if groups.is_writer else None)
 
         # Other replicas hold the same weights; they only learn how it went.

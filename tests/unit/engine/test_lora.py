@@ -1,0 +1,86 @@
+"""Adapters against `peft`'s beside transformers' layers: same weights, same tokens, same first numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+
+from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.families.fusion import fuse
+from nemo_pi.families.lora import CANONICAL, LINEARS, Lora, adapter_rules
+from nemo_pi.model.options import BuildOptions, Recompute
+from tests.unit.engine.loops import SMOOTH, PlainLoop, engine_of, random_batch
+from tests.unit.model.models import SHAPE, transformers_model
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+STEPS = 10
+FULL = Recompute("full", "uniform", 1)
+LORA = Lora(dim=4, alpha=8.0, linears=LINEARS, variant=CANONICAL)
+
+
+def peft_model(folder: Path, lora: Lora = LORA, **settings: Any) -> PeftModel:
+    """transformers' model of a folder with peft's adapters, both of whose matrices are random."""
+    model = transformers_model(**settings)
+    model.save_pretrained(folder)
+    rules = adapter_rules(lora, SHAPE)
+    names = {name.split(".")[-2] for one in rules for name in one.weight.huggingface}
+    kept = ["embed_tokens", "norm"] if lora.embeddings_and_norms else None
+    config = LoraConfig(
+        r=lora.dim, lora_alpha=lora.alpha, target_modules=sorted(names), modules_to_save=kept, bias="none"
+    )
+    wrapped = get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.1, generator=generator)
+    return wrapped
+
+
+def take_from_peft(engine: MegatronEngine, wrapped: PeftModel, lora: Lora = LORA) -> None:
+    """Gives our adapters the numbers of peft's."""
+    theirs = dict(wrapped.named_parameters())
+
+    def stored(name: str, layer: int) -> Tensor:
+        matrix = name.format(n=layer).removesuffix(".weight")
+        return theirs[f"base_model.model.{matrix}.default.weight"].detach()
+
+    for layer in engine.chunks[0].decoder.layers:
+        number = layer.layer_number - 1
+        for rules in adapter_rules(lora, engine.settings.shape):
+            adapter = layer.get_submodule(rules.linear).adapter
+            a = torch.cat([stored(name, number) for name in rules.a.huggingface])
+            parts = [stored(name, number) for name in rules.b.huggingface]
+            adapter.lora_A.data.copy_(a)
+            adapter.lora_B.data.copy_(fuse(parts, rules.b, engine.settings.shape))
+
+
+@pytest.mark.parametrize(
+    "recompute", [Recompute(), Recompute("full", "uniform", 1)], ids=["kept", "recomputed"]
+)
+@pytest.mark.parametrize("more", [False, True], ids=["adapters", "with-norms"])
+def test_ten_steps_equal_peft_s(tmp_path: Path, more: bool, recompute: Recompute) -> None:
+    lora = replace(LORA, embeddings_and_norms=more)
+    wrapped = peft_model(tmp_path / "start", lora)
+    engine = engine_of(
+        tmp_path / "start",
+        build=BuildOptions(lora=lora, recompute=recompute),
+        micro_batch_size=2,
+        train=False,
+    )
+    take_from_peft(engine, wrapped, lora)
+    engine.start_training()
+    loop = PlainLoop(wrapped)
+    for step in range(STEPS):
+        batch = random_batch(seed=step)
+        loss, norm = loop.step(batch, SMOOTH.lr)
+        engine.set_lr(SMOOTH.lr)
+        assert engine.forward_backward(batch) == pytest.approx(loss, rel=1e-5)
+        assert engine.step() == pytest.approx(norm, rel=1e-4)
