@@ -217,8 +217,14 @@ ORDINARY = {"none", "linear"}
 """Names that are words of other things as well; they are looked for in comparisons only."""
 
 
-PROTOCOLS = {"evaluator_plan.py": {"yarn"}, "perplexity.py": {"pi"}}
-"""Ways to measure perplexity, which are called by the papers that they come from."""
+PROTOCOLS = {
+    "evaluator_plan.py": {"yarn"},
+    "passkey_evaluators.py": {"yarn"},
+    "passkey_result.py": {"yarn"},
+    "perplexity.py": {"pi"},
+    "base.py": {"pi"},
+}
+"""Ways to measure, which are called by the papers that they come from."""
 
 
 def named_methods(source: str, protocols: Collection[str] = ()) -> list[int]:
