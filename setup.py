@@ -85,7 +85,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["nemo_pi", "nemo_pi.*"]),
-    package_data={"nemo_pi": ["py.typed"]},
+    package_data={"nemo_pi": ["py.typed", "evaluation/page/page.css"]},
     ext_modules=native_kernels(),
     # Python 3.10 has no tested pins: megatron-core is built from source there and transformers 5 wants 3.11.
     python_requires=">=3.10,<3.14",

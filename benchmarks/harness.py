@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import platform
 import re
 import statistics
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from nemo_pi.machine import cpu_kind, cpu_name
 
 RESULTS = Path(__file__).parent / "results"
 Row = Mapping[str, Any]
@@ -52,44 +53,9 @@ def hardware(device_type: str = "cpu") -> Hardware:
         name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     else:
         # Processors of one name differ in what their products can use.
-        parts = (_cpu_name(), _cpu_kind(), torch.backends.cpu.get_cpu_capability())
+        parts = (cpu_name(), cpu_kind(), torch.backends.cpu.get_cpu_capability())
         name = f"{' '.join(part for part in parts if part)}, {threads} threads"
     return Hardware(name, torch.__version__, threads, round(os.getloadavg()[0], 2))
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        found = re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine()
-
-
-_ZEN = (
-    (23, 0x00, 0x2F, "Zen"),
-    (23, 0x30, 0xFF, "Zen 2"),
-    (25, 0x10, 0x1F, "Zen 4"),
-    (25, 0x60, 0xAF, "Zen 4"),
-    (25, 0x00, 0xFF, "Zen 3"),
-    (26, 0x00, 0xFF, "Zen 5"),
-)
-"""Family, first and last model, and the name of AMD's cores; the first that fits."""
-
-
-def _cpu_kind() -> str:
-    """The kind of the cores, which makers' names often leave out: `Zen 4`, or family and model elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = [re.search(rf"^{key}\s*: *(\S+)$", text, re.MULTILINE) for key in ("cpu family", "model")]
-    if not all(found):
-        return ""
-    family, model = (int(match[1]) for match in found if match)
-    if "AuthenticAMD" in text:
-        for known, first, last, name in _ZEN:
-            if family == known and first <= model <= last:
-                return name
-    return f"family {family} model {model}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,7 +31,14 @@ def heldout_documents(path: Path) -> list[list[int]]:
     return [row["tokens"][:TOKENS_PER_BOOK] for row in chosen]
 
 
-def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> ModelResults:
+def measure(
+    name: str,
+    model: Path,
+    heldout: Path,
+    *,
+    thorough: bool,
+    settings: Mapping[str, str] | None = None,
+) -> ModelResults:
     """One model's line of the report.
 
     Args:
@@ -38,6 +46,7 @@ def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> ModelRe
         model: Hugging Face folder; transformers computes, so nothing of ours can flatter it.
         heldout: what prepare wrote.
         thorough: twice the trials, for `make compare`.
+        settings: how it was trained, for the report.
     """
     tokenizer = build_tokenizer("huggingface", str(BASE_MODEL))
     context = TaskContext(tokenizer, heldout_documents(heldout), WINDOW, TARGET, batch_tokens=TARGET)
@@ -45,7 +54,19 @@ def measure(name: str, model: Path, heldout: Path, *, thorough: bool) -> ModelRe
     tasks = (Perplexity(), Passkey(lengths=lengths, trials=4 if thorough else 2))
     print(f"Measuring {name} ...", flush=True)
     with torch.inference_mode():
-        return evaluate(HuggingFaceScorer(model), tasks, context, name=name)
+        origin = {"Configuration": {"computed by": "transformers, float32", **(settings or {})}}
+        return evaluate(HuggingFaceScorer(model), tasks, context, name=name, origin=origin)
+
+
+def describe_training(method: Method, steps: int) -> dict[str, str]:
+    """How a method is trained, for the report: what each stage reads, and the overrides of its YAML."""
+    stages = zip(method.stages, method.steps_of_stages(steps), strict=True)
+    read = (f"{count:,} steps of {stage.rows} × {stage.window:,} tokens" for stage, count in stages)
+    chosen = [word for stage in method.stages for word in stage.overrides]
+    return {
+        "training": ", then ".join(read),
+        "overrides": " ".join(dict.fromkeys([*method.overrides, *chosen])) or "none",
+    }
 
 
 def training_losses(method: Method, folder: Path, steps: int) -> list[tuple[int, float]]:

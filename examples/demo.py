@@ -42,10 +42,12 @@ def main() -> None:
     args = parse()
     started = time.perf_counter()
     from demo.extend import BASE_MODEL, extend_untrained, prepare_samples, train, trained_folder
-    from demo.measure import measure, training_losses
+    from demo.measure import describe_training, measure, training_losses
     from demo.methods import COMPARED, POSITION_INTERPOLATION, SAMPLERS
     from nemo_pi.evaluation.plots import plot_losses
-    from nemo_pi.evaluation.report import render_text, write_report
+    from nemo_pi.evaluation.report import RESULTS, render_text, write_report
+    from nemo_pi.evaluation.results import write_results
+    from nemo_pi.evaluation.training_section import training_section
 
     folder = args.results.resolve()
     methods = SAMPLERS if args.pose else (POSITION_INTERPOLATION, *(COMPARED if args.compare else ()))
@@ -58,14 +60,17 @@ def main() -> None:
             untrained = extend_untrained(method, data, folder)
             rows.append(measure(method.untrained_title, untrained, heldout, thorough=thorough))
         trained = train(method, data, folder, args.steps)
-        rows.append(measure(f"{method.title}, {args.steps} steps", trained, heldout, thorough=thorough))
+        name, settings = f"{method.title}, {args.steps} steps", describe_training(method, args.steps)
+        rows.append(measure(name, trained, heldout, thorough=thorough, settings=settings))
     report = folder / next((name for name in ("compare", "pose") if getattr(args, name)), "report")
-    write_report(rows, report, title="From 512 to 4,096 tokens")
+    write_results(rows, report / RESULTS)  # safe, whatever fails below
     losses = {method.title: training_losses(method, folder, args.steps) for method in methods}
-    plot_losses(losses, report / "loss.png")
-    print(f"\n{render_text(rows)}\n\nTook {(time.perf_counter() - started) / 60:.1f} minutes.")
+    took = f"Took {(time.perf_counter() - started) / 60:.1f} minutes."
+    training = training_section(losses, plot_losses(losses, report / "loss.png"), f"The whole demo: {took}")
+    files = write_report(rows, report, title="From 512 to 4,096 tokens", more=(training,))
+    print(f"\n{render_text(rows)}\n\n{took}")
     print(f"Extended model (Hugging Face): {trained_folder(methods[0], folder)}")
-    print(f"Results: {report}")
+    print(f"Results: {report}\nReport: {files.page}")
 
 
 if __name__ == "__main__":

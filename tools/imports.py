@@ -9,6 +9,7 @@ from pathlib import Path
 FLOORS = {
     "errors": 0,
     "collector": 0,
+    "machine": 0,
     "units": 0,
     "processes": 0,
     "plug_ins": 1,

@@ -15,6 +15,7 @@ from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.cli.evaluate_arguments import parse
 from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_models import choose_backend, names_of, unshipped
+from nemo_pi.cli.evaluate_origin import describe_origin
 from nemo_pi.cli.evaluate_plan import (
     ModelPlan,
     choose_windows,
@@ -71,7 +72,15 @@ def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig,
             keep_results([*before, results], results_folder(config))
 
     scorer, start = open_scorer(plan, getattr(torch, config.dtype)), bar.n
-    return run_tasks(scorer, plan.planned, plan.context, name=plan.name, progress=progress, finished=finished)
+    return run_tasks(
+        scorer,
+        plan.planned,
+        plan.context,
+        name=plan.name,
+        progress=progress,
+        finished=finished,
+        origin=describe_origin(plan, config),
+    )
 
 
 def run(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
@@ -108,7 +117,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
             files = write_report(measured, results_folder(config))
         except OSError as error:
             raise _unwritable(config, error) from error
-        print(f"Results: {files.folder}")
+        print(f"Results: {files.folder}\nReport: {files.page}")
     if dist.is_initialized():
         from nemo_pi.parallel import groups
 

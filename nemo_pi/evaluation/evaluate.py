@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from nemo_pi.evaluation.generation import Generated, GenerationRequest, check_ro
 from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.scorer import Scorer, TokenScores
 from nemo_pi.evaluation.tasks.base import Plan, Progress, Task, TaskContext
+from nemo_pi.machine import describe_environment
 
 Finished = Callable[[ModelResults], None]
 """Called after each task with everything measured so far."""
@@ -44,6 +46,7 @@ def run_tasks(
     name: str | None = None,
     progress: Progress | None = None,
     finished: Finished | None = None,
+    origin: Mapping[str, dict[str, str]] | None = None,
 ) -> ModelResults:
     """Run planned tasks one after the other.
 
@@ -54,18 +57,28 @@ def run_tasks(
         name: what the report calls the model; None: the scorer's name.
         progress: called with what is measured, tokens done, and tokens to do in all tasks together.
         finished: called after each task.
+        origin: what is known of the model, for the report (`ModelResults.origin`); costs, times and the
+            environment are added.
 
     Raises:
         DataError, ConfigError: a task lets a text grow beyond the target window.
     """
     total, before = sum(item.plan.cost.tokens for item in planned), 0
     windows = context.original_window, context.target_window
-    measured = ModelResults(name or scorer.name, *windows)
+    environment = {"Environment": describe_environment()}
+    measured = ModelResults(name or scorer.name, *windows, {}, {**(origin or {}), "Plan": {}, **environment})
     within = _WithinWindow(scorer, context.target_window)
     for item in planned:
+        started = time.perf_counter()
         result = item.task.run(within, item.plan, _shifted(progress, before, total))
         before += item.plan.cost.tokens
-        measured = ModelResults(measured.name, *windows, {**measured.tasks, item.task.name: result})
+        took = f"{item.plan.cost.describe()}; took {time.perf_counter() - started:,.1f} s"
+        plan = {**measured.origin["Plan"], item.task.title: took}
+        measured = replace(
+            measured,
+            tasks={**measured.tasks, item.task.name: result},
+            origin={**measured.origin, "Plan": plan},
+        )
         if finished:
             finished(measured)
     return measured
@@ -78,13 +91,15 @@ def evaluate(
     *,
     name: str | None = None,
     progress: Progress | None = None,
+    origin: Mapping[str, dict[str, str]] | None = None,
 ) -> ModelResults:
     """Plan and run tasks on one model.
 
     Raises:
         DataError, ConfigError: as plan_tasks, before anything is computed.
     """
-    return run_tasks(scorer, plan_tasks(tasks, context), context, name=name, progress=progress)
+    planned = plan_tasks(tasks, context)
+    return run_tasks(scorer, planned, context, name=name, progress=progress, origin=origin)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ class PerplexityResult(TaskResult):
         return cls(**{**content, "by_length": by_length})
 
 
+def finite_values(result: PerplexityResult | None) -> list[tuple[int, float]]:
+    """(length, perplexity) by ascending length, as far as they are finite; none without a result."""
+    values = result.by_length if result else {}
+    return [(length, value) for length, value in sorted(values.items()) if math.isfinite(value)]
+
+
 def run_plan(
     scorer: Scorer, plan: PerplexityPlan, *, batch_tokens: int = 8192, progress: Progress | None = None
 ) -> PerplexityResult:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation.perplexity import PerplexityResult
+from nemo_pi.evaluation.charts import margins, near_the_best
+from nemo_pi.evaluation.perplexity import PerplexityResult, finite_values
 from nemo_pi.evaluation.style import (
     BAND,
     QUIET,
@@ -29,9 +30,6 @@ from nemo_pi.units import plural
 
 LOG_FROM = 4.0
 """The perplexity axis turns logarithmic where the largest value is this many times the smallest."""
-ENLARGE_FROM, ENLARGE_BELOW = 4.0, 1.7
-"""A second panel enlarges what lies within the second number times the smallest value, if the largest value
-is more than the first number times it and some line stays within the panel throughout."""
 
 
 def plot_perplexity(models: Sequence[Measured[PerplexityResult]], path: str | Path) -> Path:
@@ -43,10 +41,10 @@ def plot_perplexity(models: Sequence[Measured[PerplexityResult]], path: str | Pa
     Raises:
         DataError: no model has a finite perplexity. BackendUnavailableError: no matplotlib.
     """
-    lines = [as_line(i, model.model, _finite(model.result)) for i, model in enumerate(models)]
+    lines = [as_line(i, model.model, finite_values(model.result)) for i, model in enumerate(models)]
     lines = [line for line in lines if line.points]
     _require(bool(lines), "a model with finite perplexities")
-    near, limits = _near_the_best(lines)
+    near, limits = near_the_best(lines)
     with new_figure((9.4 if near else 6.6) + label_width(near or lines), 4.6) as figure:
         headline(figure, "Perplexity by context length", _perplexity_subtitle(models))
         if near:
@@ -119,30 +117,14 @@ def _perplexity_axes(
     draw_lines(axes, lines, within=limits)
 
 
-def _near_the_best(lines: Sequence[Line]) -> tuple[list[Line], tuple[float, float]]:
-    """Return the lines that a second panel shows whole, if one is called for, and its limits."""
-    values = [value for line in lines for _, value in line.points]
-    top = ENLARGE_BELOW * min(values)
-    near = [line for line in lines if max(y for _, y in line.points) <= top]
-    if max(values) <= ENLARGE_FROM * min(values):
-        near = []
-    # Points of other lines count too: what the base model reaches in its own window is worth comparing with.
-    return near, _margins(min(values), max(value for value in values if value <= top))
-
-
 def _limits(lines: Sequence[Line]) -> tuple[float, float]:
     values = [value for line in lines for _, value in line.points]
     low, high = min(values), max(values)
     if high < LOG_FROM * low:
-        return _margins(low, high)
+        return margins(low, high)
     # On a logarithmic axis a margin is a ratio.
     margin = (high / low) ** 0.06
     return low / margin, high * margin**2
-
-
-def _margins(low: float, high: float) -> tuple[float, float]:
-    margin = max(0.08 * (high - low), 0.01 * high)
-    return low - margin, high + 2 * margin
 
 
 def _mark_windows(axes: Any, models: Sequence[Measured[PerplexityResult]]) -> None:
@@ -161,11 +143,6 @@ def _mark_windows(axes: Any, models: Sequence[Measured[PerplexityResult]]) -> No
             color=QUIET,
             fontsize=8.5,
         )
-
-
-def _finite(result: PerplexityResult | None) -> list[tuple[int, float]]:
-    values = result.by_length if result else {}
-    return [(length, value) for length, value in sorted(values.items()) if math.isfinite(value)]
 
 
 def _perplexity_subtitle(models: Sequence[Measured[PerplexityResult]]) -> str:

@@ -1,4 +1,4 @@
-"""The report of several evaluated models: a terminal table, results.json, a Markdown summary and plots."""
+"""The report of several evaluated models: a terminal table, results.json, Markdown, HTML and plots."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nemo_pi.errors import DataError
+from nemo_pi.evaluation.page.page import render_page
 from nemo_pi.evaluation.results import ModelResults, write_results
-from nemo_pi.evaluation.tasks.base import Measured
-from nemo_pi.evaluation.tasks.registry import TaskType, task_type
+from nemo_pi.evaluation.sections import (
+    Section,
+    build_sections,
+    describe_protocol,
+    measured_tasks,
+    origin_tables,
+    side_by_side,
+)
 from nemo_pi.evaluation.text_tables import Table, aligned, markdown
+from nemo_pi.evaluation.verdicts import in_words
 
 COLUMNS = 100
 RESULTS = "results.json"
@@ -28,21 +35,10 @@ class ReportFiles:
     """results.json, which `results.read_results` reads."""
     summary: Path
     """report.md, which shows the plots."""
+    page: Path
+    """report.html, which needs no other file."""
     plots: tuple[Path, ...]
     """A picture named after each task (perplexity.png) that had something to draw."""
-
-
-def measured_tasks(models: Sequence[ModelResults]) -> list[TaskType]:
-    """Return every task that some model has a result of, in the order in which they were run."""
-    return [task_type(name) for name in dict.fromkeys(name for model in models for name in model.tasks)]
-
-
-def side_by_side(task: TaskType, models: Sequence[ModelResults]) -> list[Measured[Any]]:
-    """Return all models as a task's table and plot take them."""
-    return [
-        Measured(model.name, model.original_window, model.target_window, model.tasks.get(task.name))
-        for model in models
-    ]
 
 
 def build_tables(models: Sequence[ModelResults]) -> list[Table]:
@@ -59,20 +55,29 @@ def describe_windows(models: Sequence[ModelResults]) -> str:
     return "; ".join(f"{m.name}: {m.original_window:,} → {m.target_window:,} tokens" for m in models)
 
 
+def describe_measuring(models: Sequence[ModelResults]) -> str:
+    """Say when and on what the numbers were measured, as far as all models agree; else nothing."""
+    known = [model.origin.get("Environment", {}) for model in models]
+    days = {own.get("date", "").partition(",")[0] for own in known}
+    processors = {own.get("GPUs") or own.get("processor", "") for own in known}
+    if len(days) > 1 or len(processors) > 1 or "" in days | processors:
+        return ""
+    return f"Measured on {days.pop()}, {processors.pop()}."
+
+
 def describe_protocols(models: Sequence[ModelResults]) -> list[str]:
     """Say how the numbers were measured: one line per task, or per model where models differ."""
-    lines = []
-    for task in measured_tasks(models):
-        texts = {
-            model.name: model.tasks[task.name].protocol.get("summary", "unnamed protocol")
-            for model in models
-            if task.name in model.tasks
-        }
-        if len(set(texts.values())) == 1:
-            lines.append(f"{task.title}: {next(iter(texts.values()))}")
-        else:
-            lines.extend(f"{task.title} of {name}: {text}" for name, text in texts.items())
-    return lines
+    return [line for task in measured_tasks(models) for line in describe_protocol(task, models)]
+
+
+def describe_answers(models: Sequence[ModelResults]) -> list[str]:
+    """Say what the numbers answer: one line per question."""
+    names = [model.name for model in models]
+    return [
+        f"{section.heading} {in_words(section.verdicts[0], names)}"
+        for section in build_sections(models)
+        if section.verdicts
+    ]
 
 
 def render_text(models: Sequence[ModelResults], columns: int = COLUMNS) -> str:
@@ -84,26 +89,44 @@ def render_text(models: Sequence[ModelResults], columns: int = COLUMNS) -> str:
     _require_some(models)
     parts = [describe_windows(models)]
     parts += ["\n".join([table.title, *aligned(table, columns)]) for table in build_tables(models)]
-    parts.append(
-        "\n".join(textwrap.fill(line, columns, subsequent_indent="  ") for line in describe_protocols(models))
-    )
+    parts += [
+        "\n".join(textwrap.fill(line, columns, subsequent_indent="  ") for line in lines)
+        for lines in (describe_answers(models), describe_protocols(models))
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def render_markdown(models: Sequence[ModelResults], title: str, plots: Sequence[Path] = ()) -> str:
-    """Return the report as Markdown, with the plots as pictures beside it.
+def render_markdown(
+    models: Sequence[ModelResults],
+    title: str,
+    plots: Sequence[Path] = (),
+    more: Sequence[Section] = (),
+) -> str:
+    """Return the report as Markdown, question by question, with the plots as pictures beside it.
+
+    Args:
+        models: at least one.
+        title: of the report.
+        plots: pictures, named after the tasks whose they are.
+        more: sections behind those of the tasks.
 
     Raises:
         DataError: no models.
     """
     _require_some(models)
+    names = [model.name for model in models]
+    sections = [*build_sections(models, {plot.stem: plot for plot in plots}), *more]
+    answers = [(section.heading, section.verdicts[0]) for section in sections if section.verdicts]
     parts = [f"# {title}", f"{describe_windows(models)}."]
-    for table in build_tables(models):
-        parts += [f"## {table.title}", "\n".join(markdown(table))]
-    parts += [f"![{plot.stem} by context length]({plot.name})" for plot in plots]
-    protocols = describe_protocols(models)
-    if protocols:
-        parts += ["## How it was measured", "\n".join(f"- {line}" for line in protocols)]
+    if answers:
+        lines = [f"- **{heading}** {in_words(verdict, names)}" for heading, verdict in answers]
+        parts += ["## At a glance", "\n".join(lines)]
+    for section in sections:
+        parts += _markdown_section(section, names)
+    origin = origin_tables(models)
+    if origin:
+        parts.append("## Configuration, plan and environment")
+        parts += [f"### {content.title}\n\n" + "\n".join(_markdown_facts(content)) for content in origin]
     return "\n\n".join(parts) + "\n"
 
 
@@ -113,10 +136,18 @@ def write_report(
     *,
     title: str = "Context extension: results",
     plots: bool = True,
+    more: Sequence[Section] = (),
 ) -> ReportFiles:
-    """Write results.json, report.md and, unless told otherwise, the plots into a folder (made if need be).
+    """Write results.json, report.html, report.md and, unless told otherwise, the plots into a folder.
 
     results.json comes first: whatever fails later, the measurements are safe.
+
+    Args:
+        models: at least one; the first is what the others are compared with.
+        folder: made if need be.
+        title: of the report.
+        plots: whether pictures are drawn for report.md; report.html draws its own.
+        more: sections behind those of the tasks, such as a training's losses.
 
     Raises:
         DataError: no models. BackendUnavailableError: plots asked for without matplotlib.
@@ -130,8 +161,48 @@ def write_report(
     ]
     pictures = [path for path in drawn if path is not None]
     summary = folder / "report.md"
-    summary.write_text(render_markdown(models, title, pictures), encoding="utf-8")
-    return ReportFiles(folder, results, summary, tuple(pictures))
+    summary.write_text(render_markdown(models, title, pictures, more), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(render_html(models, title, pictures, more), encoding="utf-8")
+    return ReportFiles(folder, results, summary, page, tuple(pictures))
+
+
+def render_html(
+    models: Sequence[ModelResults],
+    title: str,
+    plots: Sequence[Path] = (),
+    more: Sequence[Section] = (),
+) -> str:
+    """Return the report as one HTML file; arguments and errors as of `render_markdown`.
+
+    The pictures of tasks that give no charts become part of it.
+    """
+    _require_some(models)
+    sections = [*build_sections(models, {plot.stem: plot for plot in plots}), *more]
+    names = [model.name for model in models]
+    intro = f"{describe_windows(models)}. {describe_measuring(models)}".strip()
+    return render_page(title, intro, sections, names, origin_tables(models))
+
+
+def _markdown_section(section: Section, names: Sequence[str]) -> list[str]:
+    parts = [f"## {section.heading}", *([section.text] if section.text else [])]
+    for verdict in section.verdicts:
+        found = zip(names, verdict.findings, strict=True)
+        lines = [f"- {name}: **{verdict.word(f.answer)}**: {f.text}" for name, f in found if f is not None]
+        parts += [in_words(verdict, names), "\n".join(lines), f"What counts: {verdict.rule}"]
+    parts += [f"![{plot.stem}: {section.heading}]({plot.name})" for plot in section.pictures]
+    for content in section.tables:
+        parts += [*([f"**{content.title}**"] if section.verdicts else []), "\n".join(markdown(content))]
+    parts += [f"How it was measured: {protocol}." for protocol in section.protocols]
+    return [part for part in parts if part]
+
+
+def _markdown_facts(table: Table) -> list[str]:
+    """Texts by model; what all models share stands in the first column alone."""
+    shared = all(len(line) == 2 for line in table.lines)
+    header = ("", "all models") if shared and len(table.header) > 2 else table.header
+    lines = tuple(line + ("″",) * (len(header) - len(line)) for line in table.lines)
+    return markdown(Table(table.title, header, lines))
 
 
 def _require_some(models: Sequence[ModelResults]) -> None:

@@ -32,10 +32,14 @@ class ModelResults:
     """Tokens it is evaluated up to."""
     tasks: dict[str, TaskResult] = field(default_factory=dict)
     """Task name → its result; only tasks that were run."""
+    origin: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
+    """Where the numbers come from, for the report: a heading (`Model`, `Plan`, `Environment`) → what → what
+    it was. Results that differ in nothing else are equal."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**vars(self), "tasks": {name: result.to_json() for name, result in self.tasks.items()}}
+        content = {**vars(self), "tasks": {name: result.to_json() for name, result in self.tasks.items()}}
+        return content if self.origin else {k: v for k, v in content.items() if k != "origin"}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelResults:
@@ -54,6 +58,10 @@ class ModelResults:
                 type(tokens) is int for tokens in (model.original_window, model.target_window)
             ):
                 raise TypeError("a name or a window of another type")
+            if not all(
+                isinstance(text, str) for facts in model.origin.values() for text in (*facts, *facts.values())
+            ):
+                raise TypeError("an origin that is not made of texts")
             return model
         except NemoPiError:
             raise

@@ -18,6 +18,7 @@ from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.passkey_text import TextTokenizer
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.text_tables import Table
+from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.evaluation.windows import doubling_lengths
 from nemo_pi.rope.validation import did_you_mean
 from nemo_pi.units import plural
@@ -200,6 +201,12 @@ class Task(ABC, Generic[W, R]):
     def plot(cls, models: Sequence[Measured[R]], path: Path) -> Path | None:
         """Draw the models side by side into a PNG and return its path; None if there is nothing to draw."""
         return None
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[R]]) -> Sequence[Verdict]:
+        """Return the questions that the results answer, each with a finding for each model; at least one has
+        a result. None: the report shows table and plot under the task's title."""
+        return ()
 
 
 def require_some(task: Any, **examples: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,8 @@ from nemo_pi.errors import BackendUnavailableError, ConfigError, DataError
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
 from nemo_pi.evaluation.text_tables import MISSING, Table
+from nemo_pi.evaluation.verdicts import Finding, Verdict
+from nemo_pi.units import plural
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,60 @@ class LmEval(Task[Any, LmEvalResult]):
         header = ("model", *(f"{task} {metric.removesuffix(',none')}" for task, metric in columns))
         return Table("lm-eval's tasks", header, tuple(lines))
 
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[LmEvalResult]]) -> Sequence[Verdict]:
+        """Say whether each model keeps the first one's scores, as far as their errors are known."""
+        rule = (
+            "Scores that come with a standard error, against the first model's. Kept: none is worse by "
+            "more than twice the standard error of the difference. Lost: one is. Scores without an error "
+            "decide nothing."
+        )
+        found = tuple(
+            None if m.result is None else _finding(i, m.result, models[0].result)
+            for i, m in enumerate(models)
+        )
+        words = ("kept", "partly kept", "lost")
+        return (Verdict("Are the scores of other benchmarks kept?", rule, found, words=words),)
+
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
+
+
+_LOWER_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "brier", "ter")
+
+
+def _finding(index: int, own: LmEvalResult, first: LmEvalResult | None) -> Finding:
+    scores = plural(sum(1 for _ in _scores(own)), "score")
+    if index == 0:
+        return Finding("reference", f"{scores}; what the others are compared with", scores)
+    before = {} if first is None else {key: (value, error) for key, value, error in _scores(first)}
+    compared, lost = 0, []
+    for key, value, error in _scores(own):
+        theirs, its_error = before.get(key, (math.nan, None))
+        if error is None or its_error is None:
+            continue
+        compared += 1
+        less = value - theirs if key[1].startswith(_LOWER_IS_BETTER) else theirs - value
+        if not less <= 2 * math.hypot(error, its_error):
+            lost.append(f"{key[0]} {key[1].partition(',')[0]} {value:.4g} for {theirs:.4g}")
+    if not compared:
+        return Finding("unknown", f"{scores}, none with a standard error beside the first model's", scores)
+    if lost:
+        return Finding(
+            "no", f"worse than the first model: {'; '.join(lost)}", f"{len(lost)} of {compared} lost"
+        )
+    return Finding(
+        "yes", f"none of {plural(compared, 'score')} is worse beyond its error", f"{compared} kept"
+    )
+
+
+def _scores(result: LmEvalResult) -> Iterator[tuple[tuple[str, str], float, float | None]]:
+    """((task, metric), value, standard error) of every score."""
+    for task, metrics in result.metrics.items():
+        for metric, value in metrics.items():
+            if value is not None and "stderr" not in metric:
+                name, comma, kind = metric.partition(",")
+                yield (task, metric), value, metrics.get(f"{name}_stderr{comma}{kind}")

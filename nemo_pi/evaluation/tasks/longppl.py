@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.charts import Bar, BarChart
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import mean_to_perplexity
+from nemo_pi.evaluation.perplexity_verdicts import format_perplexity
 from nemo_pi.evaluation.scorer import Scorer, score_texts
 from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
-from nemo_pi.evaluation.tasks.perplexity import format_perplexity
 from nemo_pi.evaluation.text_tables import MISSING, Table
+from nemo_pi.evaluation.verdicts import Answer, Finding, Verdict
 from nemo_pi.units import plural
+
+_MORE, _FEWER = 1.1, 0.9
+"""Times the first model's share of key tokens."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,29 @@ class LongPpl(Task[list[Tensor], LongPplResult]):
             tuple((model.model, *_cells(model.result)) for model in models),
         )
 
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[LongPplResult]]) -> Sequence[Verdict]:
+        """Say whether each model finds more tokens than the first one that long context helps it with."""
+        rule = (
+            "The share of tokens that a model predicts well with the whole text and not with a short piece "
+            f"of it, against the first model's. Yes: at least {_MORE:g} times as many. Partly: at least "
+            f"{_FEWER:g} times. No: fewer. With a single model the share is only stated."
+        )
+        found = tuple(_finding(i, model, models[0]) for i, model in enumerate(models))
+        bars = tuple(
+            Bar(m.model, 100 * share, f"{share:.2%}", i)
+            for i, m in enumerate(models)
+            if (share := _share(m)) is not None
+        )
+        chart = BarChart(
+            "Tokens that long context made predictable",
+            "Share of the compared tokens that are key tokens of the model; longer is better.",
+            "% of the compared tokens",
+            bars,
+        )
+        question = "Does it predict what needs long context?"
+        return (Verdict(question, rule, found, (chart,) if bars else ()),)
+
     def _pieces(self, length: int) -> Iterator[tuple[int, int, int]]:
         """(start, first token compared, end) of each short context; start + short is the first."""
         for start in range(0, length - self.short, self.stride):
@@ -157,3 +185,30 @@ def _cells(result: LongPplResult | None) -> tuple[str, ...]:
         f"{result.num_tokens:,}",
         format_perplexity(result.perplexity),
     )
+
+
+def _share(model: Measured[LongPplResult]) -> float | None:
+    result = model.result
+    return result.num_key_tokens / result.num_tokens if result and result.num_tokens else None
+
+
+def _finding(index: int, model: Measured[LongPplResult], first: Measured[LongPplResult]) -> Finding | None:
+    own = _share(model)
+    if model.result is None:
+        return None
+    if own is None:
+        return Finding("unknown", "no tokens were compared")
+    text = (
+        f"{model.result.num_key_tokens:,} of {model.result.num_tokens:,} tokens, LongPPL "
+        f"{format_perplexity(model.result.longppl)}"
+    )
+    if index == 0:
+        return Finding("reference", f"{text}; what the others are compared with", f"{own:.2%}")
+    if first.result is None or first.result.num_tokens != model.result.num_tokens:
+        return Finding(
+            "unknown", f"{text}; the first model was not measured on the same tokens", f"{own:.2%}"
+        )
+    keys, theirs = model.result.num_key_tokens, first.result.num_key_tokens
+    times = keys / theirs if theirs else math.inf if keys else 0.0
+    answer: Answer = "yes" if times >= _MORE else "partly" if times >= _FEWER else "no"
+    return Finding(answer, text, f"{own:.2%}")

@@ -12,6 +12,7 @@ from nemo_pi.evaluation.heat_maps import plot_passkey
 from nemo_pi.evaluation.needle_text import NeedleAtDepth
 from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.prompts import answered, haystack, room, samples
+from nemo_pi.evaluation.retrieval_verdict import retrieves
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import (
     Cost,
@@ -26,7 +27,11 @@ from nemo_pi.evaluation.tasks.base import (
 )
 from nemo_pi.evaluation.tasks.passkey import grid_table
 from nemo_pi.evaluation.text_tables import Table
+from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.units import plural
+
+TITLE = "Needle in prose by length and depth"
+ASKED = "Seven digits in held-out prose, generated greedily"
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,19 @@ class Needle(Task[NeedlePlan, PasskeyResult]):
     @classmethod
     def plot(cls, models: Sequence[Measured[PasskeyResult]], path: Path) -> Path | None:
         """Draw a heat map for each model that has results."""
-        title = "Needle in prose by length and depth"
-        return plot_passkey(
-            models, path, title=title, asked="Seven digits in held-out prose, generated greedily"
+        return plot_passkey(models, path, title=TITLE, asked=ASKED)
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[PasskeyResult]]) -> Sequence[Verdict]:
+        """Say whether each model finds needles up to the target window, from any depth."""
+        return (
+            retrieves(
+                models,
+                question="Does it find a fact in real prose?",
+                thing="needles",
+                title=TITLE,
+                asked=ASKED,
+            ),
         )
 
     def _holds(self, context: TaskContext, makers: dict[float, NeedleAtDepth], length: int) -> bool:

@@ -12,13 +12,14 @@ from typing import Any
 
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation import passkey_evaluators
-from nemo_pi.evaluation.heat_maps import plot_passkey
+from nemo_pi.evaluation.heat_maps import ASKED, TITLE, plot_passkey
 from nemo_pi.evaluation.length_plots import plot_by_length
 from nemo_pi.evaluation.passkey import passkey_retrieval
 from nemo_pi.evaluation.passkey_evaluators import EVALUATORS, EvaluatorKeys
 from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.passkey_text import passkey_document, shortest_length
+from nemo_pi.evaluation.retrieval_verdict import retrieves
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import (
     PI,
@@ -34,6 +35,7 @@ from nemo_pi.evaluation.tasks.base import (
     require_some,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.units import plural
 
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -137,6 +139,19 @@ class Passkey(Task[PasskeyPlan | EvaluatorKeys, PasskeyResult]):
         ]
         subtitle = "a number in filler at a random place, generated greedily; mean over places"
         return plot_by_length(models, points, path, title="Pass keys by length", subtitle=subtitle)
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[PasskeyResult]]) -> Sequence[Verdict]:
+        """Say whether each model finds pass keys up to the target window, from any depth."""
+        return (
+            retrieves(
+                models,
+                question="Does it retrieve from anywhere?",
+                thing="pass keys",
+                title=TITLE,
+                asked=ASKED,
+            ),
+        )
 
     def _lengths(self, context: TaskContext) -> tuple[int, ...]:
         if self.lengths is not None:

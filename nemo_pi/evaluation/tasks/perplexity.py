@@ -12,6 +12,12 @@ from nemo_pi.evaluation.evaluator_plan import WEIGHTS, EvaluatorPlan, run_evalua
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
+from nemo_pi.evaluation.perplexity_verdicts import (
+    at_window,
+    cost_within,
+    format_perplexity,
+    reads_further,
+)
 from nemo_pi.evaluation.plots import plot_perplexity
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import (
@@ -24,7 +30,8 @@ from nemo_pi.evaluation.tasks.base import (
     TaskContext,
     require_protocol,
 )
-from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.evaluation.text_tables import Table, thin
+from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.evaluation.windows import WHOLE_DOCUMENT, doubling_lengths
 
 
@@ -117,18 +124,11 @@ class Perplexity(Task[PerplexityPlan | EvaluatorPlan, PerplexityResult]):
         values = [value for model in models if model.result for value in model.result.by_length.values()]
         return plot_perplexity(models, path) if any(map(math.isfinite, values)) else None
 
-
-def format_perplexity(value: float | None) -> str:
-    """Write a perplexity with three or more figures, in at most seven characters."""
-    if value is None:
-        return MISSING
-    if not math.isfinite(value):
-        return str(value)
-    if value < 99.95:
-        return f"{value:.2f}"
-    if value < 999.95:
-        return f"{value:.1f}"
-    return f"{value:,.0f}" if value < 99_999.5 else f"{value:.1e}"
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[PerplexityResult]]) -> Sequence[Verdict]:
+        """Say how far each model reads, and what that cost at the original window, if measured there."""
+        measured = any(at_window(model) is not None for model in models[1:])
+        return (reads_further(models), *((cost_within(models),) if measured else ()))
 
 
 def _cell(result: PerplexityResult | None, length: int) -> str:

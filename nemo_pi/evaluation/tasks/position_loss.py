@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.charts import LineChart, Series
 from nemo_pi.evaluation.length_plots import plot_by_length
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.scorer import Scorer, score_texts
@@ -30,7 +31,11 @@ from nemo_pi.evaluation.tasks.base import (
     batched,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.evaluation.verdicts import Answer, Finding, Verdict
 from nemo_pi.units import plural
+
+_USED, _NEARLY = 0.02, 0.1
+"""Nats that the loss beyond the original window may lie above that within it."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,7 @@ class PositionLoss(Task[list[Tensor], PositionLossResult]):
     @classmethod
     def plot(cls, models: Sequence[Measured[PositionLossResult]], path: Path) -> Path | None:
         """Draw loss against position, as far as it is finite."""
-        points = [
-            [(end, loss) for end, loss in model.result.by_end.items() if math.isfinite(loss)]
-            if model.result
-            else []
-            for model in models
-        ]
+        points = [_points(model) for model in models]
         subtitle = "mean over documents that are read once, from their first token"
         return plot_by_length(
             models,
@@ -148,3 +148,54 @@ class PositionLoss(Task[list[Tensor], PositionLossResult]):
             y_label="nats per token",
             limits=None,
         )
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[PositionLossResult]]) -> Sequence[Verdict]:
+        """Say whether what stands far back still lowers the loss."""
+        rule = (
+            "Mean loss of all stretches beyond the original window, less that of the stretches in its "
+            f"second half. Yes: at most {_USED:g} nats more. Partly: at most {_NEARLY:g} more. No: above "
+            "that."
+        )
+        findings = tuple(_finding(model, model.result) if model.result else None for model in models)
+        return (Verdict("Does it use what it has read?", rule, findings, _charts(models)),)
+
+
+def _finding(model: Measured[PositionLossResult], result: PositionLossResult) -> Finding:
+    window = model.original_window
+    inside = [loss for end, loss in result.by_end.items() if window / 2 < end <= window]
+    beyond = [loss for end, loss in result.by_end.items() if end > window]
+    if not inside or not beyond:
+        return Finding("unknown", "no stretch ends in the second half of the original window, or beyond it")
+    near, far = sum(inside) / len(inside), sum(beyond) / len(beyond)
+    text = f"{near:.3f} nats a token up to {window:,} tokens and {far:.3f} beyond"
+    # Written so that NaN is no.
+    answer: Answer = "yes" if far - near <= _USED else "partly" if far - near <= _NEARLY else "no"
+    return Finding(answer, text, f"{far - near:+.3f} nats")
+
+
+def _charts(models: Sequence[Measured[PositionLossResult]]) -> tuple[LineChart, ...]:
+    series = tuple(
+        Series(model.model, points, i) for i, model in enumerate(models) if (points := _points(model))
+    )
+    if not series:
+        return ()
+    windows = sorted({model.original_window for model in models})
+    chart = LineChart(
+        "Loss by position",
+        "Mean loss of each stretch of the documents, which are read once from their first token; each "
+        "point is where its stretch ends. A line that falls or stays is a model that uses its context.",
+        "position (tokens)",
+        "nats per token",
+        series,
+        log_x=False,
+        marks=tuple((float(window), f"original window: {window:,}") for window in windows),
+        digits=".3f",
+    )
+    return (chart,)
+
+
+def _points(model: Measured[PositionLossResult]) -> tuple[tuple[float, float], ...]:
+    """(end of a stretch, loss) as far as it is finite."""
+    losses = model.result.by_end.items() if model.result else ()
+    return tuple((float(end), loss) for end, loss in losses if math.isfinite(loss))

@@ -14,6 +14,7 @@ from nemo_pi.evaluation.ruler.questions import read_questions
 from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
 from nemo_pi.evaluation.ruler.sample import Maker
 from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, OF_QUESTIONS, SUBTASKS, Material
+from nemo_pi.evaluation.ruler.verdict import effective_context
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import (
     Cost,
@@ -27,6 +28,7 @@ from nemo_pi.evaluation.tasks.base import (
     require_some,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.evaluation.windows import doubling_lengths
 from nemo_pi.rope.validation import did_you_mean
 from nemo_pi.units import plural
@@ -153,6 +155,11 @@ class Ruler(Task[RulerPlan, RulerResult]):
         ]
         subtitle = f"mean of all subtasks in per cent; dashed: {PASSING}, the score that counts as reading"
         return plot_by_length(models, points, path, title="RULER by length", subtitle=subtitle, level=PASSING)
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[RulerResult]]) -> Sequence[Verdict]:
+        """Say how long each model's context is by RULER's bar."""
+        return (effective_context(models),)
 
     def _names(self, material: Material) -> list[str]:
         missing = {name: "documents" for name in OF_PROSE if not material.prose}

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
+from nemo_pi.evaluation.perplexity_verdicts import cost_within, format_perplexity
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext
-from nemo_pi.evaluation.tasks.perplexity import format_perplexity
 from nemo_pi.evaluation.text_tables import MISSING, Table
+from nemo_pi.evaluation.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Short(Task[PerplexityPlan, PerplexityResult]):
             for model in models
         )
         return Table(title, ("model", "perplexity", "ratio"), lines)
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[PerplexityResult]]) -> Sequence[Verdict]:
+        """Say whether each model reads its original window as well as the first one does."""
+        return (cost_within(models),)
 
 
 def ratio_to_first(

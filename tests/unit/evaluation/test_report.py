@@ -73,6 +73,7 @@ def test_a_report_is_written_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in files.folder.iterdir()) == [
         "passkey.png",
         "perplexity.png",
+        "report.html",
         "report.md",
         "results.json",
     ]

@@ -1,0 +1,89 @@
+"""What RULER's scores answer: how long a context the model makes use of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nemo_pi.evaluation.charts import HeatMap, LineChart, Panel, Series
+from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
+from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.verdicts import Finding, Verdict
+from nemo_pi.units import plural
+
+QUESTION = "Is the new window effective?"
+
+
+def effective_context(models: Sequence[Measured[RulerResult]]) -> Verdict:
+    """How far each model reads by the authors' bar, and measured by itself."""
+    rule = (
+        f"Effective: the longest length up to which the mean score is at least {PASSING} per cent "
+        "(Llama-2-7B's at 4,096 tokens, the bar of RULER's authors). Relative: up to which it keeps "
+        f"{RELATIVE:.0%} of the model's own score at its original window. All of it: the effective length "
+        "is the target window. Part of it: the effective length lies beyond the original window, or the "
+        "relative length is the target window. None of it: neither."
+    )
+    findings = tuple(_finding(model, model.result) if model.result else None for model in models)
+    words = ("all of it", "part of it", "none of it")
+    return Verdict(QUESTION, rule, findings, _charts(models), words)
+
+
+def _finding(model: Measured[RulerResult], result: RulerResult) -> Finding:
+    effective, relative, longest = (
+        result.effective_length(),
+        result.relative_length(),
+        max(result.scores),
+    )
+    text = (
+        f"effective length {effective:,}, relative {relative:,} of {longest:,} tokens; mean score "
+        f"{result.mean(longest):.1f} ± {result.half_interval(longest):.1f} per cent at {longest:,} tokens"
+    )
+    figure = f"{effective:,} tokens"
+    if longest <= model.original_window:
+        return Finding("unknown", f"{text}; no length beyond the original window was tried", figure)
+    if effective >= model.target_window:
+        return Finding("yes", text, figure)
+    further = effective > model.original_window or relative >= model.target_window
+    return Finding("partly" if further else "no", text, figure)
+
+
+def _charts(models: Sequence[Measured[RulerResult]]) -> tuple[LineChart | HeatMap, ...]:
+    results = [(i, model, model.result) for i, model in enumerate(models) if model.result]
+    samples = " or ".join(plural(n, "prompt") for n in sorted({r.samples for _, _, r in results}))
+    windows = sorted({model.original_window for model in models})
+    means = LineChart(
+        "RULER by length",
+        f"Mean score of all subtasks, {samples} of each at each length. Dashed: {PASSING}, the score that "
+        "counts as reading.",
+        "length of prompt and answer (tokens)",
+        "mean score (%)",
+        tuple(
+            Series(model.model, tuple((n, result.mean(n)) for n in sorted(result.scores)), i)
+            for i, model, result in results
+        ),
+        limits=(0.0, 100.0),
+        level=(PASSING, f"{PASSING}: reads"),
+        marks=tuple((float(window), f"original window: {window:,}") for window in windows),
+        digits=".1f",
+    )
+    parts = HeatMap(
+        "RULER's subtasks by length",
+        f"Score of each subtask in per cent, {samples} in each cell. The dashed line is the end of the "
+        "original window.",
+        "length (tokens)",
+        "subtask",
+        tuple(_panel(model, result) for _, model, result in results),
+    )
+    return means, parts
+
+
+def _panel(model: Measured[RulerResult], result: RulerResult) -> Panel:
+    lengths = sorted(result.scores)
+    names = list(dict.fromkeys(name for length in lengths for name in result.scores[length]))
+    return Panel(
+        model.model,
+        f"effective {result.effective_length():,}, relative {result.relative_length():,} tokens",
+        tuple(names),
+        tuple(f"{length:,}" for length in lengths),
+        tuple(tuple(result.scores[length].get(name) for length in lengths) for name in names),
+        sum(length <= model.original_window for length in lengths),
+    )
