@@ -20,6 +20,7 @@ from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.records import read_records
 from nemo_pi.evaluation.sampling import Sampling
 from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.summary_verdict import KINDS, Summaries, rouge_l, sums_up
 from nemo_pi.evaluation.tasks.base import (
     Cost,
     Measured,
@@ -27,41 +28,16 @@ from nemo_pi.evaluation.tasks.base import (
     Progress,
     Task,
     TaskContext,
-    TaskResult,
     require_counts,
     require_some,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
+from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.evaluation.windows import doubling_lengths
 from nemo_pi.units import plural
 
-KINDS = ("rouge1", "rouge2", "rougeL")
 BEFORE = "Read the following article and then summarize it.\n"
 BEHIND = "\nNow summarize the above article.\nSummary:"
-
-
-@dataclass(frozen=True)
-class Summaries(TaskResult):
-    """ROUGE by length."""
-
-    scores: dict[int, dict[str, float]]
-    """Tokens of prompt and summary → kind of ROUGE → mean F measure in [0, 1]."""
-    num_documents: int
-    """Reports summed up at each length."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        scores = {str(length): dict(own) for length, own in self.scores.items()}
-        return {"protocol": self.protocol, "num_documents": self.num_documents, "scores": scores}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Summaries:
-        """Read what `to_json` returned."""
-        scores = {
-            int(length): {kind: float(own[kind]) for kind in KINDS}
-            for length, own in content["scores"].items()
-        }
-        return cls(content["protocol"], scores, int(content["num_documents"]))
 
 
 @dataclass(frozen=True)
@@ -183,12 +159,7 @@ class Summarization(Task[SummarizationPlan, Summaries]):
     @classmethod
     def plot(cls, models: Sequence[Measured[Summaries]], path: Path) -> Path | None:
         """Draw ROUGE-L against length."""
-        points = [
-            [(n, 100 * own["rougeL"]) for n, own in sorted(model.result.scores.items())]
-            if model.result
-            else []
-            for model in models
-        ]
+        points = [rouge_l(model.result) for model in models]
         subtitle = "F measure of generated summaries against those of the file"
         return plot_by_length(
             models,
@@ -199,6 +170,11 @@ class Summarization(Task[SummarizationPlan, Summaries]):
             y_label="ROUGE-L (%)",
             limits=None,
         )
+
+    @classmethod
+    def verdicts(cls, models: Sequence[Measured[Summaries]]) -> Sequence[Verdict]:
+        """Say whether longer reports make better summaries."""
+        return (sums_up(models),)
 
     def _reports(self) -> list[tuple[str, str]]:
         if self.reports is None:

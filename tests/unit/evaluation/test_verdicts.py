@@ -9,6 +9,7 @@ import pytest
 from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.ruler.result import RulerResult
+from nemo_pi.evaluation.summary_verdict import KINDS, Summaries
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.tasks.lm_eval import LmEval, LmEvalResult
 from nemo_pi.evaluation.tasks.longppl import LongPpl, LongPplResult
@@ -19,6 +20,7 @@ from nemo_pi.evaluation.tasks.position_loss import PositionLoss, PositionLossRes
 from nemo_pi.evaluation.tasks.registry import task_names, task_type
 from nemo_pi.evaluation.tasks.ruler import Ruler
 from nemo_pi.evaluation.tasks.short import Short
+from nemo_pi.evaluation.tasks.summarization import Summarization
 from nemo_pi.evaluation.verdicts import Finding, Verdict, in_words
 
 WINDOW, TARGET = 512, 2048
@@ -147,6 +149,17 @@ def test_scores_of_other_benchmarks() -> None:
     assert answers(LmEval, first, result(0.57, 10.0)) == ["reference", "no"]
     assert answers(LmEval, first, result(0.7, 10.3)) == ["reference", "no"]  # lower is better there
     assert answers(LmEval, first, result(0.1, 10.0, None)) == ["reference", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("after", "answer"), [(0.2, "yes"), (0.18, "partly"), (0.179, "no"), (0.0, "no"), (0.3, "yes")]
+)
+def test_summing_up(after: float, answer: str) -> None:
+    def scores(value: float) -> dict[str, float]:
+        return dict.fromkeys(KINDS, value)
+
+    assert answers(Summarization, Summaries(SAME, {512: scores(0.2), 2048: scores(after)}, 9)) == [answer]
+    assert answers(Summarization, Summaries(SAME, {512: scores(0.2)}, 9), None) == ["unknown", None]
 
 
 def test_answers_in_words() -> None:
