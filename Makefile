@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare real bench bench-packages conf test attack fuzz test-fast lint types format check clean house families mutants
+.PHONY: help venv demo compare real replicate bench bench-packages conf test attack fuzz test-fast lint types format check clean house families mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -54,6 +54,12 @@ TIMES ?= 1
 
 real: $(STAMP) ## SmolLM2-135M from 8,192 to 32,768 tokens by PI and YaRN (3 hours; in stages that go on)
 	$(PY) examples/real.py --times $(TIMES)
+
+# STEPS=800 trains each method four times as long.
+STEPS ?= 200
+
+replicate: $(STAMP) ## the papers' headline results in small, row by row; writes docs/replicate.md (about an hour)
+	$(PY) examples/replicate.py --steps $(STEPS) --page docs/replicate.md
 
 # Peers that nemo_pi does not need; litgpt's lightning must not replace the environment's.
 bench-packages: $(STAMP) ## install what the benchmarks compare with

@@ -75,18 +75,18 @@ def training_losses(method: Method, folder: Path, steps: int) -> list[tuple[int,
     return [
         (sum(counts[:number]) + step, loss)
         for number in range(len(counts))
-        for step, loss in _logged_losses(folder / run_name(method, number))
+        for step, loss in logged_scalars(folder / run_name(method, number), "reduced_train_loss")
     ]
 
 
-def _logged_losses(folder: Path) -> list[tuple[int, float]]:
-    """(step, loss) of a run, from its TensorBoard files."""
+def logged_scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    """(step, value) of a run's TensorBoard files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     points: dict[int, float] = {}
     for file in sorted(folder.glob("events.out.tfevents.*")):
         events = EventAccumulator(str(file))
         events.Reload()
-        if "reduced_train_loss" in events.Tags()["scalars"]:
-            points.update({event.step + 1: event.value for event in events.Scalars("reduced_train_loss")})
+        if name in events.Tags()["scalars"]:
+            points.update({event.step + 1: event.value for event in events.Scalars(name)})
     return sorted(points.items())
