@@ -38,6 +38,20 @@ def same_disk(one: Path, other: Path) -> bool:
     return _nearest(one).stat().st_dev == _nearest(other).stat().st_dev
 
 
+def is_memory(folder: Path) -> bool:
+    """Whether files below `folder` take the machine's memory; False where Linux does not say."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    nearest, found = str(_nearest(folder).resolve()), ("", "")
+    for place, kind in (line.split(" ")[1:3] for line in mounts):
+        # The last of those mounted in one place hides the others.
+        if (nearest + "/").startswith(place.rstrip("/") + "/") and len(place) >= len(found[0]):
+            found = (place, kind)
+    return found[1] in ("tmpfs", "ramfs")
+
+
 def _nearest(folder: Path) -> Path:
     nearest = folder.expanduser().absolute()
     while not nearest.exists() and nearest != nearest.parent:

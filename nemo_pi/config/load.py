@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.activations import resolve_mlp_chunk
+from nemo_pi.config.activations import resolve_mlp_chunk, with_offload
 from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import check_shifted
@@ -162,8 +162,8 @@ def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary
         loss_chunk_tokens=resolve_loss(model, parts.shape),
         mlp_chunk_tokens=resolve_mlp_chunk(model, parts.shape),
         attention_group=model.shifted_attention_group,
-        recompute=resolve_recompute(model, parts.shape, parts.layout),
         lora=lora,
+        recompute=with_offload(model, resolve_recompute(model, parts.shape, parts.layout)),
     )
     clip = _gradient_clip(config.trainer) or 0.0
     return EngineSettings(

@@ -18,6 +18,7 @@ from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.lora import num_adapted
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.table import qkv_rows
+from nemo_pi.model.options import DISK
 
 _FP32 = 4
 
@@ -39,6 +40,10 @@ class MemoryEstimate:
     """What the loss holds on top of the activations; 0 except on the last pipeline stage."""
     backward: int
     """What the first layer of a backward pass holds on top of the activations, when the loss is done."""
+    host: int = 0
+    """Pinned host memory, where what recomputed layers keep waits beside a GPU."""
+    disk: int = 0
+    """Of a file where it waits otherwise."""
 
     @property
     def working(self) -> int:
@@ -47,7 +52,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of it that the device holds."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.working
 
 
@@ -65,6 +70,7 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
     # Weights of 16 bits have an fp32 copy, which is what the optimizer steps.
     states = 2 * _FP32 + (_FP32 if width < _FP32 else 0)
     is_last = stage == run.parallel.pp - 1
+    waiting = {"disk" if run.recompute.offload == DISK else "host": _elsewhere(run, stage)}
     return MemoryEstimate(
         weights=(parameters + adapter_parameters(run)) * width,
         gradients=trained * _FP32,
@@ -72,6 +78,7 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
         activations=_activations(run, stage),
         logits=_logits(run) if is_last else 0,
         backward=_backward(run),
+        **waiting,
     )
 
 
@@ -160,11 +167,17 @@ def _activations(run: ResolvedRun, stage: int) -> int:
     # Cosine and sine of a token: half as many numbers each as channels are rotated.
     tables = _FP32 * run.extension.rotary_dim * len(run.extension.kinds)
     in_flight = _chunks_in_flight(run, stage)
+    if recompute.is_ours:
+        # Of the layer that is being computed again, and of the next, which is on its way back.
+        kept = layers - _recomputed_layers(run)
+        elsewhere = _put_away_per_token(run) * (
+            1 if recompute.offload else in_flight * _recomputed_layers(run)
+        )
+        return tokens * (in_flight * (kept * whole_layer + tables) + elsewhere + whole_layer)
     if recompute.granularity != "full":
         again = _recomputed_bytes_per_token(run)
         return tokens * (in_flight * (layers * (whole_layer - again) + tables) + again)
-    shards = layout.tp if layout.sequence_parallel else 1
-    layer_input = run.compute_dtype.itemsize * run.shape.hidden_size // shards
+    layer_input = _put_away_per_token(run)
     number = recompute.num_layers or 1
     if recompute.method == "block":
         # The first layers of a chunk keep their inputs, and are computed anew one at a time.
@@ -175,6 +188,30 @@ def _activations(run: ResolvedRun, stage: int) -> int:
         kept = -(-layers // number) * layer_input
         working = number * whole_layer
     return tokens * (in_flight * (kept + tables) + working)
+
+
+def _put_away_per_token(run: ResolvedRun) -> int:
+    """Bytes that a recomputed layer keeps for a token: its input and what spared attention returned."""
+    shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
+    layer_input = width * shape.hidden_size // (layout.tp if layout.sequence_parallel else 1)
+    if not run.recompute.keeps_attention:
+        return layer_input
+    query, *_ = qkv_rows(shape)
+    return layer_input + (width * query + _FP32 * shape.num_attention_heads) // layout.tp
+
+
+def _recomputed_layers(run: ResolvedRun) -> int:
+    """Of one chunk."""
+    layers = run.parallel.layers_per_chunk(run.shape.num_layers)
+    return min(layers, run.recompute.num_layers or 1) if run.recompute.method == "block" else layers
+
+
+def _elsewhere(run: ResolvedRun, stage: int) -> int:
+    """Bytes that wait in host memory or in a file."""
+    if run.recompute.offload is None:
+        return 0
+    waiting = _chunks_in_flight(run, stage) * _recomputed_layers(run)
+    return waiting * tokens_of_a_rank(run) * _put_away_per_token(run)
 
 
 def _chunks_in_flight(run: ResolvedRun, stage: int) -> int:

@@ -15,6 +15,7 @@ from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import NemoPiError
 from nemo_pi.families.export import export_form
+from nemo_pi.model.options import HOST
 from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.units import grouped, plural, short, size_of
 
@@ -222,7 +223,16 @@ def _recomputation(run: ResolvedRun) -> str:
     recompute = run.recompute
     if recompute.granularity is None:
         return "none"
+    if recompute.keeps_attention:
+        return "whole layers but attention" + _waiting(run)
     if recompute.granularity == "selective":
         names = {"core_attn": "core attention", "mlp": "MLP"}
         return " and ".join(names[module] for module in recompute.modules)
-    return f"whole layers, {recompute.method}, {plural(recompute.num_layers or 1, 'layer')}"
+    return f"whole layers, {recompute.method}, {plural(recompute.num_layers or 1, 'layer')}{_waiting(run)}"
+
+
+def _waiting(run: ResolvedRun) -> str:
+    """Where what recomputed layers keep waits, if not where it is."""
+    recompute = run.recompute
+    places = {None: "", HOST: "; what they keep waits in host memory"}
+    return places.get(recompute.offload, f"; what they keep waits in a file in {recompute.folder}")

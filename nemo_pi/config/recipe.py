@@ -16,7 +16,7 @@ from nemo_pi.config.shapes import check_choice
 from nemo_pi.data.tokenizer import LIBRARIES
 from nemo_pi.errors import ConfigError
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.model.options import Recompute
+from nemo_pi.model.options import ALL_BUT_ATTENTION, Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 
 OPTIMIZERS = ("adamw", "adam", "fused_adam", "megatron_fused_adam", "distributed_fused_adam")
@@ -152,7 +152,11 @@ def _check_modules(key: str, modules: list[str], granularity: str | None) -> Non
     required = "null unless model.activations_checkpoint_granularity is selective"
     _check(key, modules, granularity == "selective", required, "null, or granularity selective")
     for name in modules:
-        check_choice(key, name, ("core_attn", "mlp"))
+        check_choice(key, name, ("core_attn", "mlp", ALL_BUT_ATTENTION))
+    if ALL_BUT_ATTENTION in modules:
+        required = f"{ALL_BUT_ATTENTION} alone: it stands for all modules but core attention"
+        _check(key, modules, len(modules) == 1, required, f"{key}=[{ALL_BUT_ATTENTION}]")
+        return
     different = len(set(modules)) == len(modules) > 0
     _check(key, modules, different, "core_attn, mlp or both, each once", "[mlp] saves most")
 

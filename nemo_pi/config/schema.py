@@ -242,11 +242,20 @@ class ModelConfig:
     """selective (the modules named below) or full (whole layers). null: keep all."""
     activations_checkpoint_modules: list[str] | None = None
     """For selective: which of core_attn and mlp. PyTorch's attention keeps nothing large; mlp keeps only the
-    MLP's input of each layer, about half of what the layer would keep. null: [core_attn]."""
+    MLP's input of each layer, about half of what the layer would keep. Or all_but_core_attn alone: whole
+    layers as under full, except for attention, of which output and log-sum-exp are kept, as much again as a
+    layer's input; at long windows attention is most of what recomputation costs. null: [core_attn]."""
     activations_checkpoint_method: str | None = None
     """For full: uniform (chunks of num_layers) or block (the first num_layers only). null: uniform."""
     activations_checkpoint_num_layers: int | None = None
     """Layers of one chunk (uniform), or recomputed per stage (block). null: 1."""
+    activations_offload: str | None = None
+    """Where what recomputed layers keep (full, or all_but_core_attn) waits for the backward pass: host
+    (pinned memory beside a GPU, over a stream of its own, back one layer ahead) or disk (a file that ends
+    with the process: for CPUs, and for windows beyond the host's memory). null: where it is."""
+    activations_offload_folder: str | None = None
+    """Folder of that file for disk, on a disk that is fast and no memory itself. null: where the system's
+    temporary files go (TMPDIR)."""
 
     # --- adapters in place of all weights ---
     peft: PeftConfig | None = None

@@ -10,12 +10,13 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.model.activation_store import store_of
 from nemo_pi.model.backends import Backends, check_requests, choose_backends, workload
 from nemo_pi.model.fusions import fusions
 from nemo_pi.model.gpt import RotaryGPTModel
 from nemo_pi.model.layer_spec import decoder_spec
 from nemo_pi.model.lora import attach, freeze
-from nemo_pi.model.options import BuildOptions
+from nemo_pi.model.options import ALL_BUT_ATTENTION, HOST, NO_RECOMPUTATION, BuildOptions
 from nemo_pi.model.parallel_linear import mark_split
 from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.parallel import groups
@@ -41,7 +42,7 @@ def transformer_config(
         fused_activation: whether the activation is Megatron's own fused one.
     """
     on_gpu = torch.cuda.is_available()
-    recompute = options.recompute
+    recompute = NO_RECOMPUTATION if options.recompute.is_ours else options.recompute
     chosen: dict[str, Any] = dict(
         **family_of(shape).megatron_options(shape),
         # Takes the layer spec's activation, whoever's that is; Megatron's fused one is no part of the spec.
@@ -91,17 +92,36 @@ def check_backends(
 
     Raises:
         ConfigError: a backend is asked for by a name that is not known.
-        BackendUnavailableError: a backend asked for by name, a fusion, or the exchange between
-            context-parallel ranks cannot be had.
+        BackendUnavailableError: a backend asked for by name, a fusion, the exchange between
+            context-parallel ranks or a way of recomputing cannot be had.
     """
     check_requests(workload(shape, extension, layout, options), options.backends)
     fusions(options)
+    _check_recomputation(options)
     if not options.transformer_engine and layout.cp_comm_type not in (None, "all_gather"):
         raise BackendUnavailableError(
             "model.cp_comm_type",
             required="all_gather or null: PyTorch's attention gathers keys and values",
             given=layout.cp_comm_type,
             fix="set it to null, or train with Transformer Engine (transformer_engine: true)",
+        )
+
+
+def _check_recomputation(options: BuildOptions) -> None:
+    if options.recompute.offload == HOST and not torch.cuda.is_available():
+        raise BackendUnavailableError(
+            "model.activations_offload",
+            required="a CUDA device for host: without one activations are in the host's memory already",
+            given="host, and PyTorch sees no CUDA device here",
+            fix="model.activations_offload=disk, or null",
+        )
+    if options.recompute.keeps_attention and options.transformer_engine:
+        raise BackendUnavailableError(
+            "model.activations_checkpoint_modules",
+            required="layers of ours, whose attention lets its output and log-sum-exp be kept",
+            given=f"{ALL_BUT_ATTENTION} with Transformer Engine's layers",
+            fix="model.transformer_engine=false, or model.activations_checkpoint_granularity=full (with"
+            " model.activations_checkpoint_modules=null)",
         )
 
 
@@ -155,6 +175,7 @@ def build_model_chunks(
     )
     plan = RotaryPlan.of(shape, extension)
     stages: list[int | None] = list(range(layout.vpp)) if layout.vpp else [None]
+    store = store_of(options.recompute.offload, options.recompute.folder)
     chunks = [
         RotaryGPTModel(
             config=config,
@@ -167,6 +188,8 @@ def build_model_chunks(
                 use_transformer_engine=options.transformer_engine,
                 mlp_chunk_tokens=options.mlp_chunk_tokens,
                 attention_group=options.attention_group,
+                recompute=options.recompute,
+                store=store,
             ),
             vocab_size=shape.vocab_rows(layout.tp) * layout.tp,
             num_tokens=shape.vocab_size,

@@ -14,7 +14,7 @@ key/value heads, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -68,8 +68,20 @@ def heads_at_once(k_LBGD: Tensor, ranks: int) -> int:
     return min(k_LBGD.size(2), max(1, _GATHERED_BYTES // per_head))
 
 
-def attend_split_rows(q_LBND: Tensor, k_LBGD: Tensor, v_LBGD: Tensor, rows: SplitRows) -> Tensor:
-    """Attention output [L, B, N, D] of this rank's queries; collective over the group, backward as well."""
+def attend_split_rows(
+    q_LBND: Tensor,
+    k_LBGD: Tensor,
+    v_LBGD: Tensor,
+    rows: SplitRows,
+    through: Callable[..., Tensor] = lambda attend, *qkv: attend(*qkv),
+) -> Tensor:
+    """Attention output [L, B, N, D] of this rank's queries; collective over the group, backward as well.
+
+    Args:
+        q_LBND, k_LBGD, v_LBGD: this rank's.
+        rows: what all ranks hold.
+        through: calls a function of some heads' query, key and value.
+    """
     at_once = heads_at_once(k_LBGD, rows.split.size)
     queries_per_key = q_LBND.size(2) // k_LBGD.size(2)
     parts = zip(
@@ -78,7 +90,7 @@ def attend_split_rows(q_LBND: Tensor, k_LBGD: Tensor, v_LBGD: Tensor, rows: Spli
         v_LBGD.split(at_once, dim=2),
         strict=True,
     )
-    found = [_SplitAttention.apply(*part, rows) for part in parts]
+    found = [through(lambda q, k, v: _SplitAttention.apply(q, k, v, rows), *part) for part in parts]
     return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
 

@@ -29,6 +29,7 @@ from nemo_pi.kernels.attention import SDPA, CausalAttention, PartAttention
 from nemo_pi.kernels.shifted_attention import ShiftedAttention
 from nemo_pi.model.causal import attend_causally
 from nemo_pi.model.context_attention import SplitRows, attend_split_rows
+from nemo_pi.model.kept_attention import Attend, KeptAttention
 from nemo_pi.model.span_attention import Merged, Recomputed, SpanAttention
 from nemo_pi.parallel.context import ContextSplit, split_rows
 
@@ -55,6 +56,9 @@ class SdpaCoreAttention(MegatronModule):
         config, layer_number, attn_mask_type, attention_type, softmax_scale, pg_collection: Megatron's.
         backend: what attends; over rows split among ranks it must know parts (PartAttention).
         sliding_backend: what attends where this layer has a sliding window; None: the same.
+
+    Attributes:
+        kept: what spares the layer's recomputation attention, while that layer runs; else None.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class SdpaCoreAttention(MegatronModule):
             partial(attend_causally, scale=self._scale, lookback=self._lookback, backend=one)
             for one in (backend, full)
         )
+        self.kept: KeptAttention | None = None
         self._context_group: dist.ProcessGroup | None = None
         if config.context_parallel_size > 1:
             assert pg_collection is not None, "split rows need the group that they are split over"
@@ -104,10 +109,11 @@ class SdpaCoreAttention(MegatronModule):
         if self._context_group is not None:
             split = self._split(query_SBND, packed_seq_params)
             rows = SplitRows(split, self._context_group, self._span_attention(query_SBND))
-            return attend_split_rows(query_SBND, key_SBGD, value_SBGD, rows).flatten(2)
+            attend = partial(attend_split_rows, rows=rows, through=self._through)
+            return attend(query_SBND, key_SBGD, value_SBGD).flatten(2)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query_SBND, key_SBGD, value_SBGD))
         if packed_seq_params is None:
-            out_BNSD = self._attend(q, k, v)
+            out_BNSD = self._through(self._attend, q, k, v)
         else:
             # Row by row, because each has other boundaries; a document is a slice of its row, so no mask is
             # needed.
@@ -118,6 +124,13 @@ class SdpaCoreAttention(MegatronModule):
     @property
     def _attend(self) -> Callable[..., Tensor]:
         return self._in_training if self.training else self._in_use
+
+    def _through(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`attend(q, k, v)`, or what has been kept of it."""
+        # What a window leaves to attend to is soon done again, and would keep the masks of its blocks.
+        if self.kept is None or self._lookback is not None:
+            return attend(q, k, v)
+        return self.kept.attend(attend, q, k, v)
 
     def _span_attention(self, query: Tensor) -> SpanAttention:
         # Elsewhere, and with a window, nothing used here returns a log-sum-exp to merge parts by.
@@ -135,7 +148,8 @@ class SdpaCoreAttention(MegatronModule):
         return documents.split
 
     def _attend_documents(self, q: Tensor, k: Tensor, v: Tensor, starts: tuple[int, ...]) -> Tensor:
-        parts = [self._attend(*(x[:, :, a:b] for x in (q, k, v))) for a, b in pairwise(starts) if b > a]
+        each = [[x[:, :, a:b] for x in (q, k, v)] for a, b in pairwise(starts) if b > a]
+        parts = [self._through(self._attend, *document) for document in each]
         return torch.cat(parts, dim=2)
 
 

@@ -18,12 +18,15 @@ from torch import Tensor
 
 from nemo_pi.families.kind import LAYER_NORM, LayerKind
 from nemo_pi.kernels.shifted_attention import ShiftedAttention
+from nemo_pi.model.activation_store import IN_PLACE, Chain, Store
 from nemo_pi.model.attention import RotarySelfAttention
 from nemo_pi.model.backends import Backends
 from nemo_pi.model.core_attention import SdpaCoreAttention
 from nemo_pi.model.norm import LayerNorm, RMSNorm
+from nemo_pi.model.options import NO_RECOMPUTATION, Recompute
 from nemo_pi.model.parallel_linear import ColumnLinear, RowLinear, adding_bias
 from nemo_pi.model.parallel_residual import ParallelResidualLayer
+from nemo_pi.model.recomputed_layer import Policy, recomputed
 from nemo_pi.model.residual import ResidualAdd
 from nemo_pi.model.rotary import RotaryPlan
 from nemo_pi.model.te_documents import with_documents
@@ -42,6 +45,8 @@ def decoder_spec(
     use_transformer_engine: bool,
     mlp_chunk_tokens: int | None = None,
     attention_group: int | None = None,
+    recompute: Recompute = NO_RECOMPUTATION,
+    store: Store = IN_PLACE,
 ) -> TransformerBlockSubmodules:
     """The layers of one model chunk: Megatron's own, with our self-attention and what the family asks for.
 
@@ -52,8 +57,9 @@ def decoder_spec(
         rotary_plan: which tables each layer is rotated by.
         kind: what the family says of its layers.
         use_transformer_engine: from engine_layers.resolve_transformer_engine.
-        mlp_chunk_tokens: as in BuildOptions.
         attention_group: tokens of a group, for attention in groups; None: its own choice.
+        mlp_chunk_tokens, recompute: as in BuildOptions.
+        store: where recomputed layers put away what they keep.
     """
     norm = _norm(backends, kind)
     if use_transformer_engine:
@@ -85,6 +91,17 @@ def decoder_spec(
     if mlp_chunk_tokens is not None:
         spec.submodules.mlp = tiled(mlp, mlp_chunk_tokens)
     layers = get_num_layers_to_build(config, vp_stage=stage)
+    if recompute.is_ours:
+        policy = Policy(
+            Chain(store),
+            layers,
+            recomputed=recompute.num_layers or layers if recompute.method == "block" else layers,
+            keeps_attention=recompute.keeps_attention,
+            output_is_normed=kind.norms_after,
+            first_is_held=not groups.is_first_stage(stage),
+            last_is_next=groups.is_last_stage(stage),
+        )
+        spec.module = recomputed(spec.module, policy)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=norm)
 
 

@@ -11,6 +11,12 @@ import torch
 from nemo_pi.families.lora import Lora
 from nemo_pi.kernels.registry import AUTO
 
+ALL_BUT_ATTENTION = "all_but_core_attn"
+"""Name of all modules of a layer but core attention, in Recompute and in the YAML."""
+HOST, DISK = "host", "disk"
+OFFLOADS = (HOST, DISK)
+"""Where activations may wait for their backward pass, apart from where they are."""
+
 
 @dataclass(frozen=True)
 class Recompute:
@@ -23,7 +29,26 @@ class Recompute:
     num_layers: int | None = None
     """Layers of a chunk (uniform) or recomputed layers per stage (block) where granularity is full."""
     modules: tuple[str, ...] = ()
-    """`core_attn`, `mlp` or both where granularity is selective, else none; none stands for core_attn."""
+    """`core_attn`, `mlp` or both, or ALL_BUT_ATTENTION alone, where granularity is selective, else none; none
+    stands for core_attn."""
+    offload: str | None = None
+    """Where what recomputed layers keep waits: `host` (pinned memory), `disk` (a file); None: where it is."""
+    folder: str | None = None
+    """Of that file; None: where temporary files go."""
+
+    @property
+    def keeps_attention(self) -> bool:
+        """Whether layers are computed again without their attention."""
+        return self.modules == (ALL_BUT_ATTENTION,)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether layers compute themselves again (model/recomputed_layer.py), and not Megatron."""
+        return self.offload is not None or self.keeps_attention
+
+
+NO_RECOMPUTATION = Recompute()
+"""Everything is kept."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +91,7 @@ class BuildOptions:
     """Tokens whose logits exist at once in the training loss; None: all of them."""
     mlp_chunk_tokens: int | None = None
     """Tokens that the MLP's hidden layer exists for at once, forward and backward; None: all of them."""
-    recompute: Recompute = Recompute()
+    recompute: Recompute = NO_RECOMPUTATION
     """Activation recomputation."""
     attention_group: int | None = None
     """Tokens of a group of shifted attention; None: a quarter of each row."""

@@ -12,6 +12,7 @@ slice, H hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ from torch.nn import Parameter
 
 from nemo_pi.model.vocab_parallel import accumulator_dtype
 
-Compute = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""A slice [n, 1, H] to the MLP's output [n, 1, H] and the bias that is to be added to it later, if any."""
+Compute = Callable[[Tensor], Tensor]
+"""A slice [n, 1, H] to the MLP's output [n, 1, H]."""
 
 
 class TiledMLP(MLP):
@@ -35,12 +36,19 @@ class TiledMLP(MLP):
         args, kwargs: Megatron's.
         chunk_tokens: tokens of a slice, as this rank's matrices see them: under sequence parallelism they are
             gathered from all tensor-parallel ranks.
+
+    Attributes:
+        output_is_unread: whether the next outputs are wanted for their gradients alone; they are then no
+            numbers in particular.
     """
 
     def __init__(self, *args: Any, chunk_tokens: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         ranks = self.tp_group.size() if self.config.sequence_parallel else 1
         self._rows = max(1, chunk_tokens // ranks)
+        # In a list: as an attribute a parameter would be one of this module's.
+        self._bias: list[Tensor | None] = [None]
+        self.output_is_unread = False
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As Megatron's: output [S, B, H] of hidden_states [S, B, H], and a bias."""
@@ -48,13 +56,18 @@ class TiledMLP(MLP):
             output, bias = super().forward(hidden_states, *args, **kwargs)
             return output, bias
         rows_N1H = hidden_states.flatten(0, -2).unsqueeze(1)
-        biases: list[Tensor | None] = []
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         # Adapters may drop channels; what is computed again must drop the same ones.
         generators = megatron_random._get_all_rng_states() if torch.is_grad_enabled() else ()
-        output_N1H = _Tiled.apply(rows_N1H, super().forward, self._rows, biases, generators, *weights)
+        compute = partial(self._slice, super().forward)
+        output_N1H = _Tiled.apply(rows_N1H, compute, self._rows, self.output_is_unread, generators, *weights)
         # A parameter as it is, which gets its gradient where it is added.
-        return output_N1H.view_as(hidden_states), biases[0]
+        return output_N1H.view_as(hidden_states), self._bias[0]
+
+    def _slice(self, forward: Any, part_n1H: Tensor) -> Tensor:
+        output_n1H: Tensor
+        output_n1H, self._bias[0] = forward(part_n1H)
+        return output_n1H
 
 
 def tiled(mlp: ModuleSpec, chunk_tokens: int) -> type[TiledMLP]:
@@ -80,21 +93,16 @@ class _Tiled(torch.autograd.Function):
         rows_N1H: Tensor,
         compute: Compute,
         size: int,
-        biases: list[Tensor | None],
+        unread: bool,
         generators: tuple[Any, ...],
         *weights: Parameter,
     ) -> Tensor:
         ctx.save_for_backward(rows_N1H)
         # Not saved as tensors: hooks that move those elsewhere would move weights.
         ctx.compute, ctx.size, ctx.generators, ctx.weights = compute, size, generators, weights
-        output_N1H = None
-        for tile in _tiles(rows_N1H.size(0), size):
-            part_n1H, bias = compute(rows_N1H[tile])
-            if output_N1H is None:
-                output_N1H = part_n1H.new_empty(rows_N1H.size(0), *part_n1H.shape[1:])
-                biases.append(bias)
-            output_N1H[tile] = part_n1H
-        assert output_N1H is not None, "there is no slice of no tokens"
+        output_N1H = torch.empty_like(rows_N1H)
+        for tile in () if unread else _tiles(rows_N1H.size(0), size):
+            output_N1H[tile] = compute(rows_N1H[tile])
         return output_N1H
 
     @staticmethod
@@ -109,7 +117,7 @@ class _Tiled(torch.autograd.Function):
             for tile in _tiles(rows_N1H.size(0), ctx.size):
                 part_n1H = rows_N1H[tile].detach().requires_grad_(wants_rows)
                 with torch.enable_grad():
-                    output_n1H, _ = ctx.compute(part_n1H)
+                    output_n1H = ctx.compute(part_n1H)
                 wanted = (part_n1H, *weights) if wants_rows else weights
                 # Neither .backward() nor its hooks, which would count a weight's gradient once a slice.
                 found = torch.autograd.grad(output_n1H, wanted, grad_N1H[tile], allow_unused=True)

@@ -11,10 +11,11 @@ from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.hf.peft import check_peft_export
 from nemo_pi.checkpoint.hf.target import check_apart, check_target
 from nemo_pi.checkpoint.retention import all_damaged, checkpoint_folders, latest_checkpoint
-from nemo_pi.checkpoint.space import check_space, same_disk
+from nemo_pi.checkpoint.space import check_space, is_memory, same_disk
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.config.disk import checkpoint_bytes, export_bytes
 from nemo_pi.config.megatron import keys_of
+from nemo_pi.config.memory import estimate_memory
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.export import export_form
@@ -116,6 +117,8 @@ def check_places(run: ResolvedRun, folders: RunFolders) -> None:
             # It is written beside its place and renamed.
             check_writable(f"model.export.{key}", Path(path).parent)
             check_writable(f"model.export.{key}", Path(path))
+    if run.recompute.folder is not None:
+        check_writable("model.activations_offload_folder", Path(run.recompute.folder))
 
 
 def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
@@ -125,6 +128,7 @@ def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
         CheckpointError: naming the key, or the folder and both sizes.
     """
     check_places(run, folders)
+    check_activations_folder(run)
     one = checkpoint_bytes(run)
     if run.export.hf_path is None:
         check_space(folders.checkpoints, one, "one checkpoint")
@@ -135,6 +139,29 @@ def check_folders(run: ResolvedRun, folders: RunFolders) -> None:
     else:
         check_space(folders.checkpoints, one, "one checkpoint")
         check_space(export, export_bytes(run), "the export")
+
+
+def check_activations_folder(run: ResolvedRun) -> None:
+    """Whether the file of activations has a disk to be on, and room there.
+
+    Raises:
+        CheckpointError: naming the folder and both sizes.
+        ConfigError: a folder that there is not, or whose files are memory.
+    """
+    key, given = "model.activations_offload_folder", run.recompute.folder
+    if given is None:
+        return
+    folder, fix = Path(given), f"name a folder on a disk: {key}=/path/to/folder"
+    if not folder.is_dir():
+        raise ConfigError(
+            key, required="a folder that exists", given=given, fix=f"mkdir -p {given}, or {fix}"
+        )
+    if is_memory(folder):
+        raise ConfigError(
+            key, required="a folder on a disk", given=f"{given}, whose files are memory (tmpfs)", fix=fix
+        )
+    ranks = -(-run.parallel.world_size // int(run.trainer.get("num_nodes") or 1))
+    check_space(folder, ranks * estimate_memory(run).disk, "the activations of this machine's ranks", fix)
 
 
 def check_accelerator(run: ResolvedRun) -> None:

@@ -26,6 +26,13 @@ ODD_CHUNKS = ("model.loss_chunk_size=100",)
 RECOMPUTE = ("model.activations_checkpoint_granularity=full",)
 # Rows of 256 tokens in slices of 100, or two of 50 from sequence parts: the last one is a part of one.
 TILES = ("model.mlp_chunk_size=100",)
+# Every layer's input in a file; and with all of it, attention is spared and kept there, too.
+DISK = RECOMPUTE + ("model.activations_offload=disk",)
+SPARED = (
+    "model.activations_checkpoint_granularity=selective",
+    "model.activations_checkpoint_modules=[all_but_core_attn]",
+)
+TRICKS = SPARED + TILES + ("model.activations_offload=disk",)
 # A larger learning rate: at 1e-3, a norm's weight of 1 does not move by one step of bfloat16.
 BF16 = ("trainer.precision=bf16-mixed", "model.optim.lr=1.0e-2")
 # The classes whose tensors the start models have; of a Llama's, one could not say how far they moved.
@@ -223,6 +230,14 @@ ROWS = (
     Row(
         "cp2-tiles", "and of split rows, replicas overlapping", CP2 + TILES + OVERLAP, 2, both=("pose=paper",)
     ),
+    Row("tp2-sp-disk", "sequence parts that wait in a file", TP2 + SP + DISK, 2),
+    Row("pp2-vpp2-disk", "several micro-batches wait at once", PP2 + VPP2 + DISK, 2, both=DOCUMENTS),
+    Row("pp2-spared", "attention is spared on every stage", PP2 + SPARED, 2, both=("pose=paper",)),
+    Row("cp2-spared", "and of split rows", CP2 + SPARED, 2, both=DOCUMENTS),
+    Row("tp2-sp-tricks", "all of it on sequence parts", TP2 + SP + TRICKS, 2, model="qwen3"),
+    Row("pp2-tricks", "on stages, tied", PP2 + TRICKS, 2, ("pose=paper",), "tied"),
+    Row("cp2-tricks", "on split rows of documents", CP2 + TRICKS + OVERLAP, 2, DOCUMENTS),
+    Row("gemma3-tp2-tricks", "layers with windows and norms behind", TP2 + TRICKS, 2, model="gemma3"),
     Row("dp2-overlap", "gradients and weights travel while layers compute", OVERLAP, 2, model="tied"),
     Row("pp2-dp2-overlap", "and on pipelined replicas", PP2 + OVERLAP, 4, slow=True),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),

@@ -127,6 +127,28 @@ CASES: dict[str, tuple[dict[str, Any], CheckpointSummary | None, int]] = {
         PLAIN,
         1,
     ),
+    "nothing that could wait": (
+        values_of({"activations_offload": "disk", "activations_checkpoint_granularity": "selective"}),
+        PLAIN,
+        2,
+    ),
+    "several layers that wait": (
+        values_of(
+            {
+                "activations_offload": "disk",
+                "activations_checkpoint_granularity": "full",
+                "activations_checkpoint_num_layers": 2,
+            }
+        ),
+        PLAIN,
+        1,
+    ),
+    "a folder for nothing": (values_of({"activations_offload_folder": "/tmp"}), PLAIN, 1),
+    "all but attention, and more": (
+        values_of({**SELECTIVE, "activations_checkpoint_modules": ["all_but_core_attn", "mlp"]}),
+        PLAIN,
+        1,
+    ),
     "slices of the MLP": (values_of({"mlp_chunk_size": 0}), PLAIN, 1),
     "stages": (
         values_of({"pipeline_model_parallel_size": 3, "global_batch_size": 3}, trainer=THREE),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nemo_pi.checkpoint.hf.target import MARKER
+from nemo_pi.checkpoint.space import is_memory
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.state import save_engine
@@ -21,6 +22,7 @@ from nemo_pi.nemo.checkpointing import checkpoint_folder
 from nemo_pi.nemo.folders import run_folders
 from nemo_pi.nemo.preflight import (
     check_accelerator,
+    check_activations_folder,
     check_before_training,
     check_folders,
     check_megatron_options,
@@ -121,6 +123,25 @@ def test_folders_that_cannot_be_written_to(inputs: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_file_of_activations_needs_a_disk_with_room(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"model__activations_checkpoint_granularity": "full", "model__activations_offload": "disk"}
+
+    def run_in(folder: Path) -> ResolvedRun:
+        return resolved(inputs, tmp_path, **asked, model__activations_offload_folder=str(folder))
+
+    check_activations_folder(run_in(tmp_path))
+    with pytest.raises(ConfigError, match="a folder that exists"):
+        check_activations_folder(run_in(tmp_path / "none"))
+    if is_memory(Path("/dev/shm")):
+        with pytest.raises(ConfigError, match="memory"):
+            check_activations_folder(run_in(Path("/dev/shm")))
+    monkeypatch.setattr("nemo_pi.checkpoint.space.free_bytes", lambda folder: 10)
+    with pytest.raises(CheckpointError, match=r"activations.*disk is full.*activations_offload_folder"):
+        check_activations_folder(run_in(tmp_path))
+
+
 def test_a_gpu_that_is_not_there(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match=r"trainer\.accelerator"):
         check_before_training(resolved(inputs, tmp_path, trainer__accelerator="gpu"))
