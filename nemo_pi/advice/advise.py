@@ -89,13 +89,13 @@ def _texts(context: TaskContext) -> Tensor:
 def architecture_section(case: Case) -> Section:
     """What is known to make a model hard to extend, as this one has it."""
     found = architecture.traits(case.summary.shape, case.original_window)
-    lines = [f"- {'!' if trait.found else '✓'} {trait.name}: {trait.evidence}." for trait in found]
-    source = (
-        f"Choices that cost long-context quality in models alike in all else ({architecture.SOURCE}): "
-        f"{architecture.verdict(found)}. What the data was, and whether documents "
-        "were masked from each other in pretraining, no configuration says."
+    lines = tuple((trait.name, trait.evidence, "harder" if trait.found else "") for trait in found)
+    table = Table(f"What {architecture.SOURCE} found to matter", ("property", "this model", "effect"), lines)
+    meaning = (
+        f"{architecture.verdict(found)}. What the data was, and whether documents were masked from each "
+        "other in pretraining, no configuration says."
     )
-    return Section("How hard this model is to extend", ("\n".join(lines), source))
+    return Section("How hard this model is to extend", (table, meaning))
 
 
 def sections(

@@ -14,7 +14,7 @@ from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.units import plural
 
-SOURCE = "OlmPool, Bertsch et al. 2026 (openreview.net/forum?id=MRXATMdzeC)"
+SOURCE = "OlmPool (Bertsch et al. 2026, openreview.net/forum?id=MRXATMdzeC)"
 SHORT_WINDOW = 8192
 """Below it, a pretraining window counts as short here: Llama 3, which extends easily, has as much."""
 
@@ -62,7 +62,7 @@ def verdict(found: list[Trait]) -> str:
     """What so many of them together mean."""
     count = sum(trait.found for trait in found)
     if count >= 3:
-        return f"{count} of 4: expect a hard extension; up to 47% of the long-context score was lost so"
+        return f"{count} of 4 make it harder: three or more together lost up to 47% of the long-context score"
     if count:
-        return f"{count} of 4: one or two alone had a minor effect"
-    return "none of the 4"
+        return f"{count} of 4 make{'s' * (count == 1)} it harder: by one or two alone little was lost"
+    return "None of the 4 makes it harder"

@@ -82,8 +82,9 @@ def base_extension(summary: CheckpointSummary, asked: Asked) -> ContextExtension
             fix="add --allow-rescaling (factors then count from its original window), or give the model that "
             "it was made from",
         )
-    keys = {"pos_scaling_type": UNSCALED, "pos_scaling_factor": 1.0} if not found.is_scaled else {}
-    original = _resolved(summary, {**_common(asked, asked.target_window), **keys}).original_window
+    own = found.original_window if found.is_scaled else found.target_window
+    plain = _plain(summary, asked, max(asked.target_window, asked.original_window or own))
+    original = plain.original_window
     if asked.target_window <= original:
         raise ConfigError(
             "--target-window",
@@ -91,7 +92,7 @@ def base_extension(summary: CheckpointSummary, asked: Asked) -> ContextExtension
             given=asked.target_window,
             fix=f"--target-window {8 * original} reads eight times as far",
         )
-    return found if found.is_scaled else _resolved(summary, {**_common(asked, asked.target_window), **keys})
+    return found if found.is_scaled else plain
 
 
 def propose(summary: CheckpointSummary, asked: Asked) -> tuple[list[Proposal], list[str]]:
@@ -109,7 +110,7 @@ def propose(summary: CheckpointSummary, asked: Asked) -> tuple[list[Proposal], l
     """
     names = [*BUILT_IN, *(name for name in PLUG_INS.names() if name not in BUILT_IN)]
     if asked.methods is not None:
-        names = [check_available(name).name for name in asked.methods]
+        names = [_checked(name) for name in asked.methods]
     left_out: list[str] = []
     by_method = [_of_method(name, summary, asked, left_out) for name in names]
     kept: dict[tuple[Any, ...], Proposal] = {}
@@ -119,6 +120,13 @@ def propose(summary: CheckpointSummary, asked: Asked) -> tuple[list[Proposal], l
             if same is not proposal:
                 left_out.append(f"{proposal.label}: the same positions as {same.label}")
     return list(kept.values()), left_out
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_available(name).name
+    except ConfigError as error:
+        raise error.respelled({"method": "--methods"}) from error
 
 
 def _of_method(name: str, summary: CheckpointSummary, asked: Asked, left_out: list[str]) -> list[Proposal]:
@@ -145,12 +153,31 @@ def _of_method(name: str, summary: CheckpointSummary, asked: Asked, left_out: li
 
 
 def _numbers(summary: CheckpointSummary, asked: Asked) -> RopeNumbers:
-    found = summary.extension
-    plain = _resolved(summary, {**_common(asked, asked.target_window), "pos_scaling_type": UNSCALED})
+    found, plain = summary.extension, _plain(summary, asked, asked.target_window)
     factor = plain.target_window / plain.original_window
     return RopeNumbers(
         plain.original_window, plain.target_window, factor, found.base, found.head_dim, found.rotary_percent
     )
+
+
+def _plain(summary: CheckpointSummary, asked: Asked, target_window: int) -> ContextExtension:
+    """Plain positions up to a window.
+
+    Raises:
+        ConfigError: an original window that the checkpoint contradicts.
+    """
+    keys = {**_common(asked, target_window), "pos_scaling_type": UNSCALED, "pos_scaling_factor": 1.0}
+    try:
+        return _resolved(summary, keys)
+    except ConfigError as error:
+        if asked.original_window is None:
+            raise
+        raise ConfigError(
+            "--original-window",
+            required=error.required,
+            given=asked.original_window,
+            fix="leave it out; where the checkpoint is wrong, add --allow-rescaling to count from yours",
+        ) from error
 
 
 def _common(asked: Asked, target_window: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool,
     header = [
         "untrained",
         *(f"{length:,}" for length in lengths),
-        f"at {shorter:,}",
+        f"Δ{shorter:,}",
         *(["pass keys"] if has_keys else []),
         *(["LongPPL", "key tokens"] if has_longppl else []),
     ]
@@ -69,9 +69,10 @@ def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool,
                 [format_perplexity(found.longppl), f"{found.num_key_tokens:,}"] if found else [MISSING] * 2
             )
         rows.append(tuple(cells))
-    what = "Ranking" if last else f"Dropped after round {base.round + 1} of {rounds}, on fewer tokens"
-    columns = f"perplexity by length in tokens, what it costs at {shorter:,}"
-    return Table(f"{what}: {columns}, and what else was measured", tuple(header), tuple(rows))
+    what = "Ranking" if last else f"Dropped after round {base.round + 1} of {rounds}, on fewer windows"
+    return Table(
+        f"{what}: perplexity by length in tokens, and its change at {shorter:,}", tuple(header), tuple(rows)
+    )
 
 
 def choices(outcome: Outcome, proposals: Sequence[Proposal]) -> list[tuple[str, Proposal, Standing]]:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
+from nemo_pi.advice import advise
+from nemo_pi.advice.advise import Case
+from nemo_pi.advice.proposals import Asked
+from nemo_pi.advice.report import as_markdown, as_text, draw
+from nemo_pi.advice.rounds import choose, total
+from nemo_pi.advice.session import Outcome, Session, describe_rounds
+from nemo_pi.advice.store import Store
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.cli.evaluate_models import choose_backend
@@ -20,7 +28,8 @@ from nemo_pi.cli.parser import Parser
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.cli.progress import progress_bar
 from nemo_pi.data.tokenizer import build_tokenizer
-from nemo_pi.errors import CheckpointError, ConfigError
+from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.families.registry import family_of
 from nemo_pi.units import plural, short
@@ -55,17 +64,6 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     check_paths(list(named.items()))
     _check_numbers(args)
     summary = _readable(args.checkpoint)
-    # Imported here: a mistyped path is answered before torch's models are.
-    from transformers.utils.logging import disable_progress_bar
-
-    from nemo_pi.advice import advise
-    from nemo_pi.advice.proposals import Asked
-    from nemo_pi.advice.report import as_markdown, as_text, draw
-    from nemo_pi.advice.rounds import choose, total
-    from nemo_pi.advice.session import Session, describe_rounds
-    from nemo_pi.advice.store import Store
-    from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-
     methods = None if args.methods is None else [name.strip() for name in args.methods.split(",")]
     asked = Asked(args.target_window, args.original_window, args.allow_rescaling, methods)
     case = advise.Case.read(summary, asked)
@@ -76,6 +74,25 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     _say(_describe(args, summary, case, context))
     folder.mkdir(parents=True, exist_ok=True)
     store = Store.open(folder / RESULTS, _about(args, asked))
+    try:
+        outcome = _measure(args, case, context, store)
+    except KeyboardInterrupt:
+        _say("Stopped before anything was measured.")
+        return STOPPED
+    found = advise.sections(case, outcome, store.pulls, lambda proposal: _command(args, proposal.overrides))
+    print(as_text(found), flush=True)
+    picture = draw(outcome, folder / PICTURE)
+    title = f"{args.checkpoint.resolve().name}: {case.original_window:,} → {args.target_window:,} tokens"
+    (folder / PAGE).write_text(as_markdown(title, found, picture), encoding="utf-8")
+    print(f"Results: {folder / PAGE}" + (f", {picture}" if picture else "") + f", {folder / RESULTS}")
+    if outcome.stopped:
+        print("Stopped. The same command goes on from here.")
+        return STOPPED
+    return 0
+
+
+def _measure(args: argparse.Namespace, case: Case, context: TaskContext, store: Store) -> Outcome:
+    """Loads the model once, says what measuring costs, and measures as far as the time allows."""
     started = advise.now()
     disable_progress_bar()  # of loading weights, beside which ours would stand
     scorer = HuggingFaceScorer(args.checkpoint, dtype=getattr(torch, args.dtype))
@@ -90,32 +107,20 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         store.rounds = choose(len(case.proposals), session.seconds_of, left, args.windows)
         store.minutes = args.minutes
     store.write()
-    rounds = store.rounds
-    seconds, tokens = total(rounds, session.seconds_of), int(total(rounds, session.tokens_of))
-    _say(
-        _describe_cost(describe_rounds(session, rounds, context), store.speed, context, tokens, seconds, args)
-    )
+    tokens = int(total(store.rounds, session.tokens_of))
+    _say(_describe_cost(args, session, store, context, tokens))
     with progress_bar(tokens, "token") as bar:
-        done = 0
+        before = 0
 
-        def progress(what: str, now: int, _: int) -> None:
-            nonlocal done
+        def progress(what: str, done: int, _: int) -> None:
+            nonlocal before
             bar.set_description(what, refresh=False)
-            done = now if now < done else done
-            bar.update(now - done)
-            done = now
+            bar.update(done if done < before else done - before)
+            before = done
 
-        outcome = session.run(case.proposals, rounds, deadline, progress)
-    found = advise.sections(case, outcome, store.pulls, lambda proposal: _command(args, proposal.overrides))
-    print(as_text(found), flush=True)
-    picture = draw(outcome, folder / PICTURE)
-    title = f"{args.checkpoint.resolve().name}: {case.original_window:,} → {args.target_window:,} tokens"
-    (folder / PAGE).write_text(as_markdown(title, found, picture), encoding="utf-8")
-    print(f"Results: {folder / PAGE}" + (f", {picture}" if picture else "") + f", {folder / RESULTS}")
-    if outcome.stopped:
-        print("Stopped. The same command goes on from here.")
-        return STOPPED
-    return 0
+        outcome = session.run(case.proposals, store.rounds, deadline, progress)
+    _say(f"took    {(advise.now() - started) / 60:.1f} minutes")
+    return outcome
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -151,8 +156,9 @@ def _context(args: argparse.Namespace, original_window: int) -> TaskContext:
     tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(args.tokenizer, args.checkpoint)))
     try:
         documents = read_documents(args.documents.expanduser(), tokenizer, args.target_window)
-    except ConfigError as error:
-        raise error.respelled({"target_window": "--target-window"}) from error
+    except DataError as error:
+        fix = error.fix.replace("target_window", "--target-window")
+        raise DataError(error.field, required=error.required, given=error.given, fix=fix) from error
     return TaskContext(
         tokenizer,
         documents,
@@ -164,7 +170,7 @@ def _context(args: argparse.Namespace, original_window: int) -> TaskContext:
     )
 
 
-def _about(args: argparse.Namespace, asked: Any) -> dict[str, Any]:
+def _about(args: argparse.Namespace, asked: Asked) -> dict[str, Any]:
     """What results are of; those of anything else are not taken up again."""
     checkpoint, documents = args.checkpoint.resolve(), args.documents.expanduser().resolve()
     files = sorted([checkpoint / "config.json", *checkpoint.glob("*.safetensors"), documents])
@@ -180,12 +186,9 @@ def _about(args: argparse.Namespace, asked: Any) -> dict[str, Any]:
     }
 
 
-def _describe(args: argparse.Namespace, summary: CheckpointSummary, case: Any, context: TaskContext) -> str:
-    from nemo_pi.advice.advise import architecture_section
-
+def _describe(args: argparse.Namespace, summary: CheckpointSummary, case: Case, context: TaskContext) -> str:
     parameters = family_of(summary.shape).num_parameters(summary.shape)
     methods = dict.fromkeys(proposal.method for proposal in case.proposals)
-    hard = architecture_section(case)
     lines = [
         f"model   {args.checkpoint}: {summary.shape.family}, {short(parameters)} parameters",
         f"window  {case.original_window:,} → {args.target_window:,} tokens "
@@ -193,25 +196,25 @@ def _describe(args: argparse.Namespace, summary: CheckpointSummary, case: Any, c
         f"text    {plural(len(context.documents), 'document')} long enough, of {args.documents}",
         f"tries   {plural(len(case.proposals), 'candidate')} of {plural(len(methods), 'method')}: "
         f"{', '.join(methods)}",
-        "",
-        f"{hard.title}:",
-        *(str(part) for part in hard.body),
-        "",
     ]
     return "\n".join(lines)
 
 
 def _describe_cost(
-    rounds: list[str], speed: Any, context: TaskContext, tokens: int, seconds: float, args: argparse.Namespace
+    args: argparse.Namespace, session: Session, store: Store, context: TaskContext, tokens: int
 ) -> str:
+    assert store.speed is not None, "it has been measured"
     lengths = (context.original_window, context.target_window)
-    rates = " and ".join(f"{speed.tokens_per_second(n):,.0f} tokens/s at {n:,}" for n in lengths)
+    rates = ", ".join(f"{store.speed.tokens_per_second(n):,.0f} tokens/s at {n:,}" for n in lengths)
+    minutes = total(store.rounds, session.seconds_of) / 60
+    kept = sum(map(len, store.results.values()))
     return "\n".join(
         [
-            f"speed   {rates} (measured on a few batches)",
-            *rounds,
-            f"cost    {short(tokens)} tokens, about {seconds / 60:.1f} of the {args.minutes:g} minutes "
-            "allowed (--minutes); Ctrl-C reports what is measured by then",
+            f"speed   {rates} (by a few batches)",
+            *describe_rounds(session, store.rounds, context),
+            f"cost    {short(tokens)} tokens, about {minutes:.1f} of the {args.minutes:g} minutes allowed"
+            + (f"; {plural(kept, 'measurement')} of an earlier start are kept" if kept else ""),
+            "        Ctrl-C reports what is measured by then; the same command goes on from there",
         ]
     )
 

@@ -32,5 +32,5 @@ def test_evidence_has_the_numbers() -> None:
 
 def test_three_together_are_a_warning() -> None:
     assert "47%" in verdict(traits(replace(OLMO_3, num_query_groups=8), 8192))
-    assert "minor" in verdict(traits(LLAMA_2, 4096))
-    assert verdict(traits(LLAMA_2, 8192)) == "none of the 4"
+    assert "little" in verdict(traits(LLAMA_2, 4096))
+    assert verdict(traits(LLAMA_2, 8192)) == "None of the 4 makes it harder"
