@@ -21,7 +21,7 @@ from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.tasks.base import TaskContext
-from nemo_pi.evaluation.text_tables import Table
+from nemo_pi.evaluation.text_tables import MISSING, Table
 from nemo_pi.rope.spec import ContextExtension
 
 PULL_ROWS = 4
@@ -89,7 +89,7 @@ def _texts(context: TaskContext) -> Tensor:
 def architecture_section(case: Case) -> Section:
     """What is known to make a model hard to extend, as this one has it."""
     found = architecture.traits(case.summary.shape, case.original_window)
-    lines = tuple((trait.name, trait.evidence, "harder" if trait.found else "") for trait in found)
+    lines = tuple((trait.name, trait.evidence, "harder" if trait.found else MISSING) for trait in found)
     table = Table(f"What {architecture.SOURCE} found to matter", ("property", "this model", "effect"), lines)
     meaning = (
         f"{architecture.verdict(found)}. What the data was, and whether documents were masked from each "

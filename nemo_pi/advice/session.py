@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from nemo_pi.units import plural
 
 AS_IT_IS = "as it is"
 """Label of the checkpoint with the positions it has."""
+MOST_OF_A_METHOD = 2
+"""Candidates of one method that go on as long as others wait: arguments matter less than methods."""
 
 
 @dataclass
@@ -92,16 +95,11 @@ class Session:
         for number, each in enumerate(rounds):
             chosen, dropped = remaining[: each.candidates], remaining[each.candidates :]
             if dropped and not number:
-                names = ", ".join(proposal.label for proposal in dropped)
+                names = "; ".join(proposal.label for proposal in dropped)
                 outcome.left_out.append(f"not tried, for want of time: {names}")
             if not self._round(number, each, chosen, deadline, outcome, progress):
                 break
-            found = {standing.label: standing for standing in outcome.standings}
-            order = [
-                standing.label for standing in rank([found[p.label] for p in chosen if p.label in found])
-            ]
-            by_label = {proposal.label: proposal for proposal in chosen}
-            remaining = [by_label[label] for label in order]
+            remaining = _mixed(chosen, outcome.standings)
         outcome.standings = rank(outcome.standings)
         return outcome
 
@@ -122,13 +120,13 @@ class Session:
         for done, (label, extension) in enumerate(extensions.items()):
             kept = self._store.result(label, each)
             if kept is None and self._clock() + seconds * self._slowness > deadline:
-                names = ", ".join(list(extensions)[done:])
+                names = "; ".join(list(extensions)[done:])
                 outcome.left_out.append(f"round {number + 1}, for want of time: {names}")
                 return False
             try:
                 result = kept or self._measure(label, extension, each, seconds, progress)
             except KeyboardInterrupt:
-                outcome.left_out.append(f"round {number + 1}, stopped: {', '.join(list(extensions)[done:])}")
+                outcome.left_out.append(f"round {number + 1}, stopped: {'; '.join(list(extensions)[done:])}")
                 outcome.stopped = True
                 return False
             standing = Standing(label, number, result)
@@ -162,6 +160,18 @@ class Session:
         self._slowness = max(0.2, (self._clock() - started) / max(seconds, 1e-9))
         self._store.keep(label, each, found)
         return found
+
+
+def _mixed(chosen: Sequence[Proposal], standings: Sequence[Standing]) -> list[Proposal]:
+    """Who goes on first: the best, but further ones of a method behind MOST_OF_A_METHOD after all others."""
+    by_label = {proposal.label: proposal for proposal in chosen}
+    ordered = [by_label[each.label] for each in rank(standings) if each.label in by_label]
+    seen: Counter[str] = Counter()
+    is_late = {}
+    for proposal in ordered:
+        seen[proposal.method] += 1
+        is_late[proposal.label] = seen[proposal.method] > MOST_OF_A_METHOD
+    return sorted(ordered, key=lambda proposal: is_late[proposal.label])
 
 
 def _named(label: str, progress: Progress) -> Callable[[str, int, int], None]:

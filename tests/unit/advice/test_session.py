@@ -9,7 +9,7 @@ import pytest
 
 from nemo_pi.advice.proposals import Asked, Proposal, propose
 from nemo_pi.advice.rounds import Round
-from nemo_pi.advice.session import AS_IT_IS, Outcome, Session
+from nemo_pi.advice.session import AS_IT_IS, Outcome, Session, _mixed
 from nemo_pi.advice.speed import Speed
 from nemo_pi.advice.store import Store
 from nemo_pi.checkpoint.summary import read_summary
@@ -17,6 +17,8 @@ from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.rope.spec import ContextExtension
+from tests.unit.advice.test_ranking import standing
+from tests.unit.config.builders import summary_of
 from tests.unit.evaluation.conftest import ByteTokenizer, llama, llama_folder, scorer  # noqa: F401
 
 WINDOW, TARGET = 64, 256
@@ -142,3 +144,12 @@ def test_ctrl_c_keeps_what_is_measured(
     assert outcome.stopped and len(outcome.base) == 1
     assert "stopped: " in outcome.left_out[-1]
     assert Store.open(session._store.path, ABOUT).results.keys() >= {AS_IT_IS}
+
+
+def test_one_method_does_not_fill_the_next_round() -> None:
+    """Five of YaRN's read best; after two of them the best of others go on."""
+    found, _ = propose(summary_of(), Asked(4096, methods=["linear", "yarn", "ntk"]))
+    order = sorted(found, key=lambda proposal: proposal.method, reverse=True)
+    standings = [standing(each.label, 10.0 + number, 20.0) for number, each in enumerate(order)]
+    methods = [proposal.method for proposal in _mixed(found, standings)]
+    assert methods == ["yarn", "yarn", "ntk", "ntk", "linear", "yarn", "yarn", "yarn", "ntk"]
