@@ -26,6 +26,13 @@ def parser() -> argparse.ArgumentParser:
         "--preproc-folder", action="store_true", help="has no effect: a folder is recognised as one"
     )
     group.add_argument("--json-keys", nargs="+", default=["text"], help="keys to encode (default: text)")
+    group.add_argument(
+        "--chat",
+        action="store_true",
+        help="lines are conversations (messages, ShareGPT's conversations, or input_ids with labels): the "
+        "tokenizer's chat template renders them, and the answers alone are learned",
+    )
+    group.add_argument("--max-tokens", type=int, help="leave longer conversations out (default: none)")
     group = parse.add_argument_group("tokenizer")
     group.add_argument(
         "--tokenizer-library",
@@ -67,6 +74,8 @@ def to_config(args: argparse.Namespace) -> PreprocessConfig:
         workers=args.workers,
         log_interval=args.log_interval,
         overwrite=args.overwrite,
+        chat=args.chat,
+        max_tokens=args.max_tokens,
     )
 
 
@@ -75,12 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     ensure_home()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        result = preprocess(to_config(parser().parse_args(argv)))
+        args = parser().parse_args(argv)
+        result = preprocess(to_config(args))
     except NemoPiError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     documents, tokens = plural(result.num_documents, "document"), plural(result.num_tokens, "token")
     print(f"{documents}, {tokens}, {result.num_empty} empty left out")
+    if args.chat:
+        print(
+            f"{result.num_scored:,} of the tokens are answers; left out: {result.num_too_long:,} longer than "
+            f"allowed, {result.num_unanswered:,} without an answer"
+        )
     for prefix in result.prefixes:
         print(prefix)
     return 0

@@ -63,6 +63,10 @@ class DataConfig:
     """Start positions anew after every end-of-document token; false counts through the sample."""
     reset_attention_mask: bool = False
     """Keep documents from seeing each other; false lets a sample attend across its documents."""
+    answer_only_loss: bool | None = None
+    """Learn only what the assistant wrote in conversations, which examples/preprocess_data.py --chat marks;
+    those longer than a sample are left out. true: every corpus must be marked; false: learn all of their
+    text. null: the answers of corpora that are marked, all of the others."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss; false counts it."""
     check_token_ids: bool = True

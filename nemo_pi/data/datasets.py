@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nemo_pi.data.blend import BlendedDataset
-from nemo_pi.data.indexed import CorpusIndex, open_indexed, read_index
+from nemo_pi.data.indexed import CorpusIndex, has_scored, open_indexed, read_index, scored_prefix
 from nemo_pi.data.packing import PackedDataset
 from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import SampleDataset, SampleRules, SampleStream
@@ -37,8 +39,8 @@ def build_datasets(
 
     Args:
         data_cfg: keys data_prefix, splits_string, seed, pack_documents, reset_position_ids,
-            reset_attention_mask, eod_mask_loss, check_token_ids; all but data_prefix may be missing. Others
-            are ignored.
+            reset_attention_mask, eod_mask_loss, check_token_ids, answer_only_loss; all but data_prefix may be
+            missing. Others are ignored.
         seq_length: S, tokens per sample (S + 1 are read).
         vocab_size: token ids must be smaller; None, or ``check_token_ids: false``, leaves that unchecked.
         seed: decides the order; ``data.seed`` goes before it.
@@ -111,12 +113,13 @@ def check_datasets(
         parts = []
         for corpus, prefix in enumerate(blend.prefixes):
             indexed = opener.open(prefix)
+            scored = opener.scored(prefix, data_cfg.get("answer_only_loss"), packed)
             ranges = _ranges(indexed, prefixes, shares)
             key = (chosen_seed, split, corpus)
             if ranges[split][0] == ranges[split][1]:
                 raise _no_document(indexed, SPLITS[split], shares)
             try:
-                parts.append(_stream(indexed, ranges[split], seq_length, key, rules, packed))
+                parts.append(_stream(indexed, ranges[split], seq_length, key, rules, packed, scored))
             except DataError as error:  # a stream does not know its split, which decides what to change
                 raise DataError(
                     f"{error.field}, {SPLITS[split]}",
@@ -160,6 +163,49 @@ class _Opener:
         if prefix not in self._open:
             self._open[prefix] = self.open_corpus(prefix, self.vocab_size)
         return self._open[prefix]
+
+    def scored(self, prefix: str, answers: bool | None, packed: bool) -> Any:
+        """Which tokens of a corpus are learned; None: all of them.
+
+        Args:
+            prefix: of the corpus.
+            answers: data.answer_only_loss.
+            packed: data.pack_documents.
+        """
+        if answers is False or (answers is None and not has_scored(prefix)):
+            return None
+        if not has_scored(prefix):
+            raise _no_answers(prefix)
+        if not packed:
+            raise _not_packed(prefix)
+        found = self.open_corpus(scored_prefix(prefix), None)
+        if not np.array_equal(found.sequence_lengths, self.open(prefix).sequence_lengths):
+            raise DataError(
+                f"{scored_prefix(prefix)}.idx",
+                required=f"as many tokens in each conversation as {prefix}.idx has",
+                given="others",
+                fix="write both pairs again with examples/preprocess_data.py --chat, or copy all four files",
+            )
+        return found
+
+
+def _no_answers(prefix: str) -> DataError:
+    return DataError(
+        "model.data.answer_only_loss",
+        required=f"{scored_prefix(prefix)}.idx and .bin, which say what the assistant wrote",
+        given="true, and no such files",
+        fix="model.data.answer_only_loss=null learns all of a corpus without them; or write the corpus with "
+        "examples/preprocess_data.py --chat",
+    )
+
+
+def _not_packed(prefix: str) -> ConfigError:
+    return ConfigError(
+        "model.data.pack_documents",
+        required=f"true for conversations, which {prefix} holds: each is read whole, seeing only itself",
+        given=False,
+        fix="model.data.pack_documents=true; or, to learn all of it, model.data.answer_only_loss=false",
+    )
 
 
 def _seed(data_cfg: Mapping[str, Any], seed: int) -> int:
@@ -214,9 +260,11 @@ def _stream(
     key: tuple[int, ...],
     rules: SampleRules,
     packed: bool,
+    scored: IndexedDataset | CorpusIndex | None,
 ) -> SampleStream:
-    kind = PackedDataset if packed else SampleDataset
-    return kind(indexed, documents, seq_length=seq_length, key=key, rules=rules)
+    if packed:
+        return PackedDataset(indexed, documents, seq_length=seq_length, key=key, rules=rules, scored=scored)
+    return SampleDataset(indexed, documents, seq_length=seq_length, key=key, rules=rules)
 
 
 def _no_document(

@@ -76,6 +76,16 @@ class CorpusIndex:
     """Document marks: the first sequence of each document, and the number of sequences."""
 
 
+def scored_prefix(prefix: str | Path) -> str:
+    """Where the pair lies that says of each token of `prefix` whether it is learned (1) or only read (0)."""
+    return f"{prefix}.scored"
+
+
+def has_scored(prefix: str | Path) -> bool:
+    """Whether a corpus of conversations says which of its tokens are learned."""
+    return Path(f"{scored_prefix(prefix)}.idx").expanduser().is_file()
+
+
 def read_header(idx_path: Path) -> IndexHeader:
     """Read and check magic, version and dtype code of an ``.idx`` file.
 

@@ -44,9 +44,17 @@ class Chunks:
     """Input tokens; one more is read, for the last label."""
 
 
-def chunked(lengths: Ints, seq_length: int) -> Chunks:
-    """Chunks of documents with these many tokens; documents of one token or none predict nothing."""
+def chunked(lengths: Ints, seq_length: int, *, whole: bool = False) -> Chunks:
+    """Chunks of documents with these many tokens; documents of one token or none predict nothing.
+
+    Args:
+        lengths: tokens of each document.
+        seq_length: S.
+        whole: leave documents out that are too long for one chunk.
+    """
     inputs = np.maximum(lengths - 1, 0)
+    if whole:
+        inputs = np.where(inputs > seq_length, 0, inputs)
     counts = -(-inputs // seq_length)
     documents_P = np.repeat(np.arange(len(lengths)), counts)
     skipped_P = (np.arange(len(documents_P)) - np.repeat(np.cumsum(counts) - counts, counts)) * seq_length
@@ -152,6 +160,8 @@ class PackedDataset(SampleStream):
         seq_length: S.
         key: names the stream: (seed, split, corpus).
         rules: positions, and eod_mask_loss; its other rules are for unpacked text.
+        scored: of conversations, which of the corpus' tokens are learned; longer ones than a row are left out
+            then, for the end of an answer belongs to its question. None: all are.
     """
 
     order: PackedOrder
@@ -164,19 +174,25 @@ class PackedDataset(SampleStream):
         seq_length: int,
         key: Key,
         rules: SampleRules,
+        scored: IndexedDataset | CorpusIndex | None = None,
     ) -> None:
         self.seq_length, self.rules = seq_length, rules
         self.reader = DocumentReader(indexed, documents)
-        self.chunks = chunked(self.reader.lengths, seq_length)
+        self.scored = None if scored is None else DocumentReader(scored, documents)
+        self.chunks = chunked(self.reader.lengths, seq_length, whole=scored is not None)
         self.order = PackedOrder(self.chunks.lengths_P, seq_length, key, name=str(indexed.path_prefix))
 
     def sample(self, index: int) -> Sample:
         """Sample `index`."""
-        texts = [self._text(int(chunk)) for chunk in self.order.chunks(index)]
+        chunks = self.order.chunks(index)
+        texts = [self._text(int(chunk), self.reader) for chunk in chunks]
         used = sum(len(text) - 1 for text in texts)
         # Any id of the vocabulary will do: what it predicts is not scored, and no one attends to it.
         padding = np.full(self.seq_length - used, self.rules.eod_id or 0, dtype=np.int64)
         loss_mask = (np.arange(self.seq_length) < used).astype(np.float32)
+        if self.scored is not None:
+            # Of each text's labels, which are its tokens but for the first.
+            loss_mask[:used] = np.concatenate([self._text(int(chunk), self.scored)[1:] for chunk in chunks])
         edges = np.cumsum([0, *(len(text) - 1 for text in texts), len(padding)])
         # A full row has no padding, and so no document of it.
         boundaries = np.unique(edges)
@@ -189,10 +205,10 @@ class PackedDataset(SampleStream):
             self.rules,
         )
 
-    def _text(self, chunk: int) -> Ints:
-        """The tokens of a chunk and the one that follows them."""
+    def _text(self, chunk: int, reader: DocumentReader) -> Ints:
+        """The tokens of a chunk and the one that follows them; or what is said of each."""
         document, skipped, length = (
             int(part[chunk])
             for part in (self.chunks.documents_P, self.chunks.skipped_P, self.chunks.lengths_P)
         )
-        return self.reader.read(document, skipped, length + 1)
+        return reader.read(document, skipped, length + 1)

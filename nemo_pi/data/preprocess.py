@@ -1,6 +1,8 @@
 """JSONL to megatron ``.bin``/``.idx``, as NeMo's ``preprocess_data_for_megatron.py`` does.
 
-Entry point: ``examples/preprocess_data.py``. Output: ``PREFIX_KEY_document.{bin,idx}`` per JSON key.
+Entry point: ``examples/preprocess_data.py``. Output: ``PREFIX_KEY_document.{bin,idx}`` per JSON key; of
+conversations ``PREFIX_chat_document.{bin,idx}``, and which tokens are learned beside them, by the name that
+`nemo_pi.data.indexed.scored_prefix` gives.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_pi.bounded.places import exists, why_unwritable
+from nemo_pi.data.chat import ChatEncoder
 from nemo_pi.data.encoding import Encoder, EncodingRules, encode_lines, start_worker
+from nemo_pi.data.indexed import scored_prefix
 from nemo_pi.data.jsonl import Line, find_files, read_lines
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.data.writer import PairWriter
@@ -29,6 +33,8 @@ from nemo_pi.errors import ConfigError
 
 log = logging.getLogger(__name__)
 _LINES_PER_TASK = 32
+_CHAT = "chat"
+"""Stands for the JSON key in the names of files that hold conversations."""
 _LONGEST_NAME = 200
 """Bytes of prefix and key; `_document.bin.partial-PID` follows, and file systems end at 255."""
 
@@ -53,6 +59,10 @@ class PreprocessConfig:
     """Documents between two progress lines; 0 for none."""
     overwrite: bool = False
     """Replace existing output instead of refusing."""
+    chat: bool = False
+    """Lines are conversations (`nemo_pi.data.conversations`), of which the answers are learned."""
+    max_tokens: int | None = None
+    """Longer conversations are left out; None: none."""
 
 
 @dataclass
@@ -67,6 +77,12 @@ class PreprocessResult:
     """Tokens written, over all keys."""
     num_empty: int = 0
     """Empty texts, which are left out."""
+    num_scored: int = 0
+    """Tokens of conversations that are learned."""
+    num_too_long: int = 0
+    """Conversations that are left out because they are longer than allowed."""
+    num_unanswered: int = 0
+    """Conversations that are left out because the assistant says nothing in them."""
 
 
 def preprocess(config: PreprocessConfig) -> PreprocessResult:
@@ -77,6 +93,8 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
         DataError: no input, a bad line (file and line are named), existing output without overwrite,
             or no token at all.
     """
+    if config.chat:
+        config = replace(config, json_keys=(_CHAT,))
     files = find_files(config.input)
     tokenizer = build_tokenizer(**config.tokenizer)
     _check(config, tokenizer)
@@ -87,10 +105,14 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     try:
         for prefix in prefixes:
             writers.append(PairWriter(prefix, tokenizer.vocab_size, overwrite=config.overwrite))
+        if config.chat:
+            scored = scored_prefix(prefixes[0])
+            writers.append(PairWriter(scored, 2, overwrite=config.overwrite, dtype=np.uint8))
         _write_all(config, tokenizer, files, writers, result)
         for writer in writers:
             writer.finish(config.input)
-        for writer in writers:
+        # Tokens last: without what says which of them are learned, all would be.
+        for writer in reversed(writers):
             writer.commit()
     finally:
         for writer in writers:
@@ -105,6 +127,15 @@ def _check(config: PreprocessConfig, tokenizer: Tokenizer) -> None:
             required="a tokenizer with an end-of-sequence token",
             given=f"{tokenizer.name}, which has none",
             fix="leave out --append-eod, or add eos_token to the tokenizer",
+        )
+    if config.chat:
+        ChatEncoder(tokenizer)
+    if config.max_tokens is not None and (config.max_tokens < 2 or not config.chat):
+        raise ConfigError(
+            "--max-tokens",
+            required="2 or more, with --chat",
+            given=config.max_tokens,
+            fix="leave it out: text of any length is read" if not config.chat else "--max-tokens 4096",
         )
     if config.workers < 1:
         raise ConfigError("--workers", required="at least 1", given=config.workers, fix="give --workers 1")
@@ -154,10 +185,13 @@ def _write_all(
     began = time.monotonic()
     for row in _encoded(config, tokenizer, files):
         written = 0
+        if config.chat and not _is_kept(row, config, result):
+            continue
         for writer, ids in zip(writers, row, strict=True):
             if ids.size:
+                # Of a conversation the second array says which of the first one's tokens are learned.
+                result.num_tokens += ids.size if ids is row[0] or not config.chat else 0
                 writer.add_document(ids)
-                result.num_tokens += ids.size
                 written = 1
             else:
                 result.num_empty += 1
@@ -173,10 +207,25 @@ def _write_all(
             )
 
 
+def _is_kept(row: list[NDArray[Any]], config: PreprocessConfig, result: PreprocessResult) -> bool:
+    """Counts a conversation, and says whether it is written."""
+    ids, scored = row
+    # The first token is no label: nothing comes before it.
+    learned = int(scored[1:].sum())
+    if learned == 0:
+        result.num_unanswered += 1
+        return False
+    if config.max_tokens is not None and ids.size > config.max_tokens:
+        result.num_too_long += 1
+        return False
+    result.num_scored += learned
+    return True
+
+
 def _encoded(
     config: PreprocessConfig, tokenizer: Tokenizer, files: list[Path]
-) -> Iterator[list[NDArray[np.int32]]]:
-    rules = EncodingRules(config.tokenizer, config.json_keys, config.append_eod)
+) -> Iterator[list[NDArray[Any]]]:
+    rules = EncodingRules(config.tokenizer, config.json_keys, config.append_eod, chat=config.chat)
     tasks = _tasks(read_lines(files))
     if config.workers == 1:
         encoder = Encoder(rules, tokenizer)
@@ -188,12 +237,12 @@ def _encoded(
 
 def _in_processes(
     rules: EncodingRules, tasks: Iterator[list[Line]], workers: int
-) -> Iterator[list[NDArray[np.int32]]]:
+) -> Iterator[list[NDArray[Any]]]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # spawn: a forked child inherits the locks of whatever threads the parent runs.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(rules,))
-    pending: deque[Future[list[list[NDArray[np.int32]]]]] = deque()
+    pending: deque[Future[list[list[NDArray[Any]]]]] = deque()
     try:
         # A bounded queue: reading ahead without limit would hold the whole input in memory.
         for task in tasks:

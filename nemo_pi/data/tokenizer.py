@@ -145,6 +145,11 @@ class HuggingFaceTokenizer:
         """Ids of `text`; special tokens written out in the text are recognised, as NeMo does."""
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
+    @property
+    def transformers_tokenizer(self) -> Any:
+        """transformers' own object, for what only it can do (chat templates, offsets)."""
+        return self._tokenizer
+
     def _start_ids(self) -> tuple[int, ...]:
         bare = self.encode("a")
         whole = list(self._tokenizer.encode("a", add_special_tokens=True, verbose=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,20 @@ class PairWriter:
         prefix: final path without extension; its folder is made.
         vocab_size: decides the element type: uint16 below 65,500 ids, else int32.
         overwrite: replace an existing pair.
+        dtype: element type; None: by `vocab_size`.
 
     Raises:
         DataError: the pair exists and `overwrite` is not given.
     """
 
-    def __init__(self, prefix: str, vocab_size: int, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        vocab_size: int,
+        *,
+        overwrite: bool = False,
+        dtype: type[np.integer] | None = None,
+    ) -> None:
         self.prefix, self.vocab_size = prefix, vocab_size
         final = [Path(f"{prefix}{suffix}") for suffix in (".bin", ".idx")]
         present = [str(path) for path in final if path.exists()]
@@ -43,11 +52,11 @@ class PairWriter:
         self._final = final
         self._partial_prefix = f"{prefix}.partial-{os.getpid()}"
         self._partial = [Path(f"{self._partial_prefix}{path.suffix}") for path in final]
-        self._dtype: type[np.integer] = np.uint16 if vocab_size < _FITS_16_BITS else np.int32
+        self._dtype: type[np.integer] = dtype or (np.uint16 if vocab_size < _FITS_16_BITS else np.int32)
         self._lengths: list[int] = []
         self._bin = open(self._partial[0], "wb")  # noqa: SIM115  closed by finish or discard
 
-    def add_document(self, ids: NDArray[np.int32]) -> None:
+    def add_document(self, ids: NDArray[Any]) -> None:
         """Append one document of at least one token.
 
         Raises:

@@ -11,7 +11,7 @@ import torch
 
 from nemo_pi.config.load import resolve
 from nemo_pi.config.plan import render_plan
-from nemo_pi.data.indexed import write_index
+from nemo_pi.data.indexed import scored_prefix, write_index
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.families.registry import family_of
 from nemo_pi.kernels import native
@@ -27,6 +27,21 @@ def rows(text: str) -> dict[str, str]:
 
 def plan_of(model: dict[str, Any] | None = None, **top: Any) -> dict[str, str]:
     return rows(render_plan(run_of(model, **top)))
+
+
+def test_conversations_are_counted_with_those_that_are_too_long(tmp_path: Path) -> None:
+    prefix = str(tmp_path / "chats_chat_document")
+    for name, dtype, kept in ((prefix, np.uint16, 5), (scored_prefix(prefix), np.uint8, 0)):
+        lengths = [40, 20_000, 60]
+        Path(f"{name}.bin").write_bytes(np.full(sum(lengths), kept, dtype).tobytes())
+        write_index(Path(f"{name}.idx"), dtype, lengths)
+    marks = np.zeros(20_100, np.uint8)
+    marks[:5025] = 1
+    Path(f"{scored_prefix(prefix)}.bin").write_bytes(marks.tobytes())
+    data = {"data_prefix": [prefix], "splits_string": "1,0,0", "pack_documents": True}
+    said = plan_of({"data": data})["conversations"]
+    assert said == "3, loss on answers alone (25% of their tokens); 1 of more than 4,096 tokens left out"
+    assert "conversations" not in plan_of({"data": {**data, "answer_only_loss": False}})
 
 
 def test_the_numbers_of_a_run() -> None:
