@@ -22,11 +22,11 @@ from nemo_pi.advice.store import Store
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.cli.evaluate_models import choose_backend
-from nemo_pi.cli.evaluate_plan import read_documents
 from nemo_pi.cli.flags import add_model_flags, end_ids, tokenizer_folder
 from nemo_pi.cli.parser import Parser
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.cli.progress import progress_bar
+from nemo_pi.data.heldout import read_documents
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import CheckpointError, ConfigError, DataError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from nemo_pi.config.merge import UnknownKey, from_mapping, refuse_unknown, unknown_keys
-from nemo_pi.errors import ConfigError, NemoPiError
+from nemo_pi.config.merge import UnknownKey, refuse_unknown, unknown_keys
+from nemo_pi.config.tasks import chosen_tasks, known_arguments
+from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks.base import Task
-from nemo_pi.evaluation.tasks.registry import PLUG_INS, task_names, task_type
+from nemo_pi.evaluation.tasks.registry import task_names
 from nemo_pi.rope.validation import MOST_TOKENS
 
 BACKENDS = ("auto", "transformers", "megatron")
@@ -85,22 +86,7 @@ class EvaluateConfig:
         Raises:
             ConfigError: an unknown task or argument, or a value that cannot be.
         """
-        return [_task(name, arguments) for name, arguments in self.tasks.items() if arguments is not False]
-
-
-def _task(name: str, arguments: Any) -> Task[Any, Any]:
-    """A task from what stands under its name; its own errors then name the whole key."""
-    PLUG_INS.check_claims(str(name), f"tasks.{name}")
-    kind = task_type(str(name), f"tasks.{name}")
-    try:
-        return from_mapping(kind, {} if arguments in (None, True) else arguments, f"tasks.{name}")
-    except NemoPiError as error:
-        raise located(error, kind) from error
-
-
-def located(error: NemoPiError, task: Any) -> NemoPiError:
-    """An error about a task's argument, naming the key: `stride` becomes `tasks.perplexity.stride`."""
-    return error.respelled({item.name: f"tasks.{task.name}.{item.name}" for item in fields(task)})
+        return chosen_tasks(self.tasks)
 
 
 def check_keys(values: Mapping[str, Any]) -> None:
@@ -112,20 +98,9 @@ def check_keys(values: Mapping[str, Any]) -> None:
     """
     given = values.get("tasks")
     names = [str(name) for name in given] if isinstance(given, Mapping) else []
-    # A package's task is imported where it is asked for only.
-    tasks = dict.fromkeys(task_names()) | {name: _arguments(name) for name in [*PLUG_INS.built_in, *names]}
-    known = {**dict.fromkeys(item.name for item in fields(EvaluateConfig)), "tasks": tasks}
+    known = {**dict.fromkeys(item.name for item in fields(EvaluateConfig)), "tasks": known_arguments(names)}
     found = unknown_keys(known, values)
     missing = [name for name in names if name not in task_names()]
     if found or len(missing) > 1:
         found += [UnknownKey(f"tasks.{name}", "tasks", tuple(task_names())) for name in missing]
     refuse_unknown(found)
-
-
-def _arguments(name: str) -> dict[str, None] | None:
-    """The arguments of a task; None where they cannot be known."""
-    try:
-        kind: Any = task_type(name)
-    except NemoPiError:  # said by whoever asks for it
-        return None
-    return dict.fromkeys(item.name for item in fields(kind))

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
-from nemo_pi.cli.evaluate_config import EvaluateConfig, located
+from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_models import choose_backend
 from nemo_pi.cli.flags import end_ids, layout_of, tokenizer_folder
-from nemo_pi.data.encoding import Encoder, EncodingRules
-from nemo_pi.data.jsonl import find_files, read_lines
-from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
-from nemo_pi.errors import ConfigError, DataError, NemoPiError
+from nemo_pi.config.tasks import located
+from nemo_pi.data.heldout import read_documents
+from nemo_pi.data.tokenizer import build_tokenizer
+from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.evaluate import PlannedTask
 from nemo_pi.evaluation.tasks.base import Task, TaskContext
 from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
-from nemo_pi.units import plural
 
 
 @dataclass(frozen=True)
@@ -43,40 +42,6 @@ class ModelPlan:
     def num_tokens(self) -> int:
         """Tokens to read and generate."""
         return sum(item.plan.cost.tokens for item in self.planned)
-
-
-def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[list[int]]:
-    """Token ids of the documents that exceed the longest window.
-
-    Args:
-        path: whatever preprocess_data.py reads: JSON lines, also compressed, or a folder of them.
-
-    Raises:
-        DataError: no such document, a file that cannot be read, or a line that is not what it should be.
-    """
-    encode = Encoder(EncodingRules(tokenizer={}, keys_option=None), tokenizer)
-    documents: list[list[int]] = []
-    try:
-        files = find_files(path)
-    except DataError as error:
-        raise error.respelled({"--input": "documents"}) from error
-    for line in read_lines(files):
-        try:
-            ((ids,),) = encode([line])
-        except DataError as error:
-            place = f"{line.path}:{line.number}"
-            raise DataError(place, required=error.required, given=error.given, fix=error.fix) from error
-        documents.append(ids.tolist())
-    long_enough = [document for document in documents if len(document) > longer_than]
-    if not long_enough:
-        longest = max(map(len, documents), default=0)
-        raise DataError(
-            str(path),
-            required=f"a document of more than {plural(longer_than, 'token')}",
-            given=f"{plural(len(documents), 'document')}, the longest of {plural(longest, 'token')}",
-            fix="give longer documents, or a smaller target_window",
-        )
-    return long_enough
 
 
 def choose_windows(config: EvaluateConfig) -> tuple[int, int]:

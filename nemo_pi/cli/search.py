@@ -14,13 +14,13 @@ from typing import Any
 from nemo_pi.checkpoint.collective import gather_objects
 from nemo_pi.checkpoint.files import check_writable, sha256_of
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
-from nemo_pi.cli.evaluate_plan import read_documents
 from nemo_pi.cli.flags import add_layout_flags, add_model_flags, layout_of, tokenizer_folder
 from nemo_pi.cli.parser import Parser
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.cli.progress import progress_bar
 from nemo_pi.config.extension import resolve_extension
 from nemo_pi.config.schema import ModelConfig
+from nemo_pi.data.heldout import read_documents
 from nemo_pi.data.jsonl import find_files
 from nemo_pi.data.tokenizer import Tokenizer, build_tokenizer
 from nemo_pi.errors import ConfigError

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.activations import resolve_mlp_chunk, with_offload
+from nemo_pi.config.evaluation import resolve_evaluation
 from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import check_shifted
@@ -135,6 +136,7 @@ def resolve(
         optim=parts.optim,
         data=parts.data,
         tokenizer=resolve_tokenizer(model.tokenizer, summary),
+        evaluation=resolve_evaluation(model.evaluation),
         export=resolve_export(model.export, summary),
         seed=model.seed,
         skip_bad_steps=model.skip_bad_steps,

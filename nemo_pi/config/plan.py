@@ -8,6 +8,7 @@ import torch
 
 from nemo_pi.checkpoint.space import free_bytes
 from nemo_pi.config.disk import checkpoint_bytes, export_bytes
+from nemo_pi.config.evaluation_plan import PlannedEvaluation, evaluation_rows
 from nemo_pi.config.memory import MemoryEstimate, estimate_memory, is_tiled
 from nemo_pi.config.plan_data import data_rows
 from nemo_pi.config.plan_layers import layer_rows
@@ -22,13 +23,20 @@ from nemo_pi.units import grouped, plural, short, size_of
 _LABEL_WIDTH = 18
 
 
-def render_plan(run: ResolvedRun, *, logs: Path | None = None, checkpoints: Path | None = None) -> str:
-    """What the run will do, in sections of `label  value` lines.
+def render_plan(
+    run: ResolvedRun,
+    *,
+    logs: Path | None = None,
+    checkpoints: Path | None = None,
+    evaluation: PlannedEvaluation | None = None,
+) -> str:
+    """What the run will do, in sections of `label  value` lines; a section without lines is left out.
 
     Args:
         run: the validated run.
         logs: folder of logs; None reads it from exp_manager's keys.
         checkpoints: folder of checkpoints; None reads it there too.
+        evaluation: what plan_evaluation made of the run, for its cost.
 
     Raises:
         BackendUnavailableError: the requested rotary kernel cannot run here.
@@ -38,11 +46,14 @@ def render_plan(run: ResolvedRun, *, logs: Path | None = None, checkpoints: Path
         "Model": model_rows(run),
         "Batches": _batch_rows(run),
         "Training": _training_rows(run),
+        "Evaluation while it trains": evaluation_rows(run, evaluation),
         "Memory of the fullest rank (estimate)": _memory_rows(run),
         "Folders": _folder_rows(run, logs, checkpoints),
     }
     lines = [f"Plan of {run.name}"]
     for title, rows in sections.items():
+        if not rows:
+            continue
         lines += ["", title, *(f"  {_padded(label)}{value}" for label, value in rows)]
     return "\n".join(lines)
 

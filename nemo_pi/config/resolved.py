@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.evaluation import EvaluationSettings
 from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.schema import RunConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, TokenizerConfig
@@ -58,6 +59,8 @@ class ResolvedRun:
     """Data; data.seed is a number."""
     tokenizer: TokenizerConfig | None
     """Tokenizer with library and model filled in; None where neither YAML nor checkpoint has one."""
+    evaluation: EvaluationSettings | None
+    """What is measured while it trains; None: nothing."""
     export: ExportConfig
     """Export at the end of the run; export.dtype is a name where hf_path is given."""
     seed: int

@@ -15,6 +15,7 @@ from typing import Any
 from nemo_pi.config.megatron import passed
 from nemo_pi.config.sections import (
     DataConfig,
+    EvaluationConfig,
     ExportConfig,
     OptimConfig,
     PeftConfig,
@@ -25,6 +26,7 @@ from nemo_pi.config.sections import (
 
 __all__ = [
     "DataConfig",
+    "EvaluationConfig",
     "ExportConfig",
     "ModelConfig",
     "OptimConfig",
@@ -278,6 +280,8 @@ class ModelConfig:
     """data"""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """optimizer: the recipe of arXiv 2306.15595"""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """measured while the run trains, on its own ranks"""
     export: ExportConfig = field(default_factory=ExportConfig)
     """Hugging Face folder written at the end"""
 

@@ -145,6 +145,27 @@ class PeftConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """What is measured while the run trains (`model.evaluation`)."""
+
+    every: int = 200
+    """Optimizer steps between measurements; the end of the run is measured as well."""
+    tasks: dict[str, Any] | list[str] | None = None
+    """Tasks of conf/evaluate.yaml, with their arguments: {passkey: {trials: 5}, perplexity: {stride: 512}},
+    or [passkey]. null: nothing is measured."""
+    documents: str | None = None
+    """Held-out text for tasks that read some, JSON lines with a `text` key; documents no longer than the
+    target window are left out. null: none."""
+    stop_at: dict[str, Any] | None = None
+    """Ends the run, as finished, at the measurement that reaches all of these: {k_max: 32768} (passkey),
+    {effective_length: 32768} (ruler), or another lower bound of a task's own. null: all steps are trained."""
+    add_bos: bool | None = None
+    """Begin every window and prompt with the beginning-of-text token. null: where the tokenizer adds it."""
+    batch_tokens: int = 8192
+    """Tokens that one replica reads at a time; a longer window goes alone."""
+
+
+@dataclass
 class ExportConfig:
     """The Hugging Face folder written when training ends (`model.export`)."""
 

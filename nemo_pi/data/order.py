@@ -115,7 +115,7 @@ class EpochOrder(PerEpoch[Epoch]):
         if self.samples_per_epoch < 1:
             raise DataError(
                 name,
-                required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in each split",
+                required=f"at least {seq_length + 1} tokens (model.encoder_seq_length + 1) in this split",
                 given=f"{plural(total, 'token')} in {plural(len(self.lengths), 'document')}",
                 fix="add text, give this split a larger share in model.data.splits_string, or shorten samples"
                 + (f": model.encoder_seq_length={total - 1} or less" if total > 1 else ""),

@@ -122,7 +122,7 @@ class PackedOrder(PerEpoch[PackedEpoch]):
         if not len(lengths_P):
             raise DataError(
                 name,
-                required="a document of two tokens or more in each split (model.data.pack_documents)",
+                required="a document of two tokens or more in this split (model.data.pack_documents)",
                 given="none",
                 fix="add text, or change model.data.splits_string",
             )

@@ -176,7 +176,7 @@ def _check_source(name: str, total: int, spec: PoseSpec) -> None:
     if spec.content_offset == "aligned" and total <= spec.target_window:
         raise DataError(
             name,
-            required=f"more than {spec.target_window} tokens (the target window) in each split, for "
+            required=f"more than {spec.target_window} tokens (the target window) in this split, for "
             "model.data.pose.content_offset: aligned",
             given=plural(total, "token"),
             fix="add text, or model.data.pose.content_offset=uniform",

@@ -111,7 +111,9 @@ class EvaluatorPlan:
                 "stride",
                 required=f"from 1 to the shortest window, {shortest - own} tokens",
                 given=stride,
-                fix="lower the stride, or leave the short lengths out",
+                fix=f"lower the stride to {shortest - own}, or leave the short lengths out"
+                if stride > 1
+                else "give e.g. 256",
             )
         return cls(tensors, tuple(sorted(set(lengths))), stride, name, truncate, start_ids)
 

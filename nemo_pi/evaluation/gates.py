@@ -17,16 +17,7 @@ def check_gates(bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]], nu
     Raises:
         ConfigError: an unknown gate, one whose task is not run, or a comparison without a second model.
     """
-    known = gates_of(tasks)
-    for name in bounds:
-        if name not in known:
-            names = ", ".join(known) or "none: its tasks are left out"
-            raise ConfigError(
-                f"gate.{name}",
-                required=f"a gate of the tasks that are run: {names}",
-                given=name,
-                fix=did_you_mean(name, list(known)) if known else "add the task, e.g. tasks.short={}",
-            )
+    check_known(bounds, tasks, "gate", "tasks")
     if bounds and num_models < 2:
         raise ConfigError(
             "gate",
@@ -34,6 +25,34 @@ def check_gates(bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]], nu
             given=f"{num_models}",
             fix="models=[BEFORE,AFTER]",
         )
+
+
+def check_known(
+    bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]], key: str, tasks_key: str
+) -> None:
+    """Refuse bounds of gates that none of the tasks has.
+
+    Args:
+        bounds: by the gate's name.
+        tasks: that are run.
+        key: under which the bounds stand, for messages.
+        tasks_key: under which the tasks stand.
+
+    Raises:
+        ConfigError: naming the nearest gate.
+    """
+    known = gates_of(tasks)
+    for name in bounds:
+        if name not in known:
+            names = ", ".join(known) or "none: its tasks are left out"
+            raise ConfigError(
+                f"{key}.{name}",
+                required=f"a gate of the tasks that are run: {names}",
+                given=name,
+                fix=did_you_mean(name, list(known))
+                if known
+                else f"add the task, e.g. {tasks_key}.short={{}}",
+            )
 
 
 def gates_of(tasks: Sequence[Task[Any, Any]]) -> dict[str, tuple[str, Gate]]:
@@ -47,17 +66,35 @@ def failures(
     """One sentence for every model after the first and every gate that it does not pass."""
     known, found = gates_of(tasks), []
     for name, bound in bounds.items():
-        task, gate = known[name]
-        measured = [
-            Measured(model.name, model.original_window, model.target_window, model.tasks.get(task))
-            for model in models
-        ]
+        measured = [_measured(model, known[name][0]) for model in models]
         for model in measured[1:]:
-            value = gate.value(measured, model)
-            # Written so that NaN fails, too.
-            passes = value is not None and (value <= bound if gate.at_most else value >= bound)
-            if not passes:
-                wanted = "at most" if gate.at_most else "at least"
-                given = "not measured" if value is None else f"{value:,.4g}"
-                found.append(f"{model.model}: {gate.of} is {given}, required {wanted} {bound:,.6g} ({name})")
+            passes, sentence = _compared(name, known[name][1], bound, measured, model)
+            found += [] if passes else [f"{model.model}: {sentence}"]
     return found
+
+
+def compared(
+    model: ModelResults, bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]]
+) -> list[tuple[bool, str]]:
+    """Of a model alone, for each bound: whether it is kept, and the sentence that says so."""
+    known = gates_of(tasks)
+    found = []
+    for name, bound in bounds.items():
+        own = _measured(model, known[name][0])
+        found.append(_compared(name, known[name][1], bound, [own], own))
+    return found
+
+
+def _measured(model: ModelResults, task: str) -> Measured[Any]:
+    return Measured(model.name, model.original_window, model.target_window, model.tasks.get(task))
+
+
+def _compared(
+    name: str, gate: Gate, bound: float, models: Sequence[Measured[Any]], model: Measured[Any]
+) -> tuple[bool, str]:
+    value = gate.value(models, model)
+    # Written so that NaN fails, too.
+    passes = value is not None and (value <= bound if gate.at_most else value >= bound)
+    wanted = "at most" if gate.at_most else "at least"
+    given = "not measured" if value is None else f"{value:,.4g}"
+    return passes, f"{gate.of} is {given}, required {wanted} {bound:,.6g} ({name})"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_pi.errors import ConfigError
+from nemo_pi.evaluation.passkey_result import k_max_rule
 from nemo_pi.evaluation.passkey_text import PasskeyDocument, TextTokenizer, passkey_document
+from nemo_pi.evaluation.tasks.base import at_each_length
 from nemo_pi.units import plural
 
 MOST_ANSWER_TOKENS = 7
@@ -73,12 +75,11 @@ class PasskeyPlan:
     def protocol(self) -> dict[str, Any]:
         """Name the measurement, so that no rate stands without it."""
         start = "after BOS" if self.bos else "no BOS"
-        trials = plural(self.num_trials, "trial")
+        tried = at_each_length(plural(self.num_trials, "trial"), " and depth")
         protocol = {
             "name": "passkey",
-            "summary": f"five random digits, exact match under greedy decoding, {trials} at "
-            f"each length and depth, lengths include the answer, {start}; k_max: the longest tested length "
-            f"such that up to it ≥ 20% of the trials at depth {self.depths[0]:g} succeed at every length",
+            "summary": f"five random digits, exact match under greedy decoding, {tried}, {start}; "
+            f"{k_max_rule(self.depths[0])}",
             "lengths": list(self.lengths),
             "depths": list(self.depths),
             "num_trials": self.num_trials,

@@ -8,6 +8,14 @@ from typing import Any
 from nemo_pi.evaluation.tasks.base import TaskResult
 
 
+def k_max_rule(depth: float) -> str:
+    """Say what k_max is, as protocols do; `PasskeyGrid.k_max` computes it."""
+    return (
+        "k_max: the longest tested length such that up to it "
+        f"≥ 20% of the trials at depth {depth:g} succeed at every length"
+    )
+
+
 @dataclass(frozen=True)
 class PasskeyGrid:
     """Passkey retrieval over length × depth."""
@@ -72,6 +80,11 @@ class PasskeyResult(TaskResult):
             "successes": [list(counts) for counts in self.grid.successes],
         }
         return {"protocol": self.protocol, "grid": grid, "k_max": self.k_max}
+
+    def scalars(self) -> dict[str, float]:
+        """Return k_max, and the rate at each length."""
+        rates = {f"rate/{length}": self.grid.rate(length) for length in self.grid.lengths}
+        return {"k_max": float(self.k_max), **rates}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> PasskeyResult:

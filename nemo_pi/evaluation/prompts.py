@@ -52,7 +52,7 @@ def samples(context: TaskContext, maker: Maker, length: int, key: str, count: in
     for number in range(count):
         sample, size = fitted(
             maker,
-            lambda text: len(context.tokenizer.encode(text)),
+            context.tokenizer.encode,
             room(context, maker, length),
             f"{key}/{number}",
             number,
@@ -62,7 +62,7 @@ def samples(context: TaskContext, maker: Maker, length: int, key: str, count: in
 
 
 def answered(scorer: Scorer, context: TaskContext, maker: Maker, batch: Sequence[Sample]) -> float:
-    """The sum of a batch's scores, its prompts gone on from greedily."""
+    """The sum of a batch's scores, its prompts (of `samples`) gone on from greedily."""
     tokenizer = context.tokenizer
     start = start_ids(tokenizer) if context.add_bos else ()
     request = GenerationRequest(
@@ -71,7 +71,7 @@ def answered(scorer: Scorer, context: TaskContext, maker: Maker, batch: Sequence
         decode=tokenizer.decode,
         batch_tokens=context.batch_tokens,
     )
-    prompts = [[*start, *tokenizer.encode(sample.prompt)] for sample in batch]
+    prompts = [[*start, *sample.token_ids] for sample in batch]
     texts = scorer.generate(prompts, request)
     return sum(
         maker.score(text.text or "", sample.answers) for text, sample in zip(texts, batch, strict=True)

@@ -65,11 +65,15 @@ class DistributedCheckpointing(Callback):
         """Gives the signals back."""
         self._requests.give_back()
 
-    def _stop_if_told(self, trainer: Trainer, consequence: str) -> None:
-        """Ends training behind this step where any rank was told to stop; all ranks call it together."""
+    def is_told_to_stop(self) -> bool:
+        """Whether any rank was told to stop; all ranks call it together."""
         flag = torch.tensor([float(self._requests.asked is not None)], device=groups.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        if self.stopped or not flag.item():
+        return bool(flag.item())
+
+    def _stop_if_told(self, trainer: Trainer, consequence: str) -> None:
+        """Ends training behind this step where any rank was told to stop; all ranks call it together."""
+        if not self.is_told_to_stop() or self.stopped:
             return
         self.stopped = trainer.should_stop = True
         every = trainer.val_check_interval

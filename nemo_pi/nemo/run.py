@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.evaluation_plan import plan_evaluation
 from nemo_pi.config.load import checkpoint_path, resolve
 from nemo_pi.config.plan import render_plan
 from nemo_pi.config.trainer_keys import world_size_of
@@ -35,7 +36,8 @@ class RunResult:
     global_step: int
     """Optimizer steps behind the final weights."""
     max_steps: int
-    """Optimizer steps of the whole run; more than global_step where the run was told to stop."""
+    """Optimizer steps of the whole run; more than global_step where the run was told to stop. A run that came
+    to its goal (`model.evaluation.stop_at`) ends with that step."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The last value of each; none where all steps were done before."""
 
@@ -74,9 +76,11 @@ def run(cfg: DictConfig) -> RunResult | None:
     resolved = resolve(cfg, world_size=_world_size(cfg), summary=summary)
     folders = run_folders(resolved)
     check_places(resolved, folders)
+    evaluation = plan_evaluation(resolved)
     resolved = settle_backends(resolved, folders)
     if is_global_zero():
-        print(render_plan(resolved, logs=folders.logs, checkpoints=folders.checkpoints), flush=True)
+        places = {"logs": folders.logs, "checkpoints": folders.checkpoints}
+        print(render_plan(resolved, **places, evaluation=evaluation), flush=True)
     if resolved.dry_run:
         check_plan(resolved, folders)
         return None
@@ -84,8 +88,9 @@ def run(cfg: DictConfig) -> RunResult | None:
     from nemo_pi.nemo.training import train
 
     collector.resume()
-    exported, global_step, metrics = train(resolved, folders)
-    return RunResult(folders, exported, global_step, resolved.max_steps, metrics)
+    trained = train(resolved, folders, evaluation)
+    last = trained.global_step if trained.finished else resolved.max_steps
+    return RunResult(folders, trained.exported, trained.global_step, last, trained.metrics)
 
 
 def _world_size(cfg: DictConfig) -> int:

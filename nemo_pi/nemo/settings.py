@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_pi.config.layer_kinds import sliding_section
 from nemo_pi.config.load import resolve
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.sections import EvaluationConfig
 from nemo_pi.config.shapes import shape_section
 from nemo_pi.rope.fields import YAML_KEYS
 
@@ -29,6 +30,8 @@ def self_contained_model_config(run: ResolvedRun) -> DictConfig:
         sliding_rotary=sliding_section(run.extension),
         query_scaling=None if scale is None else scale.to_dict(),
         seq_len_interpolation_factor=None,
+        # It was the training's, and names files of its machine.
+        evaluation=asdict(EvaluationConfig()),
     )
     return OmegaConf.create(section)
 

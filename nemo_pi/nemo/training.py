@@ -6,18 +6,22 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from nemo.utils.exp_manager import exp_manager
 
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.evaluation_plan import PlannedEvaluation
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.errors import CheckpointError
 from nemo_pi.nemo.checkpointing import DistributedCheckpointing
+from nemo_pi.nemo.evaluating import Evaluating, state_of
 from nemo_pi.nemo.export import export_engine, export_engine_adapters
 from nemo_pi.nemo.folders import RunFolders, sole_writer_of
 from nemo_pi.nemo.loggers import tolerate_failures
@@ -33,12 +37,27 @@ from nemo_pi.parallel.cpu_memory import keep_freed_memory
 logger = logging.getLogger(__name__)
 
 
-def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int, dict[str, float]]:
+@dataclass(frozen=True)
+class Trained:
+    """What training has come to."""
+
+    exported: Path | None
+    """The Hugging Face folder, if one was asked for and training came to its end."""
+    global_step: int
+    """The step that was reached."""
+    finished: bool
+    """Whether it is the run's last one, or the one that reached `model.evaluation.stop_at`."""
+    metrics: dict[str, float]
+    """The last value of each."""
+
+
+def train(resolved: ResolvedRun, folders: RunFolders, evaluation: PlannedEvaluation | None = None) -> Trained:
     """Trains to the run's last step, from its latest checkpoint where it has one; every rank calls it.
 
-    Returns:
-        The exported Hugging Face folder, if one was asked for and training came to its end; the step that was
-        reached; and the last value of each metric.
+    Args:
+        resolved: the validated run.
+        folders: where it writes.
+        evaluation: what it measures meanwhile.
 
     Raises:
         NemoPiError: before anything is allocated or written, wherever it can be known by then.
@@ -48,15 +67,19 @@ def train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int,
     check_before_training(resolved)
     check_folders(resolved, folders)
     with sole_writer_of(resolved, folders):
-        return _train(resolved, folders)
+        return _train(resolved, folders, evaluation)
 
 
-def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int, dict[str, float]]:
+def _train(resolved: ResolvedRun, folders: RunFolders, evaluation: PlannedEvaluation | None) -> Trained:
     # Again: until the folders were this run's own, another one may have saved.
     resume_from = checkpoint_to_resume(resolved, folders)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    trainer = _trainer(resolved, folders)
+    saving = DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)
+    measuring = None
+    if evaluation is not None:
+        measuring = Evaluating(evaluation, folders.logs, saving, resolved.max_steps)
+    trainer = _trainer(resolved, saving, *([] if measuring is None else [measuring]))
     try:
         exp_manager(trainer, folders.exp_manager_settings(resolved.exp_manager))
     except OSError as error:
@@ -70,21 +93,33 @@ def _train(resolved: ResolvedRun, folders: RunFolders) -> tuple[Path | None, int
     model = ContextExtensionModel(
         self_contained_model_config(resolved), trainer, run=resolved, resume_from=resume_from
     )
+    # Not trainer.global_step: before it fits, Lightning does not know that the model steps by itself.
+    step = 0
     if resume_from is not None:
         restore_progress(trainer, model, resume_from)
-    done_before = trainer.global_step >= resolved.max_steps
+        step = read_summary(resume_from).global_step
+    reached = owed = False
+    if evaluation is not None:
+        reached, owed = state_of(evaluation, folders.logs, step, resolved.max_steps)
+    done_before = reached or step >= resolved.max_steps
     if done_before:
-        _say(f"All {resolved.max_steps} steps were done before; nothing is left to train.")
+        what = "The goal was reached" if reached else f"All {resolved.max_steps} steps were done"
+        _say(f"{what} before; nothing is left to train.")
     exported = None
-    if not done_before or _lacks_export(resolved):
+    if not done_before or owed or _lacks_export(resolved):
         with _missing_ranks_named():
             trainer.fit(model)
             assert model.engine is not None
-            if trainer.global_step >= resolved.max_steps:
+            step = trainer.global_step
+            if measuring is not None:
+                measuring.catch_up(trainer, model)
+                reached = measuring.reached
+            if reached or step >= resolved.max_steps:
                 with liveness.patient():
                     exported = _export(model.engine, resolved)
     liveness.stop()
-    return exported, trainer.global_step, {k: float(v) for k, v in trainer.callback_metrics.items()}
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return Trained(exported, step, reached or step >= resolved.max_steps, metrics)
 
 
 def _export(engine: MegatronEngine, resolved: ResolvedRun) -> Path | None:
@@ -111,7 +146,7 @@ def _lacks_export(resolved: ResolvedRun) -> bool:
     return not all(path.exists() for path in resolved.export.paths)
 
 
-def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
+def _trainer(resolved: ResolvedRun, *ours: Callback) -> Trainer:
     arguments: dict[str, Any] = dict(resolved.trainer)
     show_bar = arguments.pop("enable_progress_bar", True)
     # Megatron handles 16-bit weights itself; Lightning's precision plugins must stay out of it.
@@ -121,7 +156,7 @@ def _trainer(resolved: ResolvedRun, folders: RunFolders) -> Trainer:
     arguments.update(_launched_devices())
     if resolved.exp_manager.get("max_time_per_run") is not None:
         arguments["max_time"] = resolved.exp_manager["max_time_per_run"]
-    callbacks: list[Any] = [DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)]
+    callbacks: list[Any] = [*ours]
     if show_bar:
         callbacks.append(StepProgressBar(log_every=arguments.get("log_every_n_steps") or 10))
     return Trainer(

@@ -11,10 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from nemo_pi.data.heldout import read_documents
+from nemo_pi.data.tokenizer import build_tokenizer
+from nemo_pi.evaluation.evaluate import evaluate as measure
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults, read_results
+from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.passkey import Passkey
+from nemo_pi.evaluation.tasks.perplexity import Perplexity
 from tests.integration.launch import EVALUATE, ROOT, call, launch
 from tests.integration.scores import generate, prompts, requests, score, windows
 from tests.integration.world import World
@@ -141,6 +147,32 @@ def test_a_split_checkpoint_reports_what_transformers_does(
     expected = evaluate(run.exported, documents, tmp_path / "one")
     flags = ("--tensor-model-parallel-size", "2")
     assert_same_row(evaluate(checkpoint, documents, tmp_path / "two", *flags, ranks=2), expected)
+
+
+@pytest.mark.parametrize("layout", ["tensor", "pipeline", "context", ""])
+def test_a_run_measures_itself_as_transformers_does_its_export(
+    layout: str, world: World, documents: Path
+) -> None:
+    """On the two ranks that train; without a layout of their own they are replicas."""
+    tasks = "{perplexity:{max_tokens:600,stride:64},passkey:{lengths:[200],trials:2,generate:true}}"
+    overrides = [
+        "model.evaluation.every=2",
+        f"model.evaluation.documents={documents}",
+        f"model.evaluation.tasks={tasks}",
+        *([f"model.{layout}_{'' if layout == 'context' else 'model_'}parallel_size=2"] if layout else []),
+    ]
+    run = world.run(f"measuring-{layout or 'data'}", *overrides, ranks=2)
+    run.finished.check()
+    assert "step 2: Perplexity: " in run.finished.err + run.finished.out
+    found = read_results(run.logs / "evaluation" / "results.json")
+    assert [result.name for result in found] == ["step 2", "step 3"]
+    tokenizer = build_tokenizer("huggingface", str(run.exported))
+    context = TaskContext(tokenizer, read_documents(documents, tokenizer, 256), 64, 256)
+    kinds = [
+        Perplexity(max_tokens=600, stride=64),
+        Passkey(lengths=(200,), trials=2, generate=True),
+    ]
+    assert_same_row(found[-1], measure(HuggingFaceScorer(run.exported, device="cpu"), kinds, context))
 
 
 def test_what_transformers_cannot_do_is_refused(world: World, documents: Path, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nemo_pi.errors import DataError
@@ -25,6 +25,8 @@ class Sample:
     """All of it, to be continued with the answer."""
     answers: tuple[str, ...]
     """Texts that the answer is searched for, whatever their case."""
+    token_ids: tuple[int, ...] = ()
+    """Of the prompt, where its length was measured: it need not be encoded again."""
 
 
 class Maker(ABC):
@@ -65,13 +67,18 @@ class Maker(ABC):
 
 
 def fitted(
-    maker: Maker, count: Callable[[str], int], room: int, seed: str, number: int, guess: int | None = None
+    maker: Maker,
+    encode: Callable[[str], Sequence[int]],
+    room: int,
+    seed: str,
+    number: int,
+    guess: int | None = None,
 ) -> tuple[Sample, int]:
     """The longest prompt of a maker that keeps within `room` tokens, by few encodings; and its size.
 
     Args:
         maker: of the task.
-        count: tokens of a text.
+        encode: token ids of a text.
         room: tokens that the prompt may have.
         seed: of the sample; each size is made of the same random numbers.
         number: of the sample.
@@ -83,7 +90,8 @@ def fitted(
 
     def make(size: int) -> tuple[Sample, int]:
         sample = maker.make(random.Random(seed), size, number)
-        return sample, count(sample.prompt)
+        ids = tuple(encode(sample.prompt))
+        return replace(sample, token_ids=ids), len(ids)
 
     size, first = maker.least, seed
     for again in range(_DRAWS):

@@ -135,6 +135,19 @@ class TaskResult:
         """Read what `to_json` returned; else KeyError, TypeError, ValueError or AttributeError."""
         return cls(**content)
 
+    def scalars(self) -> dict[str, float]:
+        """Return numbers to draw against training steps, by name: those of `to_json` outside of lists."""
+        content = {name: value for name, value in self.to_json().items() if name != "protocol"}
+        return dict(_numbers(content))
+
+
+def _numbers(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{path}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{path}{name}", float(value)
+
 
 @dataclass(frozen=True)
 class Measured(Generic[R]):
@@ -160,6 +173,8 @@ class Gate:
     """Whether the bound is an upper one."""
     of: str
     """What the number is, in words."""
+    compares: bool = False
+    """Whether it is one model's against the first one's, and so means nothing of a model alone."""
 
 
 class Task(ABC, Generic[W, R]):
@@ -236,6 +251,16 @@ def require_counts(task: Any, *names: str) -> None:
             raise ConfigError(name, required="≥ 1", given=value, fix="give at least 1")
         if value > _MOST:
             raise ConfigError(name, required=f"at most {_MOST:,}", given=value, fix="give e.g. 10")
+
+
+def at_each_length(what: str, more: str = "") -> str:
+    """Say how much is tried, as protocols do: "5 trials at each length and depth, lengths include …".
+
+    Args:
+        what: "5 trials".
+        more: " and depth", where lengths are not all that is tried.
+    """
+    return f"{what} at each length{more}, lengths include the answer"
 
 
 PI = "pi"

@@ -10,7 +10,7 @@ from typing import Any
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.heat_maps import plot_passkey
 from nemo_pi.evaluation.needle_text import NeedleAtDepth
-from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult, k_max_rule
 from nemo_pi.evaluation.prompts import answered, haystack, room, samples
 from nemo_pi.evaluation.retrieval_verdict import retrieves
 from nemo_pi.evaluation.scorer import Scorer
@@ -21,6 +21,7 @@ from nemo_pi.evaluation.tasks.base import (
     Progress,
     Task,
     TaskContext,
+    at_each_length,
     batched,
     require_counts,
     require_some,
@@ -95,9 +96,7 @@ class Needle(Task[NeedlePlan, PasskeyResult]):
             "name": "needle",
             "summary": "a number of seven digits between two sentences of the held-out documents, asked for "
             "as EasyContext does, found where the generated text holds it; "
-            f"{plural(self.trials, 'trial')} at each length and depth, lengths include the answer; "
-            "k_max: the longest tested length such that up to it "
-            f"≥ 20% of the trials at depth {min(makers):g} succeed at every length",
+            f"{at_each_length(plural(self.trials, 'trial'), ' and depth')}; {k_max_rule(min(makers))}",
             "lengths": lengths,
             "depths": list(makers),
             "num_trials": self.trials,

@@ -24,6 +24,7 @@ from nemo_pi.evaluation.tasks.base import (
     Progress,
     Task,
     TaskContext,
+    at_each_length,
     batched,
     require_some,
 )
@@ -177,7 +178,9 @@ class Ruler(Task[RulerPlan, RulerResult]):
         return list(dict.fromkeys(self.subtasks))
 
     def _material(self, context: TaskContext) -> Material:
-        prose = prose_of(context)
+        # Decoding a book takes as long as hundreds of prompts.
+        hides = self.subtasks is None or any(name in OF_PROSE for name in self.subtasks)
+        prose = prose_of(context) if hides else []
         questions = [] if self.questions is None else read_questions(Path(self.questions).expanduser())
         return Material(prose if len(prose) >= LEAST_PROSE else [], questions)
 
@@ -195,11 +198,11 @@ class Ruler(Task[RulerPlan, RulerResult]):
 
     def _protocol(self, makers: dict[int, dict[str, Maker]]) -> dict[str, object]:
         names = list(next(iter(makers.values())))
+        asked = f"{plural(self.samples, 'sample')} of {len(names)} subtasks ({', '.join(names)})"
         prose = ", the essays replaced by the held-out documents" if set(names) & set(OF_PROSE) else ""
         return {
             "name": "ruler",
-            "summary": f"RULER's prompts without a chat template, {plural(self.samples, 'sample')} of "
-            f"{len(names)} subtasks ({', '.join(names)}) at each length, lengths include the answer; greedy; "
+            "summary": f"RULER's prompts without a chat template, {at_each_length(asked)}; greedy; "
             f"score: the part of the answers that the text holds{prose}; prompts made here, "
             f"seed {self.seed}",
             "lengths": list(makers),

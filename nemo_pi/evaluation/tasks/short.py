@@ -31,6 +31,7 @@ class Short(Task[PerplexityPlan, PerplexityResult]):
             lambda models, model: ratio_to_first(models, model),  # defined below the class
             at_most=True,
             of="perplexity at the original window, divided by the first model's",
+            compares=True,
         )
     }
 

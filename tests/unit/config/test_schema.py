@@ -50,6 +50,7 @@ def test_sections_are_dataclasses() -> None:
         "tokenizer",
         "data",
         "optim",
+        "evaluation",
         "export",
     }
 

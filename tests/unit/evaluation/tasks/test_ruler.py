@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import BackendUnavailableError, ConfigError, DataError
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
-from nemo_pi.evaluation.prompts import samples
+from nemo_pi.evaluation.prompts import answered, samples
 from nemo_pi.evaluation.ruler.niah import FILLER, NEEDLE
 from nemo_pi.evaluation.ruler.questions import QuestionAnswering, read_questions
 from nemo_pi.evaluation.ruler.result import RulerResult
 from nemo_pi.evaluation.ruler.sample import Sample, fitted
 from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, SUBTASKS, Material, words_of
+from nemo_pi.evaluation.ruler.words import COMMON
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.tasks.ruler import Ruler
 
@@ -64,16 +66,18 @@ def test_prompt_and_answer_fill_the_length(
     name: str, length: int, material: Material, tokenizer: object
 ) -> None:
     maker = SUBTASKS[name](material, length)
-    count: Callable[[str], int] = lambda text: len(tokenizer.encode(text))  # type: ignore[attr-defined]  # noqa: E731
-    sample, size = fitted(maker, count, length - maker.new_tokens, f"{name} 1", 0)
+    encode: Callable[[str], list[int]] = tokenizer.encode  # type: ignore[attr-defined]
+    count: Callable[[str], int] = lambda text: len(encode(text))  # noqa: E731
+    sample, size = fitted(maker, encode, length - maker.new_tokens, f"{name} 1", 0)
     tokens = count(sample.prompt) + maker.new_tokens
     # There are thirty paragraphs only.
     assert tokens <= length and (tokens >= 0.94 * length or (name == "qa" and size == 30))
-    assert fitted(maker, count, length - maker.new_tokens, f"{name} 1", 0) == (sample, size)
-    other, _ = fitted(maker, count, length - maker.new_tokens, f"{name} 2", 1, size)
+    assert list(sample.token_ids) == encode(sample.prompt)
+    assert fitted(maker, encode, length - maker.new_tokens, f"{name} 1", 0) == (sample, size)
+    other, _ = fitted(maker, encode, length - maker.new_tokens, f"{name} 2", 1, size)
     assert other.prompt != sample.prompt and count(other.prompt) + maker.new_tokens <= length
     with pytest.raises(DataError, match="shortest prompt"):
-        fitted(maker, count, 20, f"{name} 1", 0)
+        fitted(maker, encode, 20, f"{name} 1", 0)
 
 
 @pytest.mark.parametrize("name", [name for name in SUBTASKS if name.startswith("niah")])
@@ -182,7 +186,8 @@ def test_prompts_are_worded_as_lm_eval_s(
     monkeypatch.setattr(nltk, "download", lambda *args, **kwargs: False)  # it would reach for the network
     # Theirs lists every pair of adjective and noun, ten million, when it is imported: a few words will do.
     few = {
-        part: [word for word in words_of(part) if word.isalpha()][:200]
+        # A word of the template, as an answer, would be blanked there, too.
+        part: [word for word in words_of(part) if word.isalpha() and word not in COMMON.split()][:200]
         for part in ("noun", "adjective", "verb")
     }
     words_of("noun", "adjective", "verb")  # ours are read while the package is itself
@@ -247,6 +252,40 @@ def test_the_bundled_model_s_scores_are_those_of_transformers(tokenizer: object)
         new = model.generate(prompt, max_new_tokens=50, do_sample=False, pad_token_id=0)[0, prompt.size(1) :]
         total += maker.score(tokenizer.decode(new.tolist()), sample.answers)  # type: ignore[attr-defined]
     assert result.scores == {512: {"fwe": total / 2}}
+
+
+class Counting:
+    """A tokenizer that knows how often it was asked."""
+
+    def __init__(self, own: Any) -> None:
+        self.own, self.encoded, self.decoded = own, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def encode(self, text: str) -> list[int]:
+        self.encoded += 1
+        return list(self.own.encode(text))
+
+    def decode(self, ids: Any) -> str:
+        self.decoded += 1
+        return str(self.own.decode(ids))
+
+
+def test_prompts_are_encoded_no_more_than_to_fit_them_and_prose_is_read_where_it_hides_something(
+    tokenizer: object,
+) -> None:
+    counting = Counting(tokenizer)
+    context = TaskContext(counting, [list(range(3, 600))], 512, 1024)  # type: ignore[arg-type]
+    maker = Ruler(lengths=(1024,), subtasks=("fwe",), samples=1).plan(context).work.makers[1024]["fwe"]
+    assert counting.decoded == 0
+    made = list(samples(context, maker, 1024, "key", 1))
+    before = counting.encoded
+    answered(HuggingFaceScorer(BUNDLED, device="cpu"), context, maker, made)
+    assert counting.encoded == before
+    before = counting.decoded
+    Ruler(lengths=(1024,), samples=1).plan(context)
+    assert counting.decoded == before + 1
 
 
 def result_of(means: dict[int, float], samples: int = 500, window: int = 4096) -> RulerResult:
