@@ -11,13 +11,11 @@ from nemo_pi.errors import BackendUnavailableError, ConfigError, nearest
 from nemo_pi.kernels.backends import JOBS, PLUG_INS, check_available, field_of, names, runnable
 from nemo_pi.kernels.registry import AUTO
 from nemo_pi.kernels.rotary import FUSED, KERNELS
+from nemo_pi.kernels.shifted_attention import NAME as SHIFTED
 from nemo_pi.kernels.shifted_attention import SHARE
 from nemo_pi.model.backends import Backends, choose_backends
 from nemo_pi.model.engine_layers import transformer_engine_available
 from nemo_pi.model.options import BackendRequests
-
-SHIFTED = "shifted"
-"""The backend that is attention in groups while a model is trained."""
 
 
 def resolve_kernels(model: ModelConfig) -> tuple[bool | None, BackendRequests]:

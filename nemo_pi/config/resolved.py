@@ -15,6 +15,8 @@ from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, Token
 from nemo_pi.engine.schedule import LearningRateSchedule
 from nemo_pi.engine.settings import EngineSettings
 from nemo_pi.families.shape import ModelShape
+from nemo_pi.kernels.shifted_attention import NAME as SHIFTED
+from nemo_pi.kernels.shifted_attention import SHARE
 from nemo_pi.model.options import Recompute
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.pose_spec import PoseSpec
@@ -107,6 +109,13 @@ class ResolvedRun:
     def compute_dtype(self) -> torch.dtype:
         """Dtype of weights and activations; 16-bit weights have fp32 main copies in the optimizer."""
         return self.engine.build.params_dtype
+
+    @property
+    def attention_group(self) -> int | None:
+        """Tokens of a group that attention is confined to in training; None: there are none."""
+        if self.engine.build.backends.attention != SHIFTED:
+            return None
+        return self.engine.build.attention_group or self.training_length // SHARE
 
     @property
     def gradient_clip_val(self) -> float | None:

@@ -84,7 +84,7 @@ _JOBS: dict[str, list[Backend]] = {
             obstacle=products.onednn_obstacle,
         ),
         Backend(
-            "shifted",
+            shifted_attention.NAME,
             "attention",
             Capability(windows=False, split_rows=False, engine_layers=False),
             lambda: shifted_attention.SHIFTED,

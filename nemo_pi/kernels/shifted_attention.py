@@ -20,6 +20,8 @@ from torch import Tensor
 
 from nemo_pi.kernels.attention import NATIVE, SDPA, CausalAttention
 
+NAME = "shifted"
+"""In the YAML."""
 SHARE = 4
 """Groups of a row where none are asked for: the paper's."""
 

@@ -179,7 +179,12 @@ class ContextExtensionModel(SafelyRestoredModel):
 
     def _log_step(self, loss: float, lr: float, seconds: float) -> None:
         tokens_per_rank = self.run.tokens_per_step / seconds / self.run.parallel.world_size
-        flops = training_flops_per_token(self.run.shape, self.run.training_length)
+        flops = training_flops_per_token(
+            self.run.shape,
+            self.run.training_length,
+            frozen=self.run.engine.build.lora is not None,
+            attention_span=self.run.attention_group,
+        )
         on_bar = {"reduced_train_loss": loss, "lr": lr, "tokens_per_second_per_gpu": tokens_per_rank}
         rest = {
             "global_step": float(self.trainer.global_step),

@@ -12,8 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 from nemo_pi.engine.engine import MegatronEngine
+from nemo_pi.engine.optimizer import optimizer_tensors
 from nemo_pi.families.fusion import fuse
-from nemo_pi.families.lora import CANONICAL, LINEARS, Lora, adapter_rules
+from nemo_pi.families.lora import CANONICAL, LINEARS, Lora, adapter_rules, num_trained
 from nemo_pi.model.options import BuildOptions, Recompute
 from tests.unit.engine.loops import SMOOTH, PlainLoop, engine_of, random_batch
 from tests.unit.model.models import SHAPE, transformers_model
@@ -84,3 +85,38 @@ def test_ten_steps_equal_peft_s(tmp_path: Path, more: bool, recompute: Recompute
         engine.set_lr(SMOOTH.lr)
         assert engine.forward_backward(batch) == pytest.approx(loss, rel=1e-5)
         assert engine.step() == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "distributed"])
+@pytest.mark.parametrize("more", [False, True], ids=["adapters", "with-norms"])
+def test_frozen_weights_have_no_gradients_and_no_optimizer_states(more: bool, sharded: bool) -> None:
+    lora = replace(LORA, embeddings_and_norms=more)
+    optim = replace(SMOOTH, use_distributed_optimizer=sharded)
+    engine = engine_of(build=BuildOptions(lora=lora, init_method_std=0.15), optim=optim)
+    frozen = {
+        name: weight.clone()
+        for name, weight in engine.chunks[0].named_parameters()
+        if not weight.requires_grad
+    }
+    engine.forward_backward(random_batch())
+    engine.step()
+    trained = num_trained(lora, SHAPE)
+    buffers = engine.modules[0].buffers
+    # Buffers are padded to what collectives like.
+    assert trained <= sum(buffer.grad_data.numel() for buffer in buffers) < trained + 1024
+    moments = [tensor for name, tensor in optimizer_tensors(engine.optimizer) if "exp_avg" in name]
+    assert sum(tensor.numel() for tensor in moments) == 2 * trained
+    now = dict(engine.chunks[0].named_parameters())
+    for name, before in frozen.items():
+        assert not hasattr(now[name], "main_grad") and now[name].grad is None, name
+        assert torch.equal(now[name], before), name
+    assert len(now) - len(frozen) == 2 * 4 * SHAPE.num_layers + (1 + 2 * SHAPE.num_layers + 1 if more else 0)
+
+
+def test_first_numbers_do_not_depend_on_the_order_they_are_drawn_in() -> None:
+    one, other = (engine_of(build=BuildOptions(lora=LORA), train=False) for _ in range(2))
+    for (name, a), (_, b) in zip(
+        one.chunks[0].named_parameters(), other.chunks[0].named_parameters(), strict=True
+    ):
+        assert "lora_A" not in name or (torch.equal(a, b) and a.std() > 0.01), name
+        assert "lora_B" not in name or not a.any(), name

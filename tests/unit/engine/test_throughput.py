@@ -13,6 +13,14 @@ from nemo_pi.families.shape import ModelShape
 from tests.unit.model.models import SHAPE, transformers_model
 
 
+def test_frozen_weights_and_groups_save_work() -> None:
+    whole = training_flops_per_token(SHAPE, 64)
+    in_groups = training_flops_per_token(SHAPE, 64, attention_span=16)
+    without = training_flops_per_token(SHAPE, 0)
+    assert in_groups - without == (whole - without) / 4
+    assert whole - training_flops_per_token(SHAPE, 64, frozen=True) == without / 3
+
+
 def test_hand_count() -> None:
     """Two layers of width 4, one head of 4 channels, ffn 8, vocabulary 10, 6 tokens."""
     shape = ModelShape(
