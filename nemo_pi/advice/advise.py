@@ -13,7 +13,7 @@ from torch import Tensor
 from nemo_pi.advice import architecture
 from nemo_pi.advice.heads import LargestPulls, measure_pulls
 from nemo_pi.advice.proposals import Asked, Proposal, base_extension, propose
-from nemo_pi.advice.report import Section, choices, protocols, ranking_tables, training_lines
+from nemo_pi.advice.report import Section, choices, protocols, ranking_tables, training_lines, verdict
 from nemo_pi.advice.session import Outcome
 from nemo_pi.advice.speed import Speed, measure_speed
 from nemo_pi.advice.theorem import describe_theorem, theorem_of
@@ -24,8 +24,11 @@ from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table
 from nemo_pi.rope.spec import ContextExtension
 
-PULL_ROWS = 4
-"""Texts of the original window in which the largest |h_j| is looked for."""
+PULL_ROWS, PULL_TOKENS = 4, 8192
+"""Texts in which the largest |h_j| is looked for, and tokens of all of them: they are read whatever the
+budget is."""
+PROBE_LENGTH, PROBE_TOKENS = 1024, 4096
+"""Tokens of a row and of a batch by which speed is measured."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,12 @@ class Case:
 
 
 def probe(scorer: HuggingFaceScorer, case: Case, context: TaskContext) -> Speed:
-    """How fast the model reads: one batch at the original window, one of up to four times as much."""
+    """How fast the model reads: a batch of short rows, and one of rows four times as long."""
     scorer.read_as(case.base)
-    longer = min(context.target_window, 4 * context.original_window)
+    shorter = min(context.original_window, PROBE_LENGTH)
+    longer = min(context.target_window, 4 * shorter)
     text_S = torch.tensor(context.documents[0][: longer + 1], dtype=torch.int64)
-    return measure_speed(scorer, text_S, (context.original_window, longer), context.batch_tokens)
+    return measure_speed(scorer, text_S, (shorter, longer), min(context.batch_tokens, PROBE_TOKENS))
 
 
 def pulls_of(scorer: HuggingFaceScorer, case: Case, context: TaskContext) -> LargestPulls | None:
@@ -81,8 +85,9 @@ def pulls_of(scorer: HuggingFaceScorer, case: Case, context: TaskContext) -> Lar
 def _texts(context: TaskContext) -> Tensor:
     """Beginnings of documents [B, S], one token more than the window: the last is only a label."""
     own = start_ids(context.tokenizer) if context.add_bos else ()
-    length = context.original_window + 1
-    rows = [[*own, *document][:length] for document in context.documents[:PULL_ROWS]]
+    length = min(context.original_window, PULL_TOKENS)
+    count = min(PULL_ROWS, PULL_TOKENS // length)
+    rows = [[*own, *document][: length + 1] for document in context.documents[:count]]
     return torch.tensor(rows, dtype=torch.int64)
 
 
@@ -109,7 +114,7 @@ def sections(
         pulls: the largest |h_j|, if it could be measured.
         command: what starts a run of a proposal.
     """
-    body: list[str | Table] = list(ranking_tables(outcome)) or ["Nothing was measured."]
+    body: list[str | Table] = [verdict(outcome, case.proposals), *ranking_tables(outcome)]
     found = [
         Section(f"{case.original_window:,} → {case.asked.target_window:,} tokens, untrained", tuple(body))
     ]

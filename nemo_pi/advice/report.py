@@ -75,9 +75,30 @@ def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool,
     )
 
 
+def verdict(outcome: Outcome, proposals: Sequence[Proposal]) -> str:
+    """The first line to read: what reads best untrained, and how well."""
+    found = choices(outcome, proposals)
+    base = next((each for each in outcome.base if each.round == outcome.last_round), None)
+    if base is None or not found:
+        return "Nothing was measured."
+    _, proposal, best = found[0]
+    short, target = min(base.perplexity), max(base.perplexity)
+    if not best.perplexity[target] < base.perplexity[target]:
+        return f"Nothing that was tried reads {target:,} tokens better than the model as it is."
+    cost = _at_window(best) / _at_window(base) - 1
+    text = (
+        f"{proposal.label} reads best untrained: perplexity {format_perplexity(best.perplexity[target])} at "
+        f"{target:,} tokens, where the model as it is has {format_perplexity(base.perplexity[target])}, and "
+        f"{cost:+.1%} at {short:,}."
+    )
+    if best.passkeys is not None and base.passkeys is not None:
+        text += f" It finds {best.passkeys:.0%} of the pass keys, the model as it is {base.passkeys:.0%}."
+    return text
+
+
 def choices(outcome: Outcome, proposals: Sequence[Proposal]) -> list[tuple[str, Proposal, Standing]]:
-    """What to paste, and why: the best untrained, the one that costs least within the original window, and
-    those that are trained most where they are not among these."""
+    """What to paste, and why: the best untrained, and the one that costs least within the original window
+    where that is another one, and hardly worse over all lengths."""
     by_label = {proposal.label: proposal for proposal in proposals}
     final = [each for each in outcome.standings if each.round == outcome.last_round]
     extending = [each for each in final if by_label[each.label].extension.is_scaled] or final

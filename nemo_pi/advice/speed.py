@@ -57,7 +57,7 @@ def measure_speed(
     """
     rates = []
     for number, length in enumerate((lengths[0], *lengths)):
-        rows = max(1, batch_tokens // length)
+        rows = max(1, batch_tokens // length) if number else 1
         text_BS = text_S[: length + 1].expand(rows, -1)[:, : length + 1].contiguous()
         started = clock()
         score_texts(scorer, text_BS)
