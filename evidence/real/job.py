@@ -12,14 +12,17 @@ from typing import Any
 
 from benchmarks.harness import hardware
 from demo.extend import export_untrained
+from demo.measure import logged_scalars
 from evidence.real.measuring import combined, measure, open_tokenizer, parts_of
 from evidence.real.model import SOURCE, make_model
 from evidence.real.sizes import SAMPLE, Size
 from evidence.real.speed import Speed, best_precision, known_speed
 from evidence.real.training import LEARNING_RATE, METHODS, Method, exported, overrides, preprocess, train
 from evidence.stages import Stage
+from nemo_pi.evaluation.plots import plot_losses
 from nemo_pi.evaluation.report import ReportFiles, write_report
 from nemo_pi.evaluation.results import ModelResults
+from nemo_pi.evaluation.training_section import training_section
 
 TITLE = "SmolLM2-135M from 8,192 to 32,768 tokens"
 BASE = "base model"
@@ -87,7 +90,13 @@ class Job:
 
     def report(self) -> ReportFiles:
         """Write report and circumstances into `folder`/report."""
-        files = write_report(self.results(), self.folder / "report", title=TITLE)
+        folder = self.folder / "report"
+        folder.mkdir(parents=True, exist_ok=True)
+        losses = {
+            method.title: logged_scalars(self.folder / method.key, "reduced_train_loss") for method in METHODS
+        }
+        training = training_section(losses, plot_losses(losses, folder / "loss.png"))
+        files = write_report(self.results(), folder, title=TITLE, more=(training,))
         text = json.dumps(self.circumstances(), indent=2, ensure_ascii=False) + "\n"
         (files.folder / "circumstances.json").write_text(text, encoding="utf-8")
         return files
@@ -134,6 +143,18 @@ class Job:
         chosen = overrides(method, self.folder, self.size.steps, best_precision())
         export_untrained(chosen, self.model, self._untrained(method))
 
+    def _settings(self, key: str) -> dict[str, str]:
+        """How a model was made, for the report."""
+        method = next((method for method in METHODS if method.key == key), None)
+        if method is None:
+            return {"source": SOURCE, "training": "none"}
+        return {
+            "source": SOURCE,
+            "training": f"{self.size.steps} steps of one sample of {SAMPLE:,} tokens, PoSE, "
+            f"learning rate {LEARNING_RATE}, {best_precision()}",
+            "overrides": " ".join(method.overrides),
+        }
+
     def _measuring_stages(self, speed: Speed) -> list[Stage]:
         tokenizer, stages = open_tokenizer(self.model), []
         for part in parts_of(self.size, tokenizer):
@@ -141,7 +162,7 @@ class Job:
                 if "untrained" in key and part.key in ("needle", "ruler", "perplexity-32768"):
                     continue
                 file = self.folder / "measured" / f"{key}.{part.key}.json"
-                run = partial(measure, part, name, model, tokenizer, file)
+                run = partial(measure, part, name, model, tokenizer, file, self._settings(key))
                 stages.append(Stage(f"{part.key} of {name}", part.seconds(speed), file, run))
         return stages
 

@@ -119,13 +119,16 @@ def _heldout() -> list[tuple[str, str]]:
         return [(row["title"], row["text"]) for row in map(json.loads, lines)]
 
 
-def measure(part: Part, name: str, model: Path, tokenizer: Any, file: Path) -> None:
-    """Measure one part of one model and write it, whole or not at all."""
+def measure(
+    part: Part, name: str, model: Path, tokenizer: Any, file: Path, settings: dict[str, str] | None = None
+) -> None:
+    """Measure one part of one model and write it, whole or not at all; `settings` say how it was made."""
     context = TaskContext(tokenizer, part.documents, WINDOW, TARGET, end_ids=_end_ids(model))
     generates = isinstance(part.task, Needle | Ruler)
     scorer = HuggingFaceScorer(model) if generates else rating_scorer(model, name)
     with torch.inference_mode():
-        results = evaluate(scorer, [part.task], context, name=name)
+        origin = {"Configuration": settings or {}}
+        results = evaluate(scorer, [part.task], context, name=name, origin=origin)
     write_results([results], file)
 
 
@@ -146,17 +149,20 @@ def rating_scorer(model: Path, name: str) -> Scorer:
 def combined(name: str, files: Sequence[Path]) -> ModelResults:
     """One line of the report from the parts that have been measured."""
     tasks: dict[str, Any] = {}
+    origin: dict[str, dict[str, str]] = {}
     for file in files:
         if not file.exists():
             continue
         (model,) = read_results(file)
+        for heading, facts in model.origin.items():
+            origin[heading] = origin.get(heading, {}) | facts
         for key, result in model.tasks.items():
             before = tasks.get(key)
             # One length a part, on the same tokens.
             if isinstance(before, PerplexityResult) and isinstance(result, PerplexityResult):
                 result = PerplexityResult(result.protocol, {**before.by_length, **result.by_length})
             tasks[key] = result
-    return ModelResults(name, WINDOW, TARGET, tasks)
+    return ModelResults(name, WINDOW, TARGET, tasks, origin)
 
 
 def open_tokenizer(model: Path) -> Any:
