@@ -37,9 +37,7 @@ def draw_panel(chart: HeatMap, panel: Panel, identity: str) -> Markup:
                 parts += _cell(left + c * size, y, size, share, f"{panel.name}, {row}, {column}: {share:.0%}")
     middles = Scale(0.0, float(len(panel.columns)), left, _WIDTH)
     places = [c + 0.5 for c in range(len(panel.columns))]
-    for c in kept_apart(middles, places, panel.columns):
-        half = text_width(panel.columns[c]) / 2
-        x = min(middles(c + 0.5), _WIDTH - half)
+    for c, x in kept_apart(middles, places, panel.columns, _WIDTH):
         y = round(top + height + 17, 1)
         parts.append(element("text", panel.columns[c], x=round(x, 1), y=y, text_anchor="middle"))
     if 0 < panel.inside < len(panel.columns):
@@ -113,6 +111,6 @@ def _cell(x: float, y: float, size: float, share: float, told: str) -> list[Mark
         x=round(x + size / 2, 1),
         y=round(y + 17, 1),
         text_anchor="middle",
-        class_="in-cell dark" if share >= 0.45 else "in-cell light",
+        class_="in-cell dark" if share >= 0.47 else "in-cell light",
     )
     return [drawn, number]

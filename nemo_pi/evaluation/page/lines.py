@@ -144,12 +144,9 @@ def _axes(chart: LineChart, area: _Area) -> list[Markup]:
     )
     texts = [tick_text(value) for value in values]
     parts.append(_stroke(x.start, area.bottom, x.end, area.bottom, "base"))
-    for i in kept_apart(x, values, texts):
+    for i, middle in kept_apart(x, values, texts, area.width):
         parts.append(_stroke(x(values[i]), area.bottom, x(values[i]), area.bottom + 5, "base"))
-        # The outermost texts stay within the drawing.
-        half = text_width(texts[i]) / 2
-        centre = min(max(x(values[i]), half), area.width - half)
-        parts.append(_text(texts[i], centre, area.bottom + 20, "middle"))
+        parts.append(_text(texts[i], middle, area.bottom + 20, "middle"))
     return [*parts, _text(chart.x_label, (x.start + x.end) / 2, area.bottom + 40, "middle", "axis")]
 
 

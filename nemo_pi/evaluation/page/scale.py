@@ -58,15 +58,25 @@ def nice_ticks(scale: Scale, gap: float) -> list[float]:
     return _round_steps(scale, room)
 
 
-def kept_apart(scale: Scale, values: Sequence[float], texts: Sequence[str]) -> list[int]:
-    """Return the indices of ascending values whose texts, centred on them, do not touch; the last stays."""
-    kept: list[int] = []
+def kept_apart(
+    scale: Scale, values: Sequence[float], texts: Sequence[str], width: float
+) -> list[tuple[int, float]]:
+    """Return the texts below an axis that do not touch, the last among them: (index, pixel of the middle).
+
+    Args:
+        scale: of the axis.
+        values: ascending.
+        texts: each is centred on its value, or as near to it as the drawing allows.
+        width: of the drawing, in pixels.
+    """
+    kept: list[tuple[int, float]] = []
     left = math.inf
     for i in reversed(range(len(values))):
         half = text_width(texts[i]) / 2
-        if scale(values[i]) + half <= left - 8:
-            kept.append(i)
-            left = scale(values[i]) - half
+        middle = min(max(scale(values[i]), half), width - half)
+        if middle + half <= left - 8:
+            kept.append((i, middle))
+            left = middle - half
     return kept[::-1]
 
 

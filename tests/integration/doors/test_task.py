@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,20 @@ def test_the_recipe_is_evaluated_and_explained(
     assert "tasks.copy_word.words=['12345', '90210']" in explained
     with pytest.raises(ValueError, match=r"^tasks\.copy_word\.words: required at least one"):
         run(arguments=[str(BUNDLED), "tasks=[copy_word]", "tasks.copy_word.words=[]"])
+
+
+def test_the_recipes_verdict_is_a_question_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = code_in("CONTRIBUTING.md", "### Add a task")
+    verdict = textwrap.indent(code_in("CONTRIBUTING.md", "`verdicts(models)` may say"), "    ")
+    imported = "from nemo_pi.evaluation.verdicts import Finding, Verdict\n"
+    declare(tmp_path, monkeypatch, imported + recipe + "\n" + verdict)
+    run(arguments=[str(BUNDLED), "tasks=[copy_word]", f"results={tmp_path / 'results'}"])
+    page = (tmp_path / "results" / "report.html").read_text()
+    assert '<h2 id="does-it-copy-a-word-h">Does it copy a word?</h2>' in page
+    assert "Yes: model." in page and "100% came back" in page
+    assert "## Does it copy a word?" in (tmp_path / "results" / "report.md").read_text()
 
 
 def test_its_mistakes_name_the_key(package: None) -> None:
