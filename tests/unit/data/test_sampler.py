@@ -55,3 +55,10 @@ def test_iterating_twice_gives_the_same() -> None:
 def test_uneven_global_batch_is_refused(micro: int, dp_size: int, global_batch: int) -> None:
     with pytest.raises(ConfigError, match="global_batch_size"):
         ConsecutiveSampler(100, 0, micro, 0, dp_size, global_batch)
+
+
+@pytest.mark.parametrize("place", [{"total": -1}, {"consumed": -1}, {"dp_rank": 2}, {"dp_rank": -1}])
+def test_a_place_that_cannot_be_is_a_fault_of_the_caller(place: dict[str, int]) -> None:
+    whole = {"total": 8, "consumed": 0, "micro_batch_size": 1, "dp_rank": 0, "dp_size": 2}
+    with pytest.raises(AssertionError):
+        ConsecutiveSampler(**{**whole, **place}, global_batch_size=2)
