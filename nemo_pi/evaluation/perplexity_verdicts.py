@@ -12,8 +12,10 @@ from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.text_tables import MISSING
 from nemo_pi.evaluation.verdicts import Finding, Verdict
 
-HOLDS = 1.05
-"""Times its own perplexity at the original window that a model may have at a length that it reads."""
+HOLDS = 1.10
+"""Times its own perplexity at the original window that a model may have at a length that it reads. A model
+beyond what it can read doubles it at once (Position Interpolation, table 1), and on text without long ties a
+sound one still rises by some per cent."""
 LEVEL = 1.25
 """Times the first model's perplexity at the original window: a model that reads everything badly, evenly,
 does not read further."""

@@ -44,9 +44,9 @@ def perplexity(*values: float, protocol: dict[str, str] = SAME) -> PerplexityRes
     ("values", "answer"),
     [
         ((20.0, 19.0, 18.0), "yes"),
-        ((20.0, 21.0, 21.0), "yes"),  # 1.05 times its own
-        ((20.0, 21.0, 21.01), "partly"),
-        ((20.0, 21.01, 18.0), "no"),  # up to a length means at every one before it
+        ((20.0, 22.0, 22.0), "yes"),  # 1.1 times its own
+        ((20.0, 22.0, 22.01), "partly"),
+        ((20.0, 22.01, 18.0), "no"),  # up to a length means at every one before it
         ((25.0, 25.0, 25.0), "yes"),  # 1.25 times the first model's
         ((25.01, 25.01, 25.01), "no"),  # it reads all of it badly
         ((20.0, math.nan, 18.0), "no"),
