@@ -28,3 +28,11 @@ def plural(number: int, word: str) -> str:
     """(1, "rank") → `1 rank`; (2, "rank") → `2 ranks`; (2, "micro-batch") → `2 micro-batches`."""
     ending = "" if number == 1 else "es" if word.endswith(("ch", "s", "x")) else "s"
     return f"{grouped(number)} {word}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """0.034 → `0.034 s`; 75 → `75 s`; 5400 → `90 min`; 2e5 → `56 h`; 1e6 → `12 days`."""
+    for size, word, most in ((1, "s", 120), (60, "min", 120), (3600, "h", 72)):
+        if seconds / size < most:
+            return f"{seconds / size:.2g} {word}" if seconds / size < 10 else f"{seconds / size:.0f} {word}"
+    return f"{seconds / 86400:.0f} days"

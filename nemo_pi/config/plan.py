@@ -7,18 +7,21 @@ from pathlib import Path
 import torch
 
 from nemo_pi.checkpoint.space import free_bytes
+from nemo_pi.config.capacity import capacity_of
 from nemo_pi.config.disk import checkpoint_bytes, export_bytes
 from nemo_pi.config.evaluation_plan import PlannedEvaluation, evaluation_rows
-from nemo_pi.config.memory import MemoryEstimate, estimate_memory, is_tiled
+from nemo_pi.config.fitting import what_would_fit
+from nemo_pi.config.memory import estimate_memory, is_tiled
 from nemo_pi.config.plan_data import data_rows
 from nemo_pi.config.plan_layers import layer_rows
 from nemo_pi.config.plan_model import Rows, model_rows
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.step_time import seconds_of_a_step
 from nemo_pi.errors import NemoPiError
 from nemo_pi.families.export import export_form
 from nemo_pi.model.options import HOST
 from nemo_pi.rope.pose_spec import PoseSpec
-from nemo_pi.units import grouped, plural, short, size_of
+from nemo_pi.units import duration, grouped, plural, short, size_of
 
 _LABEL_WIDTH = 18
 
@@ -147,6 +150,7 @@ def _training_rows(run: ResolvedRun) -> Rows:
         ("recomputation", _recomputation(run)),
         *_megatron_options(run),
         ("seed", str(run.seed)),
+        *_time(run),
     ]
 
 
@@ -156,14 +160,31 @@ def _megatron_options(run: ResolvedRun) -> Rows:
 
 
 def _memory_rows(run: ResolvedRun) -> Rows:
-    estimate: MemoryEstimate = estimate_memory(run)
+    estimate, capacity = estimate_memory(run), capacity_of(run)
     names = ("weights", "gradients", "optimizer", "activations", "working", "total")
     labels = {"optimizer": "optimizer states", "working": "loss or backward"}
     rows = [(labels.get(name, name), f"{size_of(getattr(estimate, name)):>10}") for name in names]
-    if torch.cuda.is_available():
-        free = torch.cuda.get_device_properties(0).total_memory
-        rows[-1] = ("total", f"{rows[-1][1]} of {size_of(free)}")
+    what = "" if torch.cuda.is_available() else " available here"
+    rows[-1] = ("total", rows[-1][1] + _of(capacity.device, what))
+    if estimate.host:
+        rows.append(("host memory", f"{size_of(estimate.host):>10}{_of(capacity.host, ' available here')}"))
+    if estimate.disk:
+        rows.append(("file", f"{size_of(estimate.disk):>10}, in {run.recompute.folder}"))
+    if capacity.lacks(estimate):
+        rows.append(("", f"MORE than there is; {what_would_fit(run, capacity)}"))
     return rows
+
+
+def _of(num_bytes: int | None, what: str) -> str:
+    return "" if num_bytes is None else f" of {size_of(num_bytes)}{what}"
+
+
+def _time(run: ResolvedRun) -> Rows:
+    step = seconds_of_a_step(run)
+    if step is None:
+        return []
+    text = f"about {duration(step)} a step, {duration(step * run.max_steps)} in all"
+    return [("time", f"{text}, by the speed of matrix products on this machine")]
 
 
 def _folder_rows(run: ResolvedRun, logs: Path | None, checkpoints: Path | None) -> Rows:

@@ -296,6 +296,8 @@ class RunConfig:
     """Checkpoint to start from: distributed or Hugging Face folder. null: model.restore_from_path."""
     dry_run: bool = False
     """Check what is given, and stop after the printed plan."""
+    force: bool = False
+    """Start although the plan's estimate is more memory than there is."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """lightning.Trainer's own arguments (devices, num_nodes, precision, max_steps, ...)."""
     exp_manager: dict[str, Any] = field(default_factory=dict)

@@ -13,7 +13,9 @@ from nemo_pi.checkpoint.hf.target import check_apart, check_target
 from nemo_pi.checkpoint.retention import all_damaged, checkpoint_folders, latest_checkpoint
 from nemo_pi.checkpoint.space import check_space, is_memory, same_disk
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
+from nemo_pi.config.capacity import capacity_of, ranks_of_a_node
 from nemo_pi.config.disk import checkpoint_bytes, export_bytes
+from nemo_pi.config.fitting import what_would_fit
 from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.memory import estimate_memory
 from nemo_pi.config.resolved import ResolvedRun
@@ -24,6 +26,7 @@ from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data, check_tokenizer
 from nemo_pi.nemo.sample_settings import check_same_samples
+from nemo_pi.units import grouped, size_of
 
 
 def check_plan(run: ResolvedRun, folders: RunFolders) -> None:
@@ -59,6 +62,7 @@ def check_before_training(run: ResolvedRun) -> None:
     resolve_transformer_engine(settings.build.transformer_engine)
     check_backends(settings.shape, settings.extension, settings.layout, settings.build)
     check_megatron_options(run)
+    check_memory(run)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
     check_export(run)
@@ -160,8 +164,35 @@ def check_activations_folder(run: ResolvedRun) -> None:
         raise ConfigError(
             key, required="a folder on a disk", given=f"{given}, whose files are memory (tmpfs)", fix=fix
         )
-    ranks = -(-run.parallel.world_size // int(run.trainer.get("num_nodes") or 1))
-    check_space(folder, ranks * estimate_memory(run).disk, "the activations of this machine's ranks", fix)
+    check_space(
+        folder,
+        ranks_of_a_node(run) * estimate_memory(run).disk,
+        "the activations of this machine's ranks",
+        fix,
+    )
+
+
+def check_memory(run: ResolvedRun) -> None:
+    """Refuses a run whose estimate is more than this machine has, unless it is forced.
+
+    Raises:
+        ConfigError: with both numbers, and what would make it fit.
+    """
+    estimate, capacity = estimate_memory(run), capacity_of(run)
+    if run.config.force or not capacity.lacks(estimate):
+        return
+    on_gpu = torch.cuda.is_available()
+    what = "the device" if on_gpu else "this machine, divided by its ranks"
+    short, there = estimate.total, capacity.device
+    if there is None or short <= there:
+        what, short, there = "the host, divided by its ranks", estimate.host, capacity.host
+    raise ConfigError(
+        "model.encoder_seq_length",
+        required=f"a run that fits the {size_of(there or 0)} of {what}",
+        given=f"one that takes about {size_of(short)} by the plan's estimate, with"
+        f" {grouped(run.training_length)} tokens a sample",
+        fix=f"{what_would_fit(run, capacity)}; or start it all the same: force=true",
+    )
 
 
 def check_accelerator(run: ResolvedRun) -> None:
