@@ -46,6 +46,8 @@ def single_changes(run: ResolvedRun, capacity: Capacity) -> list[str]:
         "pipeline_model_parallel_size": layout.pp,
     }
     changes += [{key: 2 * size} for key, size in sizes.items()]
+    if torch.cuda.is_available():
+        changes.append({"optim": {"optimizer_cpu_offload": True}})
     changes.append(_LORA)
     fitting = [text for change in changes if (text := _text_if_fits(run, change, capacity))]
     if fitting:
@@ -94,7 +96,8 @@ def _text_if_fits(run: ResolvedRun, change: Change, capacity: Capacity) -> str |
 def _overrides(given: Any, change: Change) -> Iterator[str]:
     for key, value in change.items():
         if isinstance(value, dict):
-            yield from (f"+model.{key}.{name}={inner}" for name, inner in value.items())
+            added = "+" if getattr(given, key) is None else ""
+            yield from (f"{added}model.{key}.{name}={str(inner).lower()}" for name, inner in value.items())
         elif getattr(given, key) != value:
             yield f"model.{key}={'null' if value is None else value}"
 
@@ -102,7 +105,9 @@ def _overrides(given: Any, change: Change) -> Iterator[str]:
 def _changed(run: ResolvedRun, change: Change, ranks: int) -> MemoryEstimate | None:
     """The estimate of a run with other values; None where they are refused."""
     values = deepcopy(run.to_dict())
-    values["model"] |= change
+    for key, value in change.items():
+        inner = values["model"].get(key)
+        values["model"][key] = {**inner, **value} if isinstance(inner, dict) else value
     if ranks != run.parallel.world_size and not any("parallel" in key for key in change):
         return None
     try:

@@ -174,7 +174,9 @@ def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary
         parts.layout,
         micro_batch_size=model.micro_batch_size,
         build=build,
-        optim=filled(AdamSettings, options_of(model, "optimizer"), clip_grad=clip),
+        optim=filled(
+            AdamSettings, options_of(replace(model, optim=parts.optim), "optimizer"), clip_grad=clip
+        ),
         ddp=options_of(model, "ddp"),
     )
 

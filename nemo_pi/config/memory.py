@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
+from nemo_pi.config.optimizer_memory import state_bytes
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.lora import num_adapted
 from nemo_pi.families.registry import family_of
@@ -41,7 +42,7 @@ class MemoryEstimate:
     backward: int
     """What the first layer of a backward pass holds on top of the activations, when the loss is done."""
     host: int = 0
-    """Pinned host memory, where what recomputed layers keep waits beside a GPU."""
+    """Host memory beside a GPU: what recomputed layers keep, and offloaded optimizer states."""
     disk: int = 0
     """Of a file where it waits otherwise."""
 
@@ -67,18 +68,19 @@ def estimate_stage(run: ResolvedRun, stage: int) -> MemoryEstimate:
     parameters, trained = stage_parameters(run, stage), trained_parameters(run, stage)
     width = run.compute_dtype.itemsize
     shards = run.parallel.dp * run.parallel.cp if run.engine.optim.use_distributed_optimizer else 1
-    # Weights of 16 bits have an fp32 copy, which is what the optimizer steps.
-    states = 2 * _FP32 + (_FP32 if width < _FP32 else 0)
+    states, away, gradient = state_bytes(run)
     is_last = stage == run.parallel.pp - 1
-    waiting = {"disk" if run.recompute.offload == DISK else "host": _elsewhere(run, stage)}
+    on_disk = run.recompute.offload == DISK
+    waiting = _elsewhere(run, stage)
     return MemoryEstimate(
         weights=(parameters + adapter_parameters(run)) * width,
-        gradients=trained * _FP32,
-        optimizer=trained * states // shards,
+        gradients=trained * gradient,
+        optimizer=int(trained * states) // shards,
         activations=_activations(run, stage),
         logits=_logits(run) if is_last else 0,
         backward=_backward(run),
-        **waiting,
+        host=(0 if on_disk else waiting) + int(trained * away) // shards,
+        disk=waiting if on_disk else 0,
     )
 
 

@@ -10,6 +10,7 @@ from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.exp_manager_keys import check_exp_manager, check_name
 from nemo_pi.config.extension import resolve_extension
 from nemo_pi.config.kernels import resolve_kernels
+from nemo_pi.config.optimizer_memory import resolve_optimizer_memory
 from nemo_pi.config.parallelism import resolve_layout
 from nemo_pi.config.recipe import check_initialization, resolve_optim, resolve_precision
 from nemo_pi.config.schema import ModelConfig, RunConfig
@@ -74,6 +75,8 @@ def resolve_parts(config: RunConfig, world_size: int, summary: CheckpointSummary
     together.run(check_initialization, model)
     data = together.run(_resolve_data, model.data, model.seed, config.dry_run)
     optim = together.run(resolve_optim, model.optim, max_steps) if max_steps else None
+    if optim is not None:
+        optim = together.run(resolve_optimizer_memory, optim, model.use_distributed_optimizer)
     together.run(_check_endurance, model)
     shape = together.run(resolve_shape, model, summary)
     found = layout = None

@@ -106,6 +106,24 @@ class OptimConfig:
     """Decoupled weight decay; 0 turns it off."""
     eps: float = passed(1e-8, optimizer="adam_eps")
     """Added to the root of the second moment."""
+    optimizer_cpu_offload: bool | None = passed(None, optimizer="optimizer_cpu_offload")
+    """Keep main weights and moments in the host's memory and step them there, beside a GPU (Megatron's
+    option, with use_distributed_optimizer). null or false: on the device."""
+    optimizer_offload_fraction: float | None = passed(None, optimizer="optimizer_offload_fraction")
+    """Part of them that goes there, with optimizer_cpu_offload. null: 1, all of them."""
+    overlap_cpu_optimizer_d2h_h2d: bool | None = passed(None, optimizer="overlap_cpu_optimizer_d2h_h2d")
+    """Step on the host while gradients and weights travel, with optimizer_cpu_offload. null: Megatron's."""
+    use_precision_aware_optimizer: bool | None = passed(None, optimizer="use_precision_aware_optimizer")
+    """Let the four below be narrower than fp32 (Megatron's option; needs Transformer Engine's Adam, or
+    optimizer_cpu_offload, which brings it along, and use_distributed_optimizer). null: as that asks."""
+    main_grads_dtype: str | None = passed(None, optimizer="main_grads_dtype")
+    """fp32 or bf16: of accumulated gradients, with use_precision_aware_optimizer. null: fp32."""
+    main_params_dtype: str | None = passed(None, optimizer="main_params_dtype")
+    """fp32 or fp16: of main weights, with use_precision_aware_optimizer. null: fp32."""
+    exp_avg_dtype: str | None = passed(None, optimizer="exp_avg_dtype")
+    """fp32, fp16, bf16 or fp8: of the first moment, with use_precision_aware_optimizer. null: fp32."""
+    exp_avg_sq_dtype: str | None = passed(None, optimizer="exp_avg_sq_dtype")
+    """fp32, fp16, bf16 or fp8: of the second moment, with use_precision_aware_optimizer. null: fp32."""
     sched: SchedConfig = field(default_factory=SchedConfig)
     """Learning rate over the steps."""
 

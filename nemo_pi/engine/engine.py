@@ -68,8 +68,8 @@ class MegatronEngine:
         """Wraps the chunks in Megatron's DDP and makes the optimizer."""
         overlap = overlaps(self.settings)
         chosen: dict[str, Any] = dict(
-            # 16-bit sums over micro-batches and replicas would round small gradients away.
-            grad_reduce_in_fp32=True,
+            # 16-bit sums over micro-batches and replicas would round small gradients away, unless asked for.
+            grad_reduce_in_fp32=self.settings.optim.megatron.get("main_grads_dtype", "fp32") == "fp32",
             use_distributed_optimizer=self.settings.optim.use_distributed_optimizer,
         )
         ddp_config = DistributedDataParallelConfig(**chosen | dict(self.settings.ddp) | overlap)

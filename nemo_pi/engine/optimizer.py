@@ -12,7 +12,7 @@ from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor, nn
 
-from nemo_pi.engine.settings import AdamSettings
+from nemo_pi.engine.settings import DTYPES, AdamSettings
 from nemo_pi.parallel.cpu_shim import cpu_shim
 
 
@@ -33,8 +33,12 @@ def build_optimizer(
         bf16=params_dtype is torch.bfloat16,
         fp16=params_dtype is torch.float16,
     )
-    further = named.pop("megatron")
-    config = OptimizerConfig(**chosen | named | dict(further))
+    # Dtypes come by their names.
+    further = {
+        name: DTYPES[value] if name.endswith("_dtype") else value
+        for name, value in named.pop("megatron").items()
+    }
+    config = OptimizerConfig(**chosen | named | further)
     with cpu_shim():
         # parallel/groups.py makes no second groups of gloo.
         optimizer = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.model.backends import Workload, workload
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel.layout import ParallelLayout
 from nemo_pi.rope.spec import ContextExtension
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.uint8}
+"""Dtypes of the optimizer's tensors by Megatron's names."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from nemo_pi.config.disk import checkpoint_bytes, export_bytes
 from nemo_pi.config.fitting import what_would_fit
 from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.memory import estimate_memory
+from nemo_pi.config.optimizer_memory import check_optimizer_memory
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.errors import BackendUnavailableError, ConfigError
 from nemo_pi.families.export import export_form
@@ -62,6 +63,7 @@ def check_before_training(run: ResolvedRun) -> None:
     resolve_transformer_engine(settings.build.transformer_engine)
     check_backends(settings.shape, settings.extension, settings.layout, settings.build)
     check_megatron_options(run)
+    check_optimizer_memory(run)
     check_memory(run)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
