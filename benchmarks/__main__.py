@@ -20,7 +20,8 @@ from benchmarks.training.session import ROOT
 MINUTES = {
     "rope": 4,
     "loss_memory": 8,
-    "memory_estimate": 5,
+    "memory_estimate": 8,
+    "longest_window": 10,
     "growth": 6,
     "train_step": 15,
     "context_parallel_ring": 3,
