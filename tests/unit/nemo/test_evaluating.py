@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import lzma
+import random
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -198,6 +200,15 @@ def test_a_goal_that_is_reached_ends_the_run_as_finished(
     # A goal that is set higher is trained for.
     higher = trained(cfg(material, tmp_path / "logs", {**evaluation, "stop_at": {"k_max": 300}}, **changes))
     assert (higher.global_step, names) == (4, ["step 2", "step 3", "step 4"])
+
+
+def test_random_numbers_go_on_as_if_nothing_had_drawn_any() -> None:
+    """As lm-eval does, which seeds all three."""
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
+    with evaluating.random_numbers_kept():
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
+    assert torch.equal(torch.get_rng_state(), before[2])
 
 
 def test_results_that_cannot_be_read_are_written_anew(material: Path, tmp_path: Path) -> None:
