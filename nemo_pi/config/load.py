@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
@@ -31,6 +32,8 @@ from nemo_pi.config.recipe import (
 )
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.config.schema import RunConfig
+from nemo_pi.config.stages import read_stages, take_stages, values_of_stage
+from nemo_pi.config.staging import in_order, resolved_together
 from nemo_pi.config.trainer_keys import STEP_BASED, trainer_number
 from nemo_pi.engine.overlap import overlaps
 from nemo_pi.engine.schedule import LearningRateSchedule
@@ -104,10 +107,40 @@ def resolve(
         world_size: ranks of the run (see `nemo_pi.config.trainer_keys.world_size_of`).
         summary: what the checkpoint says of itself; None for random weights.
 
+    Returns:
+        The run; of one with stages, the last stage, which makes the model that the run leaves.
+
     Raises:
         ConfigError: naming key, requirement, value and fix.
     """
-    config = merge(cfg)
+    return resolve_stages(cfg, world_size=world_size, summary=summary)[-1]
+
+
+def resolve_stages(
+    cfg: DictConfig | Mapping[str, Any], *, world_size: int, summary: CheckpointSummary | None
+) -> tuple[ResolvedRun, ...]:
+    """The stages of a run in their order, each checked as a run of its own; without any, the run itself.
+
+    Args:
+        cfg, world_size, summary: as resolve's.
+
+    Raises:
+        ConfigError: everything that is wrong with any of the stages, by `stages[1].key`.
+    """
+    base, given = take_stages(plain(cfg))
+    if given is None:
+        return (_resolve_one(base, world_size, summary),)
+    entries = read_stages(given)
+    parts = [values_of_stage(base, entry, last=entry is entries[-1]) for entry in entries]
+    runs = resolved_together(entries, [partial(_resolve_one, part, world_size, summary) for part in parts])
+    return in_order(entries, runs)
+
+
+def _resolve_one(
+    values: Mapping[str, Any], world_size: int, summary: CheckpointSummary | None
+) -> ResolvedRun:
+    """A run without stages, or one stage of a run, as if it were all."""
+    config = merge(values)
     parts = resolve_parts(config, world_size, summary)
     model, extension, layout = config.model, parts.extension, parts.layout
     length = resolve_training_length(model, extension)
@@ -123,7 +156,7 @@ def resolve(
         dry_run=config.dry_run,
         config=config,
         checkpoint=summary,
-        checkpoint_open=summary is None and _path_is_open(plain(cfg)),
+        checkpoint_open=summary is None and _path_is_open(values),
         window_source=parts.window_source,
         training_length=length,
         pose=pose,

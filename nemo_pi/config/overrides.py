@@ -19,6 +19,9 @@ _SECTIONS = tuple(field.name for field in fields(RunConfig))
 # `model=llama-7b` chooses a file of that group.
 _GROUPS = ("model", "rope", "pose", "parallel")
 _NAMES = (*_SECTIONS, *(group for group in _GROUPS if group not in _SECTIONS))
+# stages[1].max_steps=5, as messages name it; Hydra's grammar has stages.1.max_steps.
+_INDEX = re.compile(r"(?<=\w)\[(\d+)\](?=[.\[]|$)")
+_STAGE = re.compile(r"(?:model\.)?stages\.(\d+)")
 _HOME = re.compile(r"(?<![^=,:\[{\s])~(?=/)")
 
 
@@ -40,6 +43,7 @@ def as_hydra(argument: str, *, sweeps: bool = False) -> str:
         return argument
     key, equals, value = argument.partition("=")
     # The home folder is asked for only where it is named: in a container it may not be known.
+    key = _INDEX.sub(r".\1", key)
     argument = f"{key}{equals}{_HOME.sub(lambda _: str(Path.home()), value)}"
     try:
         override = _parsed(argument)
@@ -92,6 +96,13 @@ def refusal(error: HydraException, arguments: Sequence[str] = ()) -> ConfigError
     for override in map(_parsed, arguments):
         if _is_unknown(override):
             return _unknown_name(override, lines[0].rstrip("."))
+        if (index := _STAGE.match(override.key_or_group)) and index[0] in lines[0]:
+            return ConfigError(
+                f"stages[{index[1]}]",
+                required="a stage that the YAML has, counted from 0",
+                given=override.input_line or "",
+                fix="write the whole list: 'stages=[{max_steps: 150}, {max_steps: 50}]'",
+            )
     fix = "; ".join(lines[1:]) or "correct the command line or the YAML"
     return ConfigError(
         "configuration", required="one that can be composed", given=lines[0], fix=fix.rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -44,7 +45,19 @@ def render_plan(
     Raises:
         BackendUnavailableError: the requested rotary kernel cannot run here.
     """
-    sections = {
+    return "\n".join(
+        [f"Plan of {run.name}", *section_lines(plan_sections(run, logs, checkpoints, evaluation))]
+    )
+
+
+def plan_sections(
+    run: ResolvedRun,
+    logs: Path | None,
+    checkpoints: Path | None,
+    evaluation: PlannedEvaluation | None,
+) -> dict[str, Rows]:
+    """The plan's rows by the title of their section; arguments as render_plan's."""
+    return {
         "Context window": _window_rows(run),
         "Model": model_rows(run),
         "Batches": _batch_rows(run),
@@ -53,12 +66,16 @@ def render_plan(
         "Memory of the fullest rank (estimate)": _memory_rows(run),
         "Folders": _folder_rows(run, logs, checkpoints),
     }
-    lines = [f"Plan of {run.name}"]
+
+
+def section_lines(sections: Mapping[str, Rows]) -> list[str]:
+    """Lines of sections, each below its title and behind an empty line."""
+    lines: list[str] = []
     for title, rows in sections.items():
         if not rows:
             continue
         lines += ["", title, *(f"  {_padded(label)}{value}" for label, value in rows)]
-    return "\n".join(lines)
+    return lines
 
 
 def _padded(label: str) -> str:

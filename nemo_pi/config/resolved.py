@@ -24,8 +24,31 @@ from nemo_pi.rope.spec import ContextExtension
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Which part of a run this is, and what lies before it; by default, a run without stages."""
+
+    number: int = 0
+    """From 0."""
+    count: int = 1
+    """Stages of the run."""
+    first_step: int = 0
+    """Optimizer steps of the stages before."""
+    samples_before: int = 0
+    """Samples of the stages before."""
+    first_sample: int = 0
+    """Sample that this stage reads first: behind what stages before have read of the same data."""
+    reset_optimizer: bool = False
+    """Whether Adam begins anew."""
+
+    @property
+    def title(self) -> str:
+        """As people count."""
+        return f"stage {self.number + 1} of {self.count}"
+
+
+@dataclass(frozen=True)
 class ResolvedRun:
-    """What a run does, after every value was checked against the others and against the checkpoint."""
+    """What a run, or a stage of one, does: every value checked against the others and the checkpoint."""
 
     name: str
     """Name of the run."""
@@ -52,7 +75,7 @@ class ResolvedRun:
     num_micro_batches: int
     """Forward passes of one data-parallel rank in one optimizer step."""
     max_steps: int
-    """Optimizer steps of the run."""
+    """Optimizer steps of the run, or of this stage of it."""
     precision: str
     """Lightning's canonical name: 32-true, bf16-mixed, bf16-true, 16-mixed or 16-true."""
     optim: OptimConfig
@@ -79,6 +102,13 @@ class ResolvedRun:
     because Megatron's optimizer clips and Lightning refuses it under manual optimization."""
     exp_manager: dict[str, Any]
     """Arguments for NeMo's exp_manager: checked names; values as given."""
+    stage: Stage = Stage()
+    """Which of the run's stages this is."""
+
+    @property
+    def last_step(self) -> int:
+        """Optimizer steps of the whole run when this stage is done."""
+        return self.stage.first_step + self.max_steps
 
     @property
     def shape(self) -> ModelShape:

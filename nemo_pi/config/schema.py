@@ -265,6 +265,14 @@ class ModelConfig:
     adapter_dropout: 0.0, target_modules: [attention_qkv], variant: nemo, column_init_method: xavier},
     train_embeddings_and_norms: false}; docs/adapters.md explains them. null: all weights are trained."""
 
+    # --- stages ---
+    stages: list[dict[str, Any]] | None = None
+    """Trainings one after the other in one run: a list of sections with max_steps and any keys of model that
+    differ, dotted or nested, as in [{max_steps: 150, pose: paper}, {max_steps: 50, optim.lr: 5e-4}]. What a
+    stage does not say is as model says it. Adam's state and the place in the data go on from stage to stage
+    (reset_optimizer: true, reset_data: true begin anew); export.hf_path in a stage exports it, too. null: one
+    training of trainer.max_steps, which stages do not read."""
+
     # --- steps that must not reach the weights ---
     skip_bad_steps: int = 0
     """Steps that the run may leave out, in all, because their loss or gradient norm is not finite or the norm
@@ -298,6 +306,8 @@ class RunConfig:
     """Check what is given, and stop after the printed plan."""
     force: bool = False
     """Start although the plan's estimate is more memory than there is."""
+    stages: list[dict[str, Any]] | None = None
+    """Trainings one after the other in one run; or model.stages, which says what they may hold."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """lightning.Trainer's own arguments (devices, num_nodes, precision, max_steps, ...)."""
     exp_manager: dict[str, Any] = field(default_factory=dict)

@@ -62,6 +62,10 @@ class StepGuard:
             return f"a gradient norm below {SPIKE:g} times the usual {usual:.3g}", f"{norm:.3g}"
         return None
 
+    def begin_stage(self) -> None:
+        """Forgets the norms seen so far: other lengths and positions have other ones. The count stays."""
+        self._norms.clear()
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, JSON-ready; nothing where no step may be left out."""
         return {"skipped": self.skipped, "norms": list(self._norms)} if self.allowed else {}

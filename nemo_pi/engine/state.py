@@ -153,6 +153,17 @@ def load_merged(engine: MegatronEngine, folder: Path, lora: Lora) -> None:
         merge(engine.chunks)
 
 
+def load_weights_into_training(engine: MegatronEngine, folder: Path) -> None:
+    """As load_weights or load_trained, after start_training: the optimizer keeps its fresh states."""
+    if engine.settings.build.lora is None:
+        load_weights(engine, folder)
+    else:
+        load_trained(engine, folder)
+    with cpu_shim():
+        # It holds copies of 16-bit weights.
+        engine.optimizer.reload_model_params()
+
+
 def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = True) -> None:
     """Reads weights and optimizer, to go on with a run; `engine` after start_training.
 

@@ -25,6 +25,7 @@ from nemo_pi.kernels.rotary import FUSED
 from nemo_pi.model.backends import Workload, choose_backends, known_names, obstacles
 from nemo_pi.model.options import BackendRequests
 from nemo_pi.nemo.folders import RunFolders
+from nemo_pi.nemo.stages import recorded_stage
 from nemo_pi.parallel.launcher import is_global_zero
 
 RECORD = "backends"
@@ -52,7 +53,7 @@ def settle_backends(run: ResolvedRun, folders: RunFolders) -> ResolvedRun:
     if not is_for_this_machine(run):
         return run
     work = run.engine.workload()
-    requests = as_recorded(run.engine.build.backends, _recorded(folders), work)
+    requests = as_recorded(run.engine.build.backends, _recorded(run, folders), work)
     if is_global_zero():
         nodes = int(run.trainer.get("num_nodes") or 1)
         with _threads_of_training(max(1, run.parallel.world_size // nodes)):
@@ -89,11 +90,16 @@ def _unknown(job: str, name: str) -> str:
     return f"it is of {package}, and auto takes none of another package: {field_of(job)}={name} does"
 
 
-def _recorded(folders: RunFolders) -> dict[str, str]:
-    """What the run's latest checkpoint was trained with; nothing where it does not say, or cannot be read."""
+def _recorded(run: ResolvedRun, folders: RunFolders) -> dict[str, str]:
+    """What the run's latest checkpoint was trained with; nothing where it does not say, or cannot be read.
+
+    Nor where it is another stage's, whose shapes are others.
+    """
     try:
         latest = latest_checkpoint(folders.checkpoints) if folders.resume else None
-        found = {} if latest is None else read_manifest(latest).get(RECORD, {})
+        if latest is None or recorded_stage(latest) != run.stage.number:
+            return {}
+        found = read_manifest(latest).get(RECORD, {})
     except NemoPiError:  # said where the run resumes
         return {}
     if not isinstance(found, dict):

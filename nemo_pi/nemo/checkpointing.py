@@ -14,7 +14,7 @@ from nemo_pi.checkpoint import base
 from nemo_pi.checkpoint.retention import checkpoint_folder
 from nemo_pi.checkpoint.verified import prune_together, remember
 from nemo_pi.engine.state import save_engine
-from nemo_pi.nemo import backends
+from nemo_pi.nemo import backends, stages
 from nemo_pi.nemo.module import ContextExtensionModel
 from nemo_pi.nemo.resuming import GUARD
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
@@ -31,12 +31,13 @@ class DistributedCheckpointing(Callback):
         root: folder of the run's checkpoints.
         every: optimizer steps between checkpoints; 0 saves at the end only.
         keep: newest checkpoints to keep; 0 keeps all.
+        requests: where requests to stop are noted; None: in one of its own.
     """
 
-    def __init__(self, root: Path, every: int, keep: int) -> None:
+    def __init__(self, root: Path, every: int, keep: int, requests: StopRequests | None = None) -> None:
         self.root, self.every, self.keep = root, every, keep
         self._last_saved = -1
-        self._requests = StopRequests()
+        self._requests = StopRequests() if requests is None else requests
         self.stopped = False
         """Whether the run was told to stop."""
 
@@ -98,6 +99,7 @@ class DistributedCheckpointing(Callback):
             RECORD: sample_settings(pl_module.run),
             backends.RECORD: pl_module.engine.backends.names(),
             GUARD: pl_module.guard.state(),
+            stages.RECORD: stages.record_of(pl_module.run.stage),
         }
         if pl_module.adapter_record is not None:
             meta[base.RECORD] = pl_module.adapter_record.to_dict()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,11 +12,13 @@ from typing import Any
 
 from nemo_pi.checkpoint.files import real_folder
 from nemo_pi.checkpoint.lock import lock_beside, lock_inside, sole_writer
+from nemo_pi.config.foreign_keys import EXP_MANAGER
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.parallel.launcher import is_global_zero
 
 # Keys that are read here or by the trainer instead. NeMo's timer ends a run by an exception, past every
 # callback that saves; Lightning's lets the step's callbacks run.
+_MAKES_A_LOGGER = re.compile(r"create_\w+_logger")
 _OURS = (
     "exp_dir",
     "name",
@@ -41,10 +44,14 @@ class RunFolders:
     keep: int
     """Newest checkpoints to keep; 0 keeps all."""
 
-    def exp_manager_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def exp_manager_settings(self, given: Mapping[str, Any], *, loggers: bool = True) -> dict[str, Any]:
         """exp_manager's keys, its own checkpoints and resumption switched off: ours take their place.
 
         NeMo's look for single-file .ckpt checkpoints and would warn that training starts from scratch.
+
+        Args:
+            given: the section.
+            loggers: whether it makes loggers; not where a trainer has those of the stage before.
         """
         settings = dict(given)
         for ours in _OURS:
@@ -56,26 +63,28 @@ class RunFolders:
             resume_if_exists=False,
             resume_ignore_no_checkpoint=True,
         )
+        if not loggers:
+            settings.update({key: False for key in EXP_MANAGER if _MAKES_A_LOGGER.fullmatch(key)})
         return settings
 
 
 @contextmanager
-def sole_writer_of(run: ResolvedRun, folders: RunFolders) -> Iterator[None]:
-    """Holds what the run writes to, on its first rank, as long as the `with` block lasts.
+def sole_writer_of(stages: Sequence[ResolvedRun], folders: RunFolders) -> Iterator[None]:
+    """Holds what a run's stages write to, on its first rank, as long as the `with` block lasts.
 
     Raises:
         CheckpointError: another run writes there, with its process and machine.
     """
     with ExitStack() as held:
         if is_global_zero():
-            what = f"the run {run.name}"
+            what = f"the run {stages[0].name}"
             for folder, fix in (
                 (folders.logs, "give this run another name, name=..."),
                 (folders.checkpoints, "another exp_manager.checkpoint_callback_params.dirpath"),
             ):
                 held.enter_context(sole_writer(lock_inside(folder), folder, what, fix))
-            for key in ("hf_path", "peft_path"):
-                path = getattr(run.export, key)
+            exports = [(key, getattr(run.export, key)) for run in stages for key in ("hf_path", "peft_path")]
+            for key, path in exports:
                 if path is None:
                     continue
                 export = real_folder(path)

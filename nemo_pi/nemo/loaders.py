@@ -36,10 +36,11 @@ def check_tokenizer(run: ResolvedRun) -> None:
 
 
 def training_loader(run: ResolvedRun, consumed_samples: int) -> DataLoader[Any]:
-    """Batches of optimizer steps, beginning behind `consumed_samples`."""
+    """Batches of optimizer steps, beginning behind `consumed_samples` of the run."""
     dataset = _datasets(run, (_training_samples(run), 0, 0))[0]
     assert dataset is not None, "a training split was asked for"
-    return _loader(run, dataset, consumed_samples)
+    # Of this stage's data, which may be other than the data of the stages before.
+    return _loader(run, dataset, run.stage.first_sample + consumed_samples - run.stage.samples_before)
 
 
 def validation_loader(run: ResolvedRun) -> DataLoader[Any] | None:
@@ -50,7 +51,7 @@ def validation_loader(run: ResolvedRun) -> DataLoader[Any] | None:
 
 
 def _training_samples(run: ResolvedRun) -> int:
-    return run.max_steps * run.global_batch_size
+    return run.stage.first_sample + run.max_steps * run.global_batch_size
 
 
 def _validation_samples(run: ResolvedRun) -> int:

@@ -100,7 +100,7 @@ class ContextExtensionModel(SafelyRestoredModel):
             engine.start_training()
         if self.resume_from is not None:
             with liveness.patient():
-                self.resume_from = load_newest(self, engine, self.resume_from)
+                self.resume_from = load_newest(self, engine, self.resume_from, self.run.stage)
         return LightningOptimizerAdapter(engine.optimizer, self._optimizer_step)
 
     def _build_engine(self) -> MegatronEngine:
@@ -144,7 +144,7 @@ class ContextExtensionModel(SafelyRestoredModel):
         """One optimizer step over the global batch."""
         engine = self._require_engine()
         step = self.trainer.global_step + 1
-        lr = self.run.schedule.at(step - 1)
+        lr = self.run.schedule.at(step - 1 - self.run.stage.first_step)
         engine.set_lr(lr)
         started = time.perf_counter()
         with nullcontext() if self._has_computed else options_named(self.run, "the first training step"):
@@ -193,6 +193,8 @@ class ContextExtensionModel(SafelyRestoredModel):
             "train_step_seconds": seconds,
             "tflops_per_gpu_causal": tokens_per_rank * flops / 1e12,
         }
+        if self.run.stage.count > 1:
+            rest["stage"] = float(self.run.stage.number + 1)
         if self.guard.allowed:
             rest["skipped_steps"] = float(self.guard.skipped)
         if torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.nemo.folders import RunFolders
 from nemo_pi.nemo.loaders import check_data, check_tokenizer
 from nemo_pi.nemo.sample_settings import check_same_samples
+from nemo_pi.nemo.stages import ids_once, named_by_stage, stage_of
 from nemo_pi.units import grouped, size_of
 
 
-def check_plan(run: ResolvedRun, folders: RunFolders) -> None:
+def check_plan(stages: Sequence[ResolvedRun], folders: RunFolders) -> None:
     """What a dry run looks at behind its plan: all that needs neither Megatron nor the run's own machine.
 
     Data that is not given yet is left open; where all token ids are to be looked at, that is done here, too.
@@ -38,23 +40,39 @@ def check_plan(run: ResolvedRun, folders: RunFolders) -> None:
     Raises:
         CheckpointError, ConfigError, DataError: what the run itself would stop at.
     """
-    checkpoint_to_resume(run, folders)
-    check_export(run)
-    # Not check_folders: what is free on this disk says nothing of the run's own machine. The plan shows it.
-    check_places(run, folders)
-    if run.data.data_prefix:
-        check_data(run)
-    else:
-        check_tokenizer(run)
+    stage_to_resume(stages, folders)
+    for run in stages:
+        with named_by_stage(stages, run):
+            check_export(run)
+            # Not check_folders: what is free on this disk says nothing of the run's own machine. The plan
+            # shows it.
+            check_places(run, folders)
+    for run in ids_once(stages):
+        with named_by_stage(stages, run):
+            if run.data.data_prefix:
+                check_data(run)
+            else:
+                check_tokenizer(run)
 
 
-def check_before_training(run: ResolvedRun) -> None:
-    """Looks at backends, whether and where the model can be exported, and the data, cheapest first.
+def check_before_training(stages: Sequence[ResolvedRun]) -> None:
+    """Looks at all stages: backends, whether and where they can be exported, and the data, cheapest first.
 
     Raises:
         BackendUnavailableError, CheckpointError, ConfigError, DataError: what training would stop at later,
             or destroy.
     """
+    for run in stages:
+        with named_by_stage(stages, run):
+            _check_model(run)
+            check_export(run)
+    for run in ids_once(stages):
+        with named_by_stage(stages, run):
+            check_data(run)
+
+
+def _check_model(run: ResolvedRun) -> None:
+    """Whether this machine can compute it."""
     # Imported here, and below: Megatron takes seconds, which the checks of a dry run need not wait for.
     from nemo_pi.model.build import check_backends, check_documents
 
@@ -67,8 +85,6 @@ def check_before_training(run: ResolvedRun) -> None:
     check_memory(run)
     if run.data.pack_documents or run.data.reset_attention_mask:
         check_documents(settings.shape, settings.layout, settings.build)
-    check_export(run)
-    check_data(run)
 
 
 def check_export(run: ResolvedRun) -> None:
@@ -219,6 +235,18 @@ def check_accelerator(run: ResolvedRun) -> None:
             given=asked,
             fix="launch it where there is one (and see what nvidia-smi says there), or set auto",
         )
+
+
+def stage_to_resume(stages: Sequence[ResolvedRun], folders: RunFolders) -> tuple[int, Path | None]:
+    """Number of the stage that a run goes on with, and the checkpoint; (0, None) where it starts.
+
+    Raises:
+        ConfigError: as checkpoint_to_resume; or the stages before are not those that it was trained in.
+    """
+    latest = latest_checkpoint(folders.checkpoints) if folders.resume else None
+    number = 0 if latest is None else stage_of(stages, latest)
+    with named_by_stage(stages, stages[number]):
+        return number, checkpoint_to_resume(stages[number], folders)
 
 
 def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:

@@ -16,10 +16,11 @@ class StepProgressBar(ProgressBar):
     On a terminal it redraws in place; in a log file it prints a line every `log_every` steps.
     """
 
-    def __init__(self, log_every: int = 10) -> None:
+    def __init__(self, log_every: int = 10, title: str = "training") -> None:
         super().__init__()
         self._enabled = True
         self._log_every = max(1, log_every)
+        self._title = title
         self._bar: Any = None
 
     def disable(self) -> None:
@@ -37,7 +38,7 @@ class StepProgressBar(ProgressBar):
         self._bar = tqdm(
             total=trainer.max_steps,
             initial=trainer.global_step,
-            desc="training",
+            desc=self._title,
             unit="step",
             disable=not self._enabled,
             file=sys.stderr,

@@ -13,10 +13,10 @@ from nemo_pi.checkpoint.base import AdapterRecord, base_sha256, check_base
 from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.checkpoint.verified import newest_whole
-from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.config.resolved import ResolvedRun, Stage
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.guard import StepGuard
-from nemo_pi.engine.state import check_finite, load_engine
+from nemo_pi.engine.state import check_finite, load_engine, load_weights_into_training
 from nemo_pi.errors import CheckpointError, TrainingError
 from nemo_pi.parallel import launcher
 
@@ -41,24 +41,45 @@ class Resumable(Protocol):
         """What was seen of bad steps."""
 
 
-def load_newest(model: Resumable, engine: MegatronEngine, last: Path) -> Path:
+class EarlierStage(Exception):
+    """The newest whole checkpoint is from before the stage that was to go on: that stage has to come first.
+
+    Args:
+        folder: the checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
+def load_newest(model: Resumable, engine: MegatronEngine, last: Path, stage: Stage) -> Path:
     """Weights, optimizer and progress from the newest checkpoint that is whole and holds numbers.
 
     Args:
         model: whose progress, and its trainer's, is set back where an older one is taken.
         engine: after start_training.
         last: the newest by its size and manifest.
+        stage: which stage is to go on; at its first step it may leave the optimizer's states behind.
 
     Returns:
         The one that was taken.
 
     Raises:
         CheckpointError: none of them can be read.
+        EarlierStage: all that can are of stages before.
     """
     passed_over: list[Path] = []
     while True:
         folder = newest_whole(last, passed_over)
-        load_engine(engine, folder, check_contents=False)
+        step = read_summary(folder).global_step
+        if step < stage.first_step:
+            raise EarlierStage(folder)
+        begins = stage.number > 0 and step == stage.first_step
+        if begins and stage.reset_optimizer:
+            load_weights_into_training(engine, folder)
+        else:
+            load_engine(engine, folder, check_contents=False)
         try:
             check_finite(engine, str(folder))
             break
@@ -68,6 +89,8 @@ def load_newest(model: Resumable, engine: MegatronEngine, last: Path) -> Path:
     if folder != last:
         restore_progress(model.trainer, model, folder)
     model.guard.restore(read_manifest(folder).get(GUARD))
+    if begins:
+        model.guard.begin_stage()
     return folder
 
 

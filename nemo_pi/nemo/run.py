@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_pi import collector
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.evaluation_plan import plan_evaluation
-from nemo_pi.config.load import checkpoint_path, resolve
-from nemo_pi.config.plan import render_plan
+from nemo_pi.config.load import checkpoint_path, resolve_stages
+from nemo_pi.config.plan_stages import render_stages
 from nemo_pi.config.trainer_keys import world_size_of
 from nemo_pi.nemo.backends import settle_backends
 from nemo_pi.nemo.folders import RunFolders, run_folders
@@ -40,6 +40,8 @@ class RunResult:
     to its goal (`model.evaluation.stop_at`) ends with that step."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The last value of each; none where all steps were done before."""
+    exports: tuple[Path, ...] = ()
+    """All folders exported in this start, by stage; `exported` is the last stage's."""
 
     @property
     def status(self) -> int:
@@ -55,8 +57,8 @@ class RunResult:
             if self.global_step < self.max_steps:
                 print(f"Stopped at step {self.global_step} of {self.max_steps}; start it again to go on.")
             print(f"Trained to step {self.global_step}. Checkpoints: {self.folders.checkpoints}")
-            if self.exported is not None:
-                print(f"Hugging Face folder: {self.exported}")
+            for folder in self.exports:
+                print(f"Hugging Face folder: {folder}")
 
 
 def run(cfg: DictConfig) -> RunResult | None:
@@ -73,24 +75,26 @@ def run(cfg: DictConfig) -> RunResult | None:
     """
     path = checkpoint_path(cfg)
     summary = None if path is None else read_summary(path)
-    resolved = resolve(cfg, world_size=_world_size(cfg), summary=summary)
-    folders = run_folders(resolved)
-    check_places(resolved, folders)
-    evaluation = plan_evaluation(resolved)
-    resolved = settle_backends(resolved, folders)
+    stages = resolve_stages(cfg, world_size=_world_size(cfg), summary=summary)
+    folders = run_folders(stages[0])
+    for stage in stages:
+        check_places(stage, folders)
+    evaluations = [plan_evaluation(stage) for stage in stages]
+    stages = tuple(settle_backends(stage, folders) for stage in stages)
     if is_global_zero():
         places = {"logs": folders.logs, "checkpoints": folders.checkpoints}
-        print(render_plan(resolved, **places, evaluation=evaluation), flush=True)
-    if resolved.dry_run:
-        check_plan(resolved, folders)
+        print(render_stages(stages, **places, evaluations=evaluations), flush=True)
+    if stages[0].dry_run:
+        check_plan(stages, folders)
         return None
     # Imported here: NeMo, Lightning and Megatron take seconds, which a plan or a mistake need not wait for.
     from nemo_pi.nemo.training import train
 
     collector.resume()
-    trained = train(resolved, folders, evaluation)
-    last = trained.global_step if trained.finished else resolved.max_steps
-    return RunResult(folders, trained.exported, trained.global_step, last, trained.metrics)
+    trained = train(stages, folders, evaluations)
+    last = trained.global_step if trained.finished else stages[-1].last_step
+    exported = trained.exported[-1] if trained.finished and trained.exported else None
+    return RunResult(folders, exported, trained.global_step, last, trained.metrics, trained.exported)
 
 
 def _world_size(cfg: DictConfig) -> int:

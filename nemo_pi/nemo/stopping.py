@@ -38,7 +38,8 @@ class StopRequests:
         for number in STOP_SIGNALS:
             if number in _MAY_BE_IGNORED and signal.getsignal(number) == signal.SIG_IGN:
                 continue
-            self._previous[number] = signal.signal(number, self._on_signal)
+            # Called again behind a stage, it must not take Lightning's handler for what was there before.
+            self._previous.setdefault(number, signal.signal(number, self._on_signal))
         orphans.watch_launcher(self._on_orphaned)
 
     def give_back(self) -> None:

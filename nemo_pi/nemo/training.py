@@ -1,37 +1,40 @@
-"""Training: NeMo's exp_manager and Lightning's trainer around the engine, from checks to export."""
+"""Training: NeMo's exp_manager and Lightning's trainer around the engine, from checks to exports.
+
+A stage is a training of its own that begins with the last checkpoint of the one before, as a run goes on that
+was stopped there: what resumes and what was never stopped take the same way.
+"""
 
 from __future__ import annotations
 
+import gc
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from nemo.utils.exp_manager import exp_manager
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
+from nemo_pi.checkpoint.retention import checkpoint_folder
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.evaluation_plan import PlannedEvaluation
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.engine.engine import MegatronEngine
-from nemo_pi.errors import CheckpointError
 from nemo_pi.nemo.checkpointing import DistributedCheckpointing
 from nemo_pi.nemo.evaluating import Evaluating, state_of
 from nemo_pi.nemo.export import export_engine, export_engine_adapters
 from nemo_pi.nemo.folders import RunFolders, sole_writer_of
-from nemo_pi.nemo.loggers import tolerate_failures
 from nemo_pi.nemo.module import ContextExtensionModel
-from nemo_pi.nemo.preflight import check_before_training, check_folders, checkpoint_to_resume
-from nemo_pi.nemo.progress import StepProgressBar
-from nemo_pi.nemo.resuming import restore_progress
+from nemo_pi.nemo.preflight import check_before_training, check_folders, stage_to_resume
+from nemo_pi.nemo.resuming import EarlierStage, restore_progress
 from nemo_pi.nemo.settings import self_contained_model_config
-from nemo_pi.nemo.strategy import MegatronStrategy
-from nemo_pi.parallel import launcher, liveness, orphans
+from nemo_pi.nemo.stages import stage_of
+from nemo_pi.nemo.stopping import StopRequests
+from nemo_pi.nemo.trainer import Clock, build_trainer
+from nemo_pi.parallel import groups, launcher, liveness, orphans
 from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -39,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What training has come to."""
+    """What a training came to."""
 
-    exported: Path | None
-    """The Hugging Face folder, if one was asked for and training came to its end."""
+    exported: tuple[Path, ...]
+    """Hugging Face folders, in the order of the stages that were asked for one and came to their end."""
     global_step: int
     """The step that was reached."""
     finished: bool
@@ -51,82 +54,129 @@ class Trained:
     """The last value of each."""
 
 
-def train(resolved: ResolvedRun, folders: RunFolders, evaluation: PlannedEvaluation | None = None) -> Trained:
-    """Trains to the run's last step, from its latest checkpoint where it has one; every rank calls it.
+def train(
+    stages: Sequence[ResolvedRun],
+    folders: RunFolders,
+    evaluations: Sequence[PlannedEvaluation | None] = (None,),
+) -> Trained:
+    """Trains to the last step of the last stage, from the run's latest checkpoint; every rank calls it.
 
     Args:
-        resolved: the validated run.
+        stages: the validated run.
         folders: where it writes.
-        evaluation: what it measures meanwhile.
+        evaluations: what each stage measures meanwhile.
 
     Raises:
         NemoPiError: before anything is allocated or written, wherever it can be known by then.
     """
     orphans.watch_launcher()
-    checkpoint_to_resume(resolved, folders)
-    check_before_training(resolved)
-    check_folders(resolved, folders)
-    with sole_writer_of(resolved, folders):
-        return _train(resolved, folders, evaluation)
+    stage_to_resume(stages, folders)
+    check_before_training(stages)
+    for run in stages:
+        check_folders(run, folders)
+    with sole_writer_of(stages, folders):
+        return _Training(stages, folders, evaluations).run()
 
 
-def _train(resolved: ResolvedRun, folders: RunFolders, evaluation: PlannedEvaluation | None) -> Trained:
-    # Again: until the folders were this run's own, another one may have saved.
-    resume_from = checkpoint_to_resume(resolved, folders)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-    saving = DistributedCheckpointing(folders.checkpoints, folders.save_every, folders.keep)
-    measuring = None
-    if evaluation is not None:
-        measuring = Evaluating(evaluation, folders.logs, saving, resolved.max_steps)
-    trainer = _trainer(resolved, saving, *([] if measuring is None else [measuring]))
-    try:
-        exp_manager(trainer, folders.exp_manager_settings(resolved.exp_manager))
-    except OSError as error:
-        raise CheckpointError(
-            "exp_manager.exp_dir",
-            required="a folder that logs can be written to",
-            given=f"{folders.logs}: {error}",
-            fix="give another folder, or free some space there",
-        ) from error
-    tolerate_failures(trainer.loggers)
-    model = ContextExtensionModel(
-        self_contained_model_config(resolved), trainer, run=resolved, resume_from=resume_from
-    )
-    # Not trainer.global_step: before it fits, Lightning does not know that the model steps by itself.
-    step = 0
-    if resume_from is not None:
-        restore_progress(trainer, model, resume_from)
-        step = read_summary(resume_from).global_step
-    reached = owed = False
-    if evaluation is not None:
-        reached, owed = state_of(evaluation, folders.logs, step, resolved.max_steps)
-    done_before = reached or step >= resolved.max_steps
-    if done_before:
-        what = "The goal was reached" if reached else f"All {resolved.max_steps} steps were done"
-        _say(f"{what} before; nothing is left to train.")
-    exported = None
-    if not done_before or owed or _lacks_export(resolved):
-        with _missing_ranks_named():
-            trainer.fit(model)
-            assert model.engine is not None
-            step = trainer.global_step
-            if measuring is not None:
-                measuring.catch_up(trainer, model)
-                reached = measuring.reached
-            if reached or step >= resolved.max_steps:
-                with liveness.patient():
-                    exported = _export(model.engine, resolved)
-    liveness.stop()
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    return Trained(exported, step, reached or step >= resolved.max_steps, metrics)
+class _Training:
+    """Stages one after the other, with what they share."""
+
+    def __init__(
+        self,
+        stages: Sequence[ResolvedRun],
+        folders: RunFolders,
+        evaluations: Sequence[PlannedEvaluation | None],
+    ) -> None:
+        self._stages, self._folders, self._evaluations = stages, folders, evaluations
+        self._requests = StopRequests()
+        self._clock = Clock(stages[0])
+        self._loggers: Sequence[Logger] | None = None
+        self._exported: list[Path] = []
+
+    def run(self) -> Trained:
+        # Again: until the folders were this run's own, another one may have saved.
+        number, resume_from = stage_to_resume(self._stages, self._folders)
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+        while True:
+            try:
+                trainer, step, reached = self._train(number, resume_from)
+            except EarlierStage as earlier:
+                number, resume_from = stage_of(self._stages, earlier.folder), earlier.folder
+                continue
+            ended, last = self._stages[number].last_step, number + 1 == len(self._stages)
+            if last or reached or step < ended or self._told_to_stop():
+                break
+            number, resume_from = number + 1, checkpoint_folder(self._folders.checkpoints, ended)
+            del trainer
+            gc.collect()  # the old model, which is part of cycles, before the new one
+        self._requests.give_back()
+        liveness.stop()
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        finished = reached or step >= self._stages[-1].last_step
+        return Trained(tuple(self._exported), step, finished, metrics)
+
+    def _train(self, number: int, resume_from: Path | None) -> tuple[Trainer, int, bool]:
+        """Trains one stage to its end, its goal, or until it is told to stop, and exports it.
+
+        Returns:
+            Its trainer, the step it has come to, and whether that step reached the run's goal.
+        """
+        run, evaluation = self._stages[number], self._evaluations[number]
+        folders = self._folders
+        saving = DistributedCheckpointing(
+            folders.checkpoints, folders.save_every, folders.keep, self._requests
+        )
+        measuring = None
+        if evaluation is not None:
+            measuring = Evaluating(evaluation, folders.logs, saving, run.last_step)
+        ours = [saving] if measuring is None else [saving, measuring]
+        trainer = build_trainer(run, folders, ours, self._clock, self._loggers)
+        self._loggers = trainer.loggers
+        model = ContextExtensionModel(
+            self_contained_model_config(run), trainer, run=run, resume_from=resume_from
+        )
+        # Not trainer.global_step: before it fits, Lightning does not know that the model steps by itself.
+        step = 0
+        if resume_from is not None:
+            restore_progress(trainer, model, resume_from)
+            step = read_summary(resume_from).global_step
+        reached = owed = False
+        if evaluation is not None:
+            reached, owed = state_of(evaluation, folders.logs, step, run.last_step)
+        done_before = reached or step >= run.last_step
+        _announce(run, step, reached)
+        if not done_before or owed or _lacks_export(run):
+            with _missing_ranks_named():
+                trainer.fit(model)
+                assert model.engine is not None
+                step = trainer.global_step
+                if measuring is not None:
+                    measuring.catch_up(trainer, model)
+                    reached = measuring.reached
+                if run.stage.number + 1 < run.stage.count:
+                    self._requests.listen()  # Lightning has given the signals back
+                if reached or step >= run.last_step:
+                    with liveness.patient():
+                        self._exported += _export(model.engine, run)
+        return trainer, step, reached
+
+    def _told_to_stop(self) -> bool:
+        """Whether any rank was told to stop, or time is up; all ranks ask together, between two stages."""
+        asked = self._requests.asked is not None or self._clock.has_run_out
+        if not dist.is_initialized():
+            return asked  # nothing was trained: all stages so far were done before
+        flag = torch.tensor([float(asked)], device=groups.device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
 
 
-def _export(engine: MegatronEngine, resolved: ResolvedRun) -> Path | None:
+def _export(engine: MegatronEngine, run: ResolvedRun) -> list[Path]:
     """What the YAML asks for; the merged model's folder, or that of adapters where it is the only one."""
-    adapters, path = resolved.export.peft_path, resolved.export.hf_path
-    exported = None if adapters is None else export_engine_adapters(engine, resolved, Path(adapters))
-    return exported if path is None else export_engine(engine, resolved, Path(path))
+    adapters, path = run.export.peft_path, run.export.hf_path
+    exported = None if adapters is None else export_engine_adapters(engine, run, Path(adapters))
+    exported = exported if path is None else export_engine(engine, run, Path(path))
+    return [] if exported is None else [exported]
 
 
 @contextmanager
@@ -141,50 +191,20 @@ def _missing_ranks_named() -> Iterator[None]:
         liveness.end(explained)
 
 
-def _lacks_export(resolved: ResolvedRun) -> bool:
-    """Whether the end of the run was cut off between its last checkpoint and its export."""
-    return not all(path.exists() for path in resolved.export.paths)
+def _lacks_export(run: ResolvedRun) -> bool:
+    """Whether the end of a stage was cut off between its last checkpoint and its export."""
+    return not all(path.exists() for path in run.export.paths)
 
 
-def _trainer(resolved: ResolvedRun, *ours: Callback) -> Trainer:
-    arguments: dict[str, Any] = dict(resolved.trainer)
-    show_bar = arguments.pop("enable_progress_bar", True)
-    # Megatron handles 16-bit weights itself; Lightning's precision plugins must stay out of it.
-    arguments["precision"] = "32-true"
-    if not torch.cuda.is_available():  # where Lightning takes a plain number only: neither -1 nor a list
-        arguments["devices"] = resolved.parallel.world_size // (arguments.get("num_nodes") or 1)
-    arguments.update(_launched_devices())
-    if resolved.exp_manager.get("max_time_per_run") is not None:
-        arguments["max_time"] = resolved.exp_manager["max_time_per_run"]
-    callbacks: list[Any] = [*ours]
-    if show_bar:
-        callbacks.append(StepProgressBar(log_every=arguments.get("log_every_n_steps") or 10))
-    return Trainer(
-        **{
-            "accelerator": "auto",
-            "logger": False,
-            "enable_checkpointing": False,
-            "use_distributed_sampler": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            **arguments,
-        },
-        strategy=MegatronStrategy(resolved.parallel, resolved.seed, resolved.timeout_minutes),
-        # Lightning's own requeueing would write a second kind of checkpoint beside ours.
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
-        callbacks=callbacks,
-        enable_progress_bar=bool(show_bar),
-    )
-
-
-def _launched_devices() -> dict[str, int]:
-    """Devices and nodes as torchrun started them, so that the YAML need not repeat them."""
-    if "LOCAL_WORLD_SIZE" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return {}
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    return {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local}
-
-
-def _say(what: str) -> None:
-    if launcher.is_global_zero():
-        logger.info(what)
+def _announce(run: ResolvedRun, step: int, reached: bool) -> None:
+    """Says on the first rank which stage begins or goes on, and where nothing is left of it."""
+    if not launcher.is_global_zero():
+        return
+    several = run.stage.count > 1
+    if reached or step >= run.last_step:
+        of = f" of {run.stage.title}" if several else ""
+        what = "The goal was reached" if reached else f"All {run.max_steps} steps{of} were done"
+        logger.info(f"{what} before; nothing is left to train.")
+    elif several:
+        title = run.stage.title.capitalize()
+        logger.info(f"{title}: steps {step + 1} to {run.last_step}, {run.training_length} tokens a sample.")

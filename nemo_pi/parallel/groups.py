@@ -47,6 +47,9 @@ def initialize(layout: ParallelLayout, seed: int, timeout_minutes: float = 30.0)
         seed: seeds torch, and on a GPU Megatron's per-rank CUDA generators.
         timeout_minutes: how long a rank waits in a collective for the others.
     """
+    wanted = (layout.tp, layout.pp, layout.vpp, layout.cp)
+    if parallel_state.model_parallel_is_initialized() and _sizes_in_use() != wanted:
+        parallel_state.destroy_model_parallel()  # of a stage that was laid out otherwise over the same ranks
     if not parallel_state.model_parallel_is_initialized():
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tp,
@@ -61,6 +64,16 @@ def initialize(layout: ParallelLayout, seed: int, timeout_minutes: float = 30.0)
     torch.manual_seed(seed)
     if torch.cuda.is_available():
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+def _sizes_in_use() -> tuple[int, int, int | None, int]:
+    """TP, PP, VPP and CP of the groups that are up."""
+    return (
+        tensor_size(),
+        pipeline_size(),
+        parallel_state.get_virtual_pipeline_model_parallel_world_size(),
+        context_size(),
+    )
 
 
 def destroy() -> None:

@@ -45,6 +45,17 @@ def test_keys_that_the_yaml_lacks_need_no_plus() -> None:
     assert config.exp_manager["version"] == "v1"
 
 
+def test_a_stage_is_named_by_its_number() -> None:
+    stages = "stages=[{max_steps: 5, optim.lr: 1e-3}, {max_steps: 6}]"
+    for word in ("stages[1].optim.lr=3e-4", "stages.1.optim.lr=3e-4"):
+        assert merged(stages, word).stages == [
+            {"max_steps": 5, "optim.lr": 1e-3},
+            {"max_steps": 6, "optim": {"lr": 3e-4}},
+        ]
+    with pytest.raises(ConfigError, match=r"stages\[2\]: required a stage that the YAML has"):
+        merged(stages, "stages[2].optim.lr=3e-4")
+
+
 def test_groups_flags_and_deletions_are_left_alone() -> None:
     for word in ("model=llama-7b", "+pose=paper", "pose=paper", "--cfg", "job", "~model.seed", "hydra.x=1"):
         assert as_hydra(word).lstrip("+") == word.lstrip("+")

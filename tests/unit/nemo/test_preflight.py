@@ -46,14 +46,14 @@ def test_options_that_megatron_refuses_are_named(inputs: Path, tmp_path: Path) -
 
 
 def test_a_sound_run_passes_and_leaves_nothing(inputs: Path, tmp_path: Path) -> None:
-    check_before_training(resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path / "hf")))
+    check_before_training([resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path / "hf"))])
     assert not any(tmp_path.iterdir())
 
 
 def test_a_kernel_that_cannot_run(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path, model__rotary_kernel="apex")
     with pytest.raises(BackendUnavailableError, match="rotary_kernel"):
-        check_before_training(run)
+        check_before_training([run])
 
 
 def test_a_fused_rotation_where_none_can_run(
@@ -65,7 +65,7 @@ def test_a_fused_rotation_where_none_can_run(
     monkeypatch.setattr(native, "_load", lambda: "not compiled")
     run = resolved(inputs, tmp_path, model__apply_rope_fusion=True)
     with pytest.raises(BackendUnavailableError, match=r"apply_rope_fusion.*triton: it runs on cuda"):
-        check_before_training(run)
+        check_before_training([run])
 
 
 def test_the_cpu_of_a_machine_with_a_gpu(
@@ -81,16 +81,16 @@ def test_the_cpu_of_a_machine_with_a_gpu(
 def test_positions_that_hugging_face_cannot_compute(inputs: Path, tmp_path: Path) -> None:
     run = resolved(inputs, tmp_path / "logs")
     run = changed(run, extension=replace(run.extension, rotary_percent=0.5))
-    check_before_training(run)
+    check_before_training([run])
     with pytest.raises(CheckpointError, match="rotary_percentage"):
-        check_before_training(replace(run, export=replace(run.export, hf_path=str(tmp_path / "hf"))))
+        check_before_training([replace(run, export=replace(run.export, hf_path=str(tmp_path / "hf")))])
 
 
 def test_an_export_folder_in_use(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     run = resolved(inputs, tmp_path / "logs", model__export__hf_path=str(tmp_path))
     with pytest.raises(CheckpointError, match=r"diary\.txt"):
-        check_before_training(run)
+        check_before_training([run])
 
 
 @pytest.mark.parametrize("name", ["exported", "exported/../exported", "link", "."])
@@ -107,7 +107,7 @@ def test_an_export_never_replaces_what_the_run_starts_from(name: str, inputs: Pa
         model__export__hf_path=str(tmp_path / name),
     )
     with pytest.raises(CheckpointError, match="another folder than the checkpoint's own"):
-        check_before_training(run)
+        check_before_training([run])
 
 
 def test_folders_that_cannot_be_written_to(inputs: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_file_of_activations_needs_a_disk_with_room(
 
 def test_a_gpu_that_is_not_there(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match=r"trainer\.accelerator"):
-        check_before_training(resolved(inputs, tmp_path, trainer__accelerator="gpu"))
+        check_before_training([resolved(inputs, tmp_path, trainer__accelerator="gpu")])
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -155,9 +155,9 @@ def test_token_ids_outside_the_vocabulary(split: str, inputs: Path, tmp_path: Pa
     prefixes = {"train": [str(sound)], "validation": [str(sound)], split: [str(foreign)]}
     changes: dict[str, Any] = {"model__data__data_prefix": prefixes, "trainer__limit_val_batches": 1}
     with pytest.raises(DataError, match="foreign"):
-        check_before_training(resolved(inputs, tmp_path / "logs", **changes))
+        check_before_training([resolved(inputs, tmp_path / "logs", **changes)])
     changes["model__data__check_token_ids"] = False
-    check_before_training(resolved(inputs, tmp_path / "logs", **changes))
+    check_before_training([resolved(inputs, tmp_path / "logs", **changes)])
 
 
 def save(run: ResolvedRun, logs: Path, step: int) -> Path:

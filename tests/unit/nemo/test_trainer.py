@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nemo_pi.nemo import training as module
+from nemo_pi.nemo import trainer as module
 
 
 def test_torchruns_layout_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
