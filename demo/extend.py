@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -16,6 +16,7 @@ from nemo_pi.config.load import resolve
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.weights import load_checkpoint_weights
 from nemo_pi.nemo.export import export_engine
+from nemo_pi.nemo.run import STOPPED
 from nemo_pi.parallel import groups
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,61 +46,67 @@ def prepare_samples(methods: Iterable[Method], folder: Path, steps: int) -> dict
     }
 
 
-def overrides(method: Method, number: int, data: Prepared, folder: Path, steps: int) -> list[str]:
-    """The command-line overrides of one stage's run.
+def overrides(method: Method, data: Mapping[Stage, Prepared], folder: Path, steps: int) -> list[str]:
+    """The command-line overrides of a method's run.
 
     Args:
         method: what is trained.
-        number: of the stage, from 0.
-        data: what the stage reads.
+        data: what each of its stages reads.
         folder: the demo's results.
-        steps: of this stage.
+        steps: of all stages.
     """
-    start = trained_folder(method, folder, number - 1) if number else BASE_MODEL
-    share = method.stages[number].passkey_share
-    train = f"[{1 - share},{data.train},{share},{data.passkey}]"
+    counts = zip(method.stages, method.steps_of_stages(steps), strict=True)
+    stages = [
+        _stage(stage, count, data[stage], first=not number) for number, (stage, count) in enumerate(counts)
+    ]
     return [
         "model=demo",
-        f"name={run_name(method, number)}",
-        f"restore_from_path={start}",
+        f"name={method.key}",
+        f"restore_from_path={BASE_MODEL}",
         f"model.tokenizer.model={BASE_MODEL}",
         f"exp_manager.exp_dir={folder}",
-        f"trainer.max_steps={steps}",
-        f"model.data.data_prefix={{train:{train},validation:[{data.valid}],test:[{data.valid}]}}",
-        f"model.export.hf_path={trained_folder(method, folder, number)}",
-        *method.stages[number].sample_overrides(),
+        f"model.export.hf_path={trained_folder(method, folder)}",
+        f"stages=[{', '.join(stages)}]",
         *method.overrides,
     ]
 
 
-def run_name(method: Method, number: int) -> str:
-    """Name of the folder that stage `number` of a method writes: the last one has the method's own."""
-    return method.key if number + 1 == len(method.stages) else f"{method.key}-{number + 1}"
+def _stage(stage: Stage, steps: int, data: Prepared, *, first: bool) -> str:
+    """One entry of `stages`, as the command line takes it."""
+    share = stage.passkey_share
+    train = f"[{1 - share},{data.train},{share},{data.passkey}]"
+    keys = [
+        f"max_steps: {steps}",
+        f"data.data_prefix: {{train: {train}, validation: [{data.valid}], test: [{data.valid}]}}",
+        *stage.keys(),
+        # Its data is its own; and gradients of other samples gain nothing from the moments of the first ones.
+        *([] if first else ["reset_optimizer: true", "reset_data: true"]),
+    ]
+    return f"{{{', '.join(keys)}}}"
 
 
-def trained_folder(method: Method, folder: Path, number: int = -1) -> Path:
-    """Where a method's trained model is exported to by a stage, the last one by default."""
-    return folder / run_name(method, number % len(method.stages)) / "huggingface"
+def trained_folder(method: Method, folder: Path) -> Path:
+    """Where a method's trained model is exported to."""
+    return folder / method.key / "huggingface"
 
 
-def train(method: Method, data: dict[Stage, Prepared], folder: Path, steps: int) -> Path:
-    """Runs examples/extend_context.py for each stage; a run that was cut off goes on from its checkpoint.
+def train(method: Method, data: Mapping[Stage, Prepared], folder: Path, steps: int) -> Path:
+    """Runs examples/extend_context.py; a run that was cut off goes on from its checkpoint.
 
     Returns:
         The Hugging Face folder of the trained model.
     """
-    script = ROOT / "examples" / "extend_context.py"
-    for number, (stage, count) in enumerate(zip(method.stages, method.steps_of_stages(steps), strict=True)):
-        exported = trained_folder(method, folder, number)
-        if not exported.exists():
-            chosen = overrides(method, number, data[stage], folder, count)
-            subprocess.run([sys.executable, str(script), *chosen], cwd=ROOT, check=True)
-        if not exported.exists():  # a run that is asked to stop saves and ends without an error
+    script, exported = ROOT / "examples" / "extend_context.py", trained_folder(method, folder)
+    if not exported.exists():
+        chosen = overrides(method, data, folder, steps)
+        done = subprocess.run([sys.executable, str(script), *chosen], cwd=ROOT)
+        if done.returncode == STOPPED:
             raise SystemExit("Training was stopped; start again to go on from its checkpoint.")
+        done.check_returncode()
     return exported
 
 
-def extend_untrained(method: Method, data: dict[Stage, Prepared], folder: Path) -> Path:
+def extend_untrained(method: Method, data: Mapping[Stage, Prepared], folder: Path) -> Path:
     """Exports the base weights with a method's scaling, through Megatron and back.
 
     Returns:
@@ -108,7 +115,7 @@ def extend_untrained(method: Method, data: dict[Stage, Prepared], folder: Path) 
     exported = folder / method.key / "untrained"
     if exported.exists():
         return exported
-    chosen = overrides(method, 0, data[method.stages[0]], folder, steps=100)
+    chosen = overrides(method, data, folder, steps=100)
     return export_untrained(chosen, BASE_MODEL, exported)
 
 

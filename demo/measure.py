@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from demo.extend import BASE_MODEL, run_name
+from demo.extend import BASE_MODEL
 from demo.methods import TARGET, WINDOW, Method
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.evaluate import evaluate
@@ -59,24 +59,19 @@ def measure(
 
 
 def describe_training(method: Method, steps: int) -> dict[str, str]:
-    """How a method is trained, for the report: what each stage reads, and the overrides of its YAML."""
+    """How a method is trained, for the report: what each stage reads, and what its YAML says besides."""
     stages = zip(method.stages, method.steps_of_stages(steps), strict=True)
     read = (f"{count:,} steps of {stage.rows} × {stage.window:,} tokens" for stage, count in stages)
-    chosen = [word for stage in method.stages for word in stage.overrides]
+    chosen = [word for stage in method.stages for word in stage.own_keys]
     return {
         "training": ", then ".join(read),
-        "overrides": " ".join(dict.fromkeys([*method.overrides, *chosen])) or "none",
+        "overrides": ", ".join(dict.fromkeys([*method.overrides, *chosen])) or "none",
     }
 
 
-def training_losses(method: Method, folder: Path, steps: int) -> list[tuple[int, float]]:
-    """(step, loss) of a method's training, its stages one after the other."""
-    counts = method.steps_of_stages(steps)
-    return [
-        (sum(counts[:number]) + step, loss)
-        for number in range(len(counts))
-        for step, loss in logged_scalars(folder / run_name(method, number), "reduced_train_loss")
-    ]
+def training_losses(method: Method, folder: Path) -> list[tuple[int, float]]:
+    """(step, loss) of a method's training."""
+    return logged_scalars(folder / method.key, "reduced_train_loss")
 
 
 def logged_scalars(folder: Path, name: str) -> list[tuple[int, float]]:

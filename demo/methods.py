@@ -10,14 +10,14 @@ WINDOW, TARGET = 512, 4096
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of a method's training: what its samples are."""
+    """One stage of a method's training: what its samples are."""
 
     window: int
     """Tokens of a sample, which passkey blocks are made to fit."""
     rows: int
     """Samples of an optimizer step; they are one forward pass."""
-    overrides: tuple[str, ...] = ()
-    """Hydra overrides of this stage alone."""
+    own_keys: tuple[str, ...] = ()
+    """Further keys of this stage, `key: value` each."""
     share: float = 1.0
     """Of the method's steps; a method's stages come to 1."""
     passkey_share: float = 0.5
@@ -33,13 +33,13 @@ class Stage:
         """Name of the folder with what it reads."""
         return f"data_{self.window}{'_short_keys' if self.mostly_short_keys else ''}"
 
-    def sample_overrides(self) -> tuple[str, ...]:
-        """Hydra overrides for its samples."""
+    def keys(self) -> tuple[str, ...]:
+        """Its keys of an entry of `stages` that say what samples are, and how it learns from them."""
         return (
-            f"model.encoder_seq_length={self.window}",
-            f"model.global_batch_size={self.rows}",
-            f"model.micro_batch_size={self.rows}",
-            *self.overrides,
+            f"encoder_seq_length: {self.window}",
+            f"global_batch_size: {self.rows}",
+            f"micro_batch_size: {self.rows}",
+            *self.own_keys,
         )
 
 
@@ -56,7 +56,7 @@ class Method:
     before_training: bool
     """Whether it is also measured with the base model's weights as they are."""
     stages: tuple[Stage, ...]
-    """Runs, each from the weights that the one before it left."""
+    """Stages of its run, each from the weights that the one before it left."""
 
     @property
     def untrained_title(self) -> str:
@@ -75,14 +75,14 @@ SHORT_THEN_LONG = (
     Stage(
         WINDOW,
         rows=20,
-        overrides=("pose=paper", "model.optim.lr=1.4e-3", "model.optim.sched.min_lr=4.0e-4"),
+        own_keys=("pose: paper", "optim.lr: 1.4e-3", "optim.sched.min_lr: 4.0e-4"),
         share=0.75,
         passkey_share=0.75,
     ),
     Stage(
         TARGET,
         rows=2,
-        overrides=("model.optim.lr=5.0e-4", "model.optim.sched.warmup_steps=5"),
+        own_keys=("optim.lr: 5.0e-4", "optim.sched.warmup_steps: 5"),
         share=0.25,
         passkey_share=0.75,
         first_key_length=TARGET // 2,
@@ -109,6 +109,6 @@ def _sampler(key: str, title: str, stage: Stage, before_training: bool = False) 
 # As many tokens a step at full length and in samples as long as the base model's window.
 SAMPLERS = (
     _sampler("pi-full", "PI, full length", Stage(TARGET, 1, mostly_short_keys=True), before_training=True),
-    _sampler("pi-pose", "PI, PoSE", Stage(WINDOW, 8, ("pose=paper",))),
-    _sampler("pi-random", "PI, randomised positions", Stage(WINDOW, 8, ("pose=random",))),
+    _sampler("pi-pose", "PI, PoSE", Stage(WINDOW, 8, ("pose: paper",))),
+    _sampler("pi-random", "PI, randomised positions", Stage(WINDOW, 8, ("pose: random",))),
 )

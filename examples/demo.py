@@ -64,7 +64,7 @@ def main() -> None:
         rows.append(measure(name, trained, heldout, thorough=thorough, settings=settings))
     report = folder / next((name for name in ("compare", "pose") if getattr(args, name)), "report")
     write_results(rows, report / RESULTS)  # safe, whatever fails below
-    losses = {method.title: training_losses(method, folder, args.steps) for method in methods}
+    losses = {method.title: training_losses(method, folder) for method in methods}
     took = f"Took {(time.perf_counter() - started) / 60:.1f} minutes."
     training = training_section(losses, plot_losses(losses, report / "loss.png"), f"The whole demo: {took}")
     files = write_report(rows, report, title="From 512 to 4,096 tokens", more=(training,))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from demo.extend import BASE_MODEL, overrides, trained_folder
-from demo.methods import COMPARED, POSITION_INTERPOLATION, SAMPLERS, Method
+from demo.extend import BASE_MODEL, ROOT, overrides, trained_folder
+from demo.methods import COMPARED, POSITION_INTERPOLATION, SAMPLERS, TARGET, Method
 from demo.prepare import Prepared
+from nemo_pi.checkpoint.summary import read_summary
+from nemo_pi.config.load import resolve_stages
+from nemo_pi.config.overrides import as_hydra
 
 METHODS = (POSITION_INTERPOLATION, *COMPARED, *SAMPLERS)
 FOLDER = Path("results")
@@ -29,17 +33,23 @@ def test_stages_share_the_steps(method: Method, steps: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
-def test_each_stage_starts_where_the_one_before_ended(method: Method) -> None:
-    runs = [overrides(method, number, DATA, FOLDER, 10) for number in range(len(method.stages))]
-    starts = [value(run, "restore_from_path") for run in runs]
-    ends = [value(run, "model.export.hf_path") for run in runs]
-    assert starts == [str(BASE_MODEL), *ends[:-1]] and ends[-1] == str(trained_folder(method, FOLDER))
-    names = [value(run, "name") for run in runs]
-    assert len(set(names)) == len(names) and names[-1] == method.key
+def test_a_method_is_one_run_of_its_stages(method: Method) -> None:
+    chosen = overrides(method, dict.fromkeys(method.stages, DATA), FOLDER, 200)
+    assert value(chosen, "restore_from_path") == str(BASE_MODEL)
+    assert value(chosen, "model.export.hf_path") == str(trained_folder(method, FOLDER))
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        cfg = compose("extend_context", [as_hydra(word) for word in chosen])
+    runs = resolve_stages(cfg, world_size=1, summary=read_summary(BASE_MODEL))
+    assert [run.max_steps for run in runs] == method.steps_of_stages(200)
+    for run, stage in zip(runs, method.stages, strict=True):
+        assert (run.training_length, run.global_batch_size) == (stage.window, stage.rows)
+        assert run.extension == runs[0].extension and run.extension.target_window == TARGET
+        assert run.stage.reset_optimizer == (run.stage.number > 0) and run.stage.first_sample == 0
+        assert (run.pose is not None) == any(key.startswith("pose") for key in stage.own_keys)
 
 
 def test_no_two_methods_share_a_folder() -> None:
-    names = [value(overrides(m, n, DATA, FOLDER, 10), "name") for m in METHODS for n in range(len(m.stages))]
+    names = [method.key for method in METHODS]
     assert len(set(names)) == len(names)
 
 
