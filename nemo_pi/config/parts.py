@@ -17,6 +17,7 @@ from nemo_pi.config.schema import ModelConfig, RunConfig
 from nemo_pi.config.sections import DataConfig, OptimConfig
 from nemo_pi.config.shapes import resolve_shape
 from nemo_pi.config.trainer_keys import check_trainer, trainer_number
+from nemo_pi.data.length_weights import parse_length_weights
 from nemo_pi.data.splits import parse_data_prefix, parse_splits
 from nemo_pi.errors import ConfigError, Together
 from nemo_pi.families.shape import ModelShape
@@ -128,6 +129,7 @@ def _resolve_data(data: DataConfig, seed: int, dry_run: bool) -> DataConfig:
             fix="make some with examples/preprocess_data.py, then model.data.data_prefix=[/path/prefix]",
         )
     parse_splits(data.splits_string)
+    parse_length_weights(data.length_weights)
     if data.data_prefix:
         parse_data_prefix(data.data_prefix)
     if data.num_workers > _MOST_WORKERS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nemo_pi.config.plan_lengths import length_rows
 from nemo_pi.config.plan_model import Rows
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.data.indexed import has_scored, num_tokens, read_header, read_index, scored_prefix
@@ -18,8 +19,8 @@ _LOOKED_AT = 1 << 22
 
 def data_rows(run: ResolvedRun) -> Rows:
     """Corpora, how many tokens of them are trained on (where the files are there), and documents."""
-    rows = [("data", _data(run)), _reading(run), _conversations(run), ("documents", _documents(run))]
-    return [row for row in rows if row is not None]
+    read = [("data", _data(run)), _reading(run), *length_rows(run), _conversations(run)]
+    return [row for row in (*read, ("documents", _documents(run))) if row is not None]
 
 
 def _data(run: ResolvedRun) -> str:
@@ -50,6 +51,8 @@ def _reading(run: ResolvedRun) -> tuple[str, str] | None:
         return None
     if blend is None or not all(sizes):
         return None
+    if run.data.length_weights:  # how often depends on the document: the rows by length say it
+        return "training text", f"about {short(sum(sizes))} tokens"
     wanted = run.max_steps * run.tokens_per_step
     times = [wanted * weight / size for weight, size in zip(blend.weights, sizes, strict=True)]
     few, many = f"{min(times):.3g}", f"{max(times):.3g}"

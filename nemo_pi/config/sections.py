@@ -56,6 +56,10 @@ class DataConfig:
     pose: PoseConfig | None = None
     """PoSE: train a long window by short samples whose positions skip through it, {sampler: paper, chunks: 2,
     content_offset: null}; conf/pose/*.yaml lists the samplers (pose=paper). null: positions run on."""
+    length_weights: dict[int, float] | None = None
+    """How often training reads a document in one pass, by its tokens: {0: 0.5, 4096: 1, 8192: 3} reads half
+    of those below 4,096 (always the same half), and those from 8,192 on three times. Below the smallest
+    number: once. null: all once."""
     pack_documents: bool = False
     """Pack whole documents into rows, each seeing only itself with positions from 0, padding not scored;
     false: laid end to end and cut where a sample is full."""

@@ -92,4 +92,6 @@ def _check_apart(run: ResolvedRun, entry: StageKeys, before: Sequence[ResolvedRu
 def _text_of(run: ResolvedRun) -> str:
     """What decides which text is read, and in which order."""
     data = run.data
-    return json.dumps([data.data_prefix, data.splits_string, data.seed], sort_keys=True, default=str)
+    return json.dumps(
+        [data.data_prefix, data.splits_string, data.seed, data.length_weights], sort_keys=True, default=str
+    )

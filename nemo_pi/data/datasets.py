@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nemo_pi.data.blend import BlendedDataset
 from nemo_pi.data.indexed import CorpusIndex, has_scored, open_indexed, read_index, scored_prefix
+from nemo_pi.data.length_weights import parse_length_weights
 from nemo_pi.data.packing import PackedDataset
 from nemo_pi.data.position_ids import PlainPositions, PosePositions
 from nemo_pi.data.samples import SampleDataset, SampleRules, SampleStream
@@ -38,7 +40,7 @@ def build_datasets(
     """Open, check and lay out the corpora that ``model.data`` names.
 
     Args:
-        data_cfg: keys data_prefix, splits_string, seed, pack_documents, reset_position_ids,
+        data_cfg: keys data_prefix, splits_string, seed, length_weights, pack_documents, reset_position_ids,
             reset_attention_mask, eod_mask_loss, check_token_ids, answer_only_loss; all but data_prefix may be
             missing. Others are ignored.
         seq_length: S, tokens per sample (S + 1 are read).
@@ -99,6 +101,8 @@ def check_datasets(
     prefixes = parse_data_prefix(data_cfg.get("data_prefix"))
     packed = bool(data_cfg.get("pack_documents", False))
     rules = _rules(data_cfg, eod_id, pose, packed)
+    # Of training alone: validation goes on measuring the text as it is.
+    weighted = replace(rules, length_weights=parse_length_weights(data_cfg.get("length_weights")))
     chosen_seed = _seed(data_cfg, seed)
     opener = _Opener(None if data_cfg.get("check_token_ids") is False else vocab_size, open_corpus)
     shares = parse_splits(data_cfg.get("splits_string"))
@@ -110,7 +114,7 @@ def check_datasets(
             _refuse_no_training(split, wanted)
             built.append(None)
             continue
-        parts = []
+        parts, rules_here = [], weighted if SPLITS[split] == "train" else rules
         for corpus, prefix in enumerate(blend.prefixes):
             indexed = opener.open(prefix)
             scored = opener.scored(prefix, data_cfg.get("answer_only_loss"), packed)
@@ -119,7 +123,7 @@ def check_datasets(
             if ranges[split][0] == ranges[split][1]:
                 raise _no_document(indexed, SPLITS[split], shares)
             try:
-                parts.append(_stream(indexed, ranges[split], seq_length, key, rules, packed, scored))
+                parts.append(_stream(indexed, ranges[split], seq_length, key, rules_here, packed, scored))
             except DataError as error:  # a stream does not know its split, which decides what to change
                 raise DataError(
                     f"{error.field}, {SPLITS[split]}",

@@ -159,7 +159,7 @@ class PackedDataset(SampleStream):
         documents: [first, last) documents of the corpus to read.
         seq_length: S.
         key: names the stream: (seed, split, corpus).
-        rules: positions, and eod_mask_loss; its other rules are for unpacked text.
+        rules: positions, eod_mask_loss and length_weights; its other rules are for unpacked text.
         scored: of conversations, which of the corpus' tokens are learned; longer ones than a row are left out
             then, for the end of an answer belongs to its question. None: all are.
     """
@@ -177,8 +177,10 @@ class PackedDataset(SampleStream):
         scored: IndexedDataset | CorpusIndex | None = None,
     ) -> None:
         self.seq_length, self.rules = seq_length, rules
-        self.reader = DocumentReader(indexed, documents)
-        self.scored = None if scored is None else DocumentReader(scored, documents)
+        weights = rules.length_weights
+        self.reader = DocumentReader(indexed, documents, weights, key)
+        # Of the same lengths, so that the same documents are chosen.
+        self.scored = None if scored is None else DocumentReader(scored, documents, weights, key)
         self.chunks = chunked(self.reader.lengths, seq_length, whole=scored is not None)
         self.order = PackedOrder(self.chunks.lengths_P, seq_length, key, name=str(indexed.path_prefix))
 

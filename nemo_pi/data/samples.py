@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from nemo_pi.data.documents import DocumentReader
 from nemo_pi.data.indexed import CorpusIndex
+from nemo_pi.data.length_weights import LengthWeights
 from nemo_pi.data.order import Epoch, EpochOrder, Key, PerEpoch, generator
 from nemo_pi.data.pose_sampler import draw_chunks
 from nemo_pi.data.position_ids import PlainPositions, PositionMaker
@@ -72,6 +73,8 @@ class SampleRules:
     """No loss where the input token is the end of a document. False: loss everywhere."""
     eod_id: int | None = None
     """The end-of-document id; needed by `eod_mask_loss` only."""
+    length_weights: LengthWeights | None = None
+    """How often documents are read, by length; None: each once in a pass."""
 
 
 class SampleDataset(SampleStream):
@@ -99,7 +102,7 @@ class SampleDataset(SampleStream):
         rules: SampleRules,
     ) -> None:
         self.seq_length, self.rules = seq_length, rules
-        self.reader = DocumentReader(indexed, documents)
+        self.reader = DocumentReader(indexed, documents, rules.length_weights, key)
         self.order = EpochOrder(self.reader.lengths, seq_length, key, name=str(indexed.path_prefix))
         if rules.moved_text is not None:
             _check_source(str(indexed.path_prefix), int(self.reader.lengths.sum()), rules.moved_text)

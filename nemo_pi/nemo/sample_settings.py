@@ -12,6 +12,7 @@ from typing import Any
 
 from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.data.length_weights import parse_length_weights
 from nemo_pi.errors import ConfigError
 
 RECORD = "samples"
@@ -23,11 +24,13 @@ def sample_settings(run: ResolvedRun) -> dict[str, Any]:
 
     PoSE's target window is the model's, which a resumed run compares besides.
     """
-    pose = run.pose
+    pose, weights = run.pose, parse_length_weights(run.data.length_weights)
     return {
         "model.data.pose.sampler": pose and pose.sampler,
         "model.data.pose.chunks": pose and pose.num_chunks,
         "model.data.pose.content_offset": pose and pose.content_offset,
+        "model.data.length_weights": weights
+        and dict(zip(map(str, weights.bounds), weights.weights, strict=True)),
         "model.data.pack_documents": run.data.pack_documents,
         "model.data.reset_position_ids": run.data.reset_position_ids,
         "model.data.reset_attention_mask": run.data.reset_attention_mask,
