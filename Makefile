@@ -53,13 +53,13 @@ compare: $(STAMP) ## the demo beside direct fine-tuning, NTK-aware and YaRN (abo
 TIMES ?= 1
 
 real: $(STAMP) ## SmolLM2-135M from 8,192 to 32,768 tokens by PI and YaRN (3 hours; in stages that go on)
-	$(PY) examples/real.py --times $(TIMES)
+	$(PY) examples/real.py --times $(TIMES) --results results/real$(if $(filter-out 1,$(TIMES)),-$(TIMES)-times)
 
 # STEPS=800 trains each method four times as long.
 STEPS ?= 200
 
 replicate: $(STAMP) ## the papers' headline results in small, row by row; writes docs/replicate.md (about an hour)
-	$(PY) examples/replicate.py --steps $(STEPS) --page docs/replicate.md
+	$(PY) examples/replicate.py --steps $(STEPS) --results results/replicate-$(STEPS) --page docs/replicate.md
 
 # Peers that nemo_pi does not need; litgpt's lightning must not replace the environment's.
 bench-packages: $(STAMP) ## install what the benchmarks compare with

@@ -5,10 +5,14 @@ A stage is done where its files are. The plan with its times is said before the 
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from nemo_pi.errors import ConfigError
 
 LONGEST_MINUTES = 40
 """Of a stage, in the size that is shipped: what an interruption costs at most."""
@@ -59,6 +63,27 @@ def run_stages(stages: Sequence[Stage], say: Callable[[str], None] = print) -> N
         if not stage.done:  # a run that was asked to stop has saved and ended without an error
             raise RuntimeError(f"{stage.name} ended without {stage.made}; start again to go on")
         say(f"      took {_minutes(time.perf_counter() - started)}")
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write down what a folder's stages were made with, or compare: stages of two sizes are no one result.
+
+    Raises:
+        ConfigError: the folder holds stages of other settings.
+    """
+    file, own = folder / "settings.json", json.loads(json.dumps(settings))
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before != own:
+            changed = [name for name in own if own[name] != before.get(name)]
+            raise ConfigError(
+                "results",
+                required=f"a folder for these settings: {', '.join(f'{n} {own[n]}' for n in changed)}",
+                given=f"{folder}, begun with {', '.join(f'{n} {before.get(n)}' for n in changed)}",
+                fix="give --results another folder",
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
 
 
 def _minutes(seconds: float) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from nemo_pi.cli.quiet import hide_harmless_messages
@@ -41,10 +42,12 @@ def main() -> None:
     args = parse()
     from evidence.real.job import Job
     from evidence.real.sizes import sized
-    from evidence.stages import describe, run_stages
+    from evidence.stages import describe, keep_settings, run_stages
     from nemo_pi.evaluation.report import render_text
 
-    job = Job(args.results.expanduser().resolve(), sized(args.times))
+    size = sized(args.times)
+    job = Job(args.results.expanduser().resolve(), size)
+    keep_settings(job.folder, asdict(size))
     run_stages(job.first_stages())
     speed = job.speed()
     print(speed.describe())

@@ -41,10 +41,11 @@ def main() -> None:
     args = parse()
     from evidence.replicate.job import stages, verdicts, write
     from evidence.replicate.lab import Lab
-    from evidence.stages import run_stages
+    from evidence.stages import keep_settings, run_stages
 
     folder = args.results.expanduser().resolve()
     lab = Lab(folder, args.steps)
+    keep_settings(folder, {"steps": args.steps})
     if not args.measured:
         run_stages(stages(lab))
     page = (args.page or folder / "replicate.md").expanduser().resolve()

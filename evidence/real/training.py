@@ -71,7 +71,11 @@ def train(method: Method, folder: Path, steps: int, precision: str) -> None:
     """Run it; one that was cut off goes on from its checkpoint."""
     script = ROOT / "examples" / "extend_context.py"
     chosen = overrides(method, folder, steps, precision)
-    subprocess.run([sys.executable, "-W", "ignore", str(script), *chosen], cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", str(script), *chosen], cwd=ROOT)
+    if done.returncode:  # also a run that was told to stop, which has saved its step
+        raise SystemExit(
+            f"{method.title}: training ended with status {done.returncode}; start again to go on"
+        )
 
 
 def preprocess(split: str, folder: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evidence.stages import Stage, describe, run_stages
+from evidence.stages import Stage, describe, keep_settings, run_stages
+from nemo_pi.errors import ConfigError
 
 
 def stage(folder: Path, name: str, log: list[str], *, fails: bool = False, writes: bool = True) -> Stage:
@@ -48,3 +49,11 @@ def test_the_plan_counts_what_is_left_and_comes_first(tmp_path: Path) -> None:
     run_stages(stages, lambda text: said.append(text) if not log else None)
     assert "one    done" in said[0] and "two    1.5 min" in said[0] and said[0].endswith("to do  3.0 min")
     assert "to do  0.0 min" in describe(stages)
+
+
+def test_a_folder_holds_stages_of_one_size(tmp_path: Path) -> None:
+    keep_settings(tmp_path / "new", {"steps": 80, "lengths": (1, 2)})
+    keep_settings(tmp_path / "new", {"steps": 80, "lengths": (1, 2)})
+    with pytest.raises(ConfigError, match="steps 200") as caught:
+        keep_settings(tmp_path / "new", {"steps": 200, "lengths": (1, 2)})
+    assert "begun with steps 80" in str(caught.value) and "lengths" not in str(caught.value)
