@@ -20,7 +20,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help venv demo compare real replicate bench bench-packages conf test attack fuzz test-fast lint types format check clean house families mutants
+.PHONY: help venv demo compare real replicate bench bench-packages gpu conf test attack fuzz test-fast lint types format check clean house families mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -98,6 +98,9 @@ lint: $(STAMP) ## ruff, and shellcheck and hadolint where they are installed
 
 types: $(STAMP) ## mypy
 	$(PY) -m mypy
+
+gpu: $(STAMP) ## a GPU's first minutes: what runs, parity with the CPU, speed, memory (about 8 minutes on an H100)
+	$(PY) -m benchmarks.gpu
 
 conf: $(STAMP) ## write conf/model/base.yaml from the schema
 	$(PY) -m tools.base_yaml

@@ -32,7 +32,7 @@ from benchmarks.harness import RESULTS, hardware, write_results
 from benchmarks.training.estimate import announce, gemm_flops_per_second, loading_seconds, steps_seconds
 from benchmarks.training.figures import Bars, draw_bars
 from benchmarks.training.memory import MIB, peak_mib, reset_peak, resident_mib
-from benchmarks.training.sizes import SIZES
+from benchmarks.training.sizes import SIZES, yaml_keys
 from nemo_pi.cli.parser import Parser
 from nemo_pi.config.load import resolve
 from nemo_pi.config.memory import estimate_memory
@@ -88,14 +88,8 @@ def cases(args: argparse.Namespace) -> list[Case]:
 def run_of(case: Case) -> ResolvedRun:
     """The run as its YAML would resolve."""
     size = SIZES[case.size]
-    shape = size.shape
     model: dict[str, Any] = {
-        "num_layers": shape.num_layers,
-        "hidden_size": shape.hidden_size,
-        "ffn_hidden_size": shape.ffn_hidden_size,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_query_groups": shape.num_query_groups,
-        "vocab_size": shape.vocab_size,
+        **yaml_keys(size.shape),
         "original_max_position_embeddings": min(size.window, case.length),
         "max_position_embeddings": case.length,
         "loss": case.loss,

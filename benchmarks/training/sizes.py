@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nemo_pi.families.shape import ModelShape
 
@@ -17,6 +18,12 @@ class Size:
     """Sizes of the model."""
     window: int
     """Original window in tokens; longer samples interpolate positions from it."""
+
+
+def yaml_keys(shape: ModelShape) -> dict[str, Any]:
+    """The keys of `model` that build this shape without a checkpoint."""
+    names = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")
+    return {name: getattr(shape, name) for name in (*names, "vocab_size")}
 
 
 def _size(
