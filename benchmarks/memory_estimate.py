@@ -61,6 +61,8 @@ class Case:
     """trainer.precision."""
     tile: int | None = None
     """model.mlp_chunk_size."""
+    adapters: str | None = None
+    """Of model.peft's target_modules, at rank 16; None trains all weights."""
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -80,6 +82,8 @@ def cases(args: argparse.Namespace) -> list[Case]:
         *plain,
         Case("4x256", 4 * K, loss="full"),
         Case("8x512", 2 * K, recompute=True),
+        Case("8x512", 2 * K, adapters="all"),
+        Case("8x512", 2 * K, adapters="attention"),
         Case(*half, precision="bf16"),
         Case(*half, recompute=True, precision="bf16"),
     ]
@@ -104,8 +108,11 @@ def run_of(case: Case) -> ResolvedRun:
             "activations_checkpoint_method": "uniform",
             "activations_checkpoint_num_layers": 1,
         }
+    if case.adapters is not None:
+        model["peft"] = {"lora_tuning": {"adapter_dim": 16, "target_modules": [case.adapters]}}
     trainer = {"max_steps": 100, "precision": case.precision}
-    return resolve({"model": model, "trainer": trainer}, world_size=1, summary=None)
+    # A dry run, because adapters would ask for a checkpoint to stand beside.
+    return resolve({"model": model, "trainer": trainer, "dry_run": True}, world_size=1, summary=None)
 
 
 def train(run: ResolvedRun, steps: int) -> None:
@@ -190,6 +197,7 @@ def row(case: Case) -> dict[str, Any]:
         "precision": case.precision,
         "loss": case.loss,
         "recompute": "full" if case.recompute else "none",
+        "adapters": case.adapters or "none",
         **{name: round(value / MIB) for name, value in asdict(estimate).items()},
         "estimate": round(estimate.total / MIB),
         "measured": round(measured),

@@ -16,7 +16,7 @@ import torch
 from nemo_pi.config.kernels import backends_of, is_for_this_machine
 from nemo_pi.config.optimizer_memory import state_bytes
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.families.lora import num_adapted
+from nemo_pi.families.lora import LINEARS, num_adapted
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.table import qkv_rows
 from nemo_pi.model.options import DISK
@@ -135,9 +135,23 @@ def layer_bytes_per_token(run: ResolvedRun) -> int:
     """
     shape, layout, width = run.shape, run.parallel, run.compute_dtype.itemsize
     kept = family_of(shape).kept_channels(shape)
-    residual, mlp = width * kept.residual, 0 if is_tiled(run) else width * kept.mlp
+    unread, inner = _unread_channels(run)
+    residual = width * (kept.residual - unread)
+    mlp = 0 if is_tiled(run) else width * (kept.mlp - inner)
     attention = width * kept.attention + _FP32 * shape.num_attention_heads
     return residual // (layout.tp if layout.sequence_parallel else 1) + (attention + mlp) // layout.tp
+
+
+def _unread_channels(run: ResolvedRun) -> tuple[int, int]:
+    """Channels per token that frozen linear layers without an adapter do not keep for their weights' sake:
+    norms' outputs, and the MLP's product."""
+    lora, shape = run.engine.build.lora, run.shape
+    if lora is None:
+        return 0, 0
+    kind = family_of(shape).layer_kind(shape)
+    qkv, fc1, fc2 = (linear not in lora.linears for linear in (LINEARS[0], LINEARS[2], LINEARS[3]))
+    norms = (qkv and fc1) if kind.shared_norm else qkv + fc1
+    return (norms * shape.hidden_size if kind.norms_before else 0), fc2 * shape.ffn_hidden_size
 
 
 def tokens_of_a_rank(run: ResolvedRun) -> int:
@@ -285,4 +299,11 @@ def _logits(run: ResolvedRun) -> int:
     gathered = 2 if layout.sequence_parallel else 1
     hidden = gathered * tokens * shape.hidden_size * width
     logits = 0 if width == _FP32 and not torch.cuda.is_available() else width
-    return chunk * rows * (_FP32 + logits) + rows * shape.hidden_size * (_FP32 + beside) + hidden
+    weights = rows * shape.hidden_size * (_FP32 + beside) if _trains_output(run) else 0
+    return chunk * rows * (_FP32 + logits) + weights + hidden
+
+
+def _trains_output(run: ResolvedRun) -> bool:
+    """Whether the output weights get a gradient: beside adapters only where they are the embedding."""
+    lora = run.engine.build.lora
+    return lora is None or (lora.embeddings_and_norms and run.shape.tied_embeddings)

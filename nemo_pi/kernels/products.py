@@ -114,11 +114,12 @@ def onednn_obstacle() -> str | None:
 
 
 class _Linear(torch.autograd.Function):
-    """Keeps its inputs, as torch's does."""
+    """Keeps its inputs, as torch's does; of a frozen weight's layer the weight alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_NK: Tensor, products: TorchProducts) -> Tensor:
-        ctx.save_for_backward(x, weight_NK)
+        # A frozen weight's gradient is never asked for.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight_NK)
         ctx.products = products
         return products.times_transposed(x.contiguous(), weight_NK)
 
@@ -129,8 +130,10 @@ class _Linear(torch.autograd.Function):
         products, grad = ctx.products, grad.contiguous()
         wants_x, wants_weight, _ = ctx.needs_input_grad
         grad_x = products.times_transposed(grad, weight_NK.t()) if wants_x else None
+        if not wants_weight:
+            return grad_x, None, None
         rows = grad.flatten(0, -2), x.flatten(0, -2)
-        return grad_x, products.transposed_times(*rows) if wants_weight else None, None
+        return grad_x, products.transposed_times(*rows), None
 
 
 def _blocks(length: int, width: int) -> Iterator[slice]:

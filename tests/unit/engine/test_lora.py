@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.optimizer import optimizer_tensors
 from nemo_pi.families.fusion import fuse
 from nemo_pi.families.lora import CANONICAL, LINEARS, Lora, adapter_rules, num_trained
-from nemo_pi.model.options import BuildOptions, Recompute
+from nemo_pi.model.options import ALL_BUT_ATTENTION, BackendRequests, BuildOptions, Recompute
 from tests.unit.engine.loops import SMOOTH, PlainLoop, engine_of, random_batch
 from tests.unit.model.models import SHAPE, transformers_model
 
@@ -120,3 +121,41 @@ def test_first_numbers_do_not_depend_on_the_order_they_are_drawn_in() -> None:
     ):
         assert "lora_A" not in name or (torch.equal(a, b) and a.std() > 0.01), name
         assert "lora_B" not in name or not a.any(), name
+
+
+AGAIN = {
+    "full": BuildOptions(recompute=FULL),
+    "mlp": BuildOptions(recompute=Recompute("selective", modules=("mlp",))),
+    "attention kept": BuildOptions(recompute=Recompute("selective", modules=(ALL_BUT_ATTENTION,))),
+    "on disk": BuildOptions(recompute=replace(FULL, offload="disk", folder=gettempdir())),
+    "tiled": BuildOptions(mlp_chunk_tokens=5),
+    "tiled, attention kept": BuildOptions(
+        recompute=Recompute("selective", modules=(ALL_BUT_ATTENTION,)), mlp_chunk_tokens=5
+    ),
+}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "shifted"])
+@pytest.mark.parametrize("name", AGAIN)
+def test_whatever_is_computed_again_gives_adapters_the_same_gradients(name: str, attention: str) -> None:
+    """The embedding is frozen: the first layer's input wants no gradient."""
+    drops = replace(LORA, dropout=0.0 if "tiled" in name else 0.3)
+    found = []
+    for options in (BuildOptions(), AGAIN[name]):
+        build = replace(
+            options, lora=drops, init_method_std=0.15, backends=BackendRequests(attention=attention)
+        )
+        engine = engine_of(build=build, train=False)
+        generator = torch.Generator().manual_seed(2)
+        for parameter in engine.chunks[0].parameters():
+            parameter.data.normal_(std=0.1, generator=generator)
+        engine.start_training()
+        engine.begin_step(1)
+        loss = engine.forward_backward(random_batch())
+        named = engine.chunks[0].named_parameters()
+        found.append((loss, {n: p.main_grad.clone() for n, p in named if p.requires_grad}))
+    (loss, plain), (same_loss, again) = found
+    assert loss == pytest.approx(same_loss, rel=1e-6) and len(plain) == 16
+    for key, gradient in plain.items():
+        assert gradient.norm() > 0, key
+        assert (again[key] - gradient).norm() < 1e-5 * gradient.norm(), key
