@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
-from nemo_pi.config.load import resolve
+from nemo_pi.config.load import resolve, resolve_stages
 from nemo_pi.config.plan import render_plan
+from nemo_pi.config.plan_stages import render_stages
 from nemo_pi.config.resolved import ResolvedRun
 from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
@@ -81,6 +82,13 @@ EXPECTED = {
 }
 
 
+STAGED = {
+    "yarn_64k_128k": ("yarn_64k", "yarn_128k"),
+    "prolong_64k_512k": ("prolong_64k", "prolong_512k"),
+}
+"""In one launch → the recipes of their stages, each of which starts from what the one before made."""
+
+
 def planned(name: str, summary: CheckpointSummary) -> ResolvedRun:
     cfg = composed(
         "model=auto", f"recipe={name}", "restore_from_path=/models/base", "model.data.data_prefix=[/data/x]"
@@ -88,7 +96,7 @@ def planned(name: str, summary: CheckpointSummary) -> ResolvedRun:
     return resolve(cfg, world_size=1, summary=summary)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_a_dry_run_has_the_source_s_numbers(name: str) -> None:
     expected = EXPECTED[name]
     run = planned(name, summary_of(expected.shape, extension=expected.start, dtype="bfloat16"))
@@ -100,6 +108,24 @@ def test_a_dry_run_has_the_source_s_numbers(name: str) -> None:
     assert run.tokens_per_step * run.max_steps == pytest.approx(expected.all_tokens, rel=0.05)
     assert run.optim.lr == expected.lr
     assert f"{expected.target:,} tokens" in render_plan(run)
+
+
+@pytest.mark.parametrize("name", sorted(STAGED))
+def test_stages_of_one_launch_are_the_recipes_that_stand_alone(name: str) -> None:
+    alone = [
+        planned(each, summary_of(EXPECTED[each].shape, extension=EXPECTED[each].start))
+        for each in STAGED[name]
+    ]
+    start = EXPECTED[STAGED[name][0]]
+    cfg = composed("model=auto", f"recipe={name}", "restore_from_path=/models/base", "dry_run=true")
+    stages = resolve_stages(cfg, world_size=1, summary=summary_of(start.shape, extension=start.start))
+    for stage, run in zip(stages, alone, strict=True):
+        assert stage.extension == run.extension
+        assert (stage.schedule, stage.max_steps) == (run.schedule, run.max_steps)
+        assert (stage.training_length, stage.tokens_per_step) == (run.training_length, run.tokens_per_step)
+        assert stage.engine.optim == run.engine.optim
+    plan = render_stages(stages)
+    assert all(f"{run.extension.target_window:,} tokens" in plan for run in alone)
 
 
 @pytest.mark.parametrize(("name", "base"), [("prolong_64k", 8e6), ("prolong_512k", 1.28e8)])
@@ -130,4 +156,4 @@ def test_every_recipe_names_its_source_and_is_listed() -> None:
         assert re.search(r"arXiv[\s#]+\d{4}\.\d{5}", opening), f"{name} names no paper"
         assert f"recipe={name}" in opening
         assert f"`{name}`" in listed, f"{name} is not in docs/recipes.md"
-    assert set(RECIPES) == set(EXPECTED)
+    assert set(RECIPES) == {*EXPECTED, *STAGED}

@@ -156,7 +156,7 @@ def test_a_resumed_run_measures_each_step_once(
 ) -> None:
     config = cfg(material, tmp_path, {})
     if stopped == "between two":
-        monkeypatch.setattr("nemo_pi.nemo.training.StepProgressBar", lambda log_every: StopAt(3))
+        monkeypatch.setattr("nemo_pi.nemo.trainer.StepProgressBar", lambda log_every, title: StopAt(3))
         config.trainer.enable_progress_bar = True
         names = counted(monkeypatch)
         first = trained(config)
