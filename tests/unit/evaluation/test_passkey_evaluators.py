@@ -118,6 +118,16 @@ def test_prompts_are_the_script_s_word_for_word(
             assert (tokenizer.decode(ids), key) == expected
 
 
+def test_yarn_s_prompt_has_fewer_tokens_than_its_length_not_as_many(
+    tokenizer: PreTrainedTokenizerFast, context: TaskContext
+) -> None:
+    yarn = EVALUATORS["yarn"]
+    length = count(tokenizer, yarn.text(250, 0, 12345))
+    assert yarn.size(context.tokenizer, length, 640, 0) == 225
+    assert yarn.size(context.tokenizer, length + 1, 640, 0) == 250
+    assert yarn.size(context.tokenizer, length + 1, 640, 1) == 225
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
