@@ -182,6 +182,8 @@ class PackedDataset(SampleStream):
         # Of the same lengths, so that the same documents are chosen.
         self.scored = None if scored is None else DocumentReader(scored, documents, weights, key)
         self.chunks = chunked(self.reader.lengths, seq_length, whole=scored is not None)
+        if scored is not None and not len(self.chunks.lengths_P) and self.reader.lengths.max(initial=0) > 1:
+            raise _all_too_long(str(indexed.path_prefix), self.reader.lengths, seq_length)
         self.order = PackedOrder(self.chunks.lengths_P, seq_length, key, name=str(indexed.path_prefix))
 
     def sample(self, index: int) -> Sample:
@@ -214,3 +216,14 @@ class PackedDataset(SampleStream):
             for part in (self.chunks.documents_P, self.chunks.skipped_P, self.chunks.lengths_P)
         )
         return reader.read(document, skipped, length + 1)
+
+
+def _all_too_long(name: str, lengths: Ints, seq_length: int) -> DataError:
+    # One more token than a sample has inputs: the last one is a label alone.
+    shortest = int(lengths[lengths > 1].min()) - 1
+    return DataError(
+        name,
+        required=f"a conversation of at most {seq_length + 1:,} tokens in each split (each is read whole)",
+        given=f"{len(lengths):,}, the shortest of {shortest + 1:,}",
+        fix=f"model.encoder_seq_length={shortest} or more, or add shorter conversations",
+    )

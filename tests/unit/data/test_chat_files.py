@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,13 @@ def test_marks_of_another_corpus_are_refused(folder: Path, tmp_path: Path) -> No
 def test_nothing_that_fits_is_refused(folder: Path) -> None:
     write_lines(folder / "long.jsonl", [{"messages": LONG}])
     prefix = written(folder, "long", input=str(folder / "long.jsonl")).prefixes[0]
-    with pytest.raises(DataError, match="none"):
+    with pytest.raises(DataError, match="of at most 65 tokens in each split") as caught:
         rows(prefix, 64)
+    fix = re.search(r"encoder_seq_length=(\d+)", str(caught.value))
+    assert fix is not None
+    assert rows(prefix, int(fix[1])) is not None
+    with pytest.raises(DataError):
+        rows(prefix, int(fix[1]) - 1)
 
 
 @pytest.mark.parametrize(
