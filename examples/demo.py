@@ -65,10 +65,11 @@ def main() -> None:
     report = folder / next((name for name in ("compare", "pose") if getattr(args, name)), "report")
     write_results(rows, report / RESULTS)  # safe, whatever fails below
     losses = {method.title: training_losses(method, folder) for method in methods}
-    took = f"Took {(time.perf_counter() - started) / 60:.1f} minutes."
-    training = training_section(losses, plot_losses(losses, report / "loss.png"), f"The whole demo: {took}")
+    took = f"{(time.perf_counter() - started) / 60:.1f} minutes"
+    picture = plot_losses(losses, report / "loss.png")
+    training = training_section(losses, picture, f"The whole demo took {took}.")
     files = write_report(rows, report, title="From 512 to 4,096 tokens", more=(training,))
-    print(f"\n{render_text(rows)}\n\n{took}")
+    print(f"\n{render_text(rows)}\n\nTook {took}.")
     print(f"Extended model (Hugging Face): {trained_folder(methods[0], folder)}")
     print(f"Results: {report}\nReport: {files.page}")
 

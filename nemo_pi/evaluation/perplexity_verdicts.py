@@ -108,6 +108,7 @@ def perplexity_charts(models: Sequence[Measured[PerplexityResult]]) -> tuple[Lin
         "x_label": "context length (tokens)",
         "y_label": "perplexity (lower is better)",
         "marks": window_marks(models),
+        "digits": "#,.4g",
     }
     summary = "Perplexity of held-out text by the context length that it is read with, a line for each model."
     charts = [LineChart("Perplexity by context length", summary, series=series, **shared)]
