@@ -167,3 +167,11 @@ def test_dropout_is_the_same_after_a_restart(inputs: Path, trained: Path, tmp_pa
     assert_same_bits(*weights)
     without = load_file(trained / "adapters" / WEIGHTS)
     assert any(not torch.equal(without[name], tensor) for name, tensor in weights[0].items())
+
+
+def test_stages_go_on_with_the_adapters_of_the_one_before(
+    inputs: Path, trained: Path, tmp_path: Path
+) -> None:
+    last = train(inputs, tmp_path, stages=[{"max_steps": 2}, {"max_steps": 2}], trainer__max_steps=None)
+    convert_(last, tmp_path / "adapters", as_peft=True)
+    assert_same_bits(*(load_file(folder / "adapters" / WEIGHTS) for folder in (tmp_path, trained)))
