@@ -53,8 +53,8 @@ class LongRope(ScalingMethod):
     cos_sin_times = "√(1 + ln s / ln L)"
     source = "LongRoPE, arXiv 2402.13753"
     training = (
-        "a search for the factors (examples/search_longrope.py), then 400 steps at 131,072 tokens and 600 "
-        "more at 262,144 (arXiv 2402.13753, section 3.3)"
+        "a search for the factors (search_longrope.py), then 400 steps at 131,072 tokens and 600 more at "
+        "262,144 (arXiv 2402.13753, section 3.3)"
     )
     depends_on_length = True
     hf_types = ("longrope", "su")

@@ -6,7 +6,6 @@ import json
 import lzma
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +14,8 @@ import pytest
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli import advise
 from nemo_pi.config.load import resolve
-from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.errors import ConfigError, DataError
 from tests.unit.config.test_conf import composed
-from tests.unit.test_docs import parser_of
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL, HELDOUT = ROOT / "demo" / "model", ROOT / "demo" / "text" / "heldout.jsonl.xz"
@@ -94,16 +92,3 @@ def test_too_little_time_is_refused_before_it_measures(documents: Path, tmp_path
     words = ["--documents", str(documents), "--target-window", "1024", "--minutes", "1e-4"]
     with pytest.raises(ConfigError, match="--minutes"):
         advise.run(arguments=[str(MODEL), *words, "--results", str(tmp_path)])
-
-
-def test_a_distributed_checkpoint_is_refused_with_the_command_that_converts_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(advise, "read_summary", lambda _: read_summary(MODEL))
-    monkeypatch.setattr(advise, "choose_backend", lambda *_, **__: "megatron")
-    with pytest.raises(CheckpointError) as raised:
-        advise._readable(tmp_path)
-    words = shlex.split(raised.value.fix.partition(", and give")[0])
-    assert words[:2] == ["python", "examples/convert_checkpoint.py"]
-    monkeypatch.setattr(sys, "argv", words[1:])
-    assert parser_of("convert_checkpoint")().source == tmp_path
