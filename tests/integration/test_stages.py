@@ -114,3 +114,23 @@ def test_a_stage_may_be_laid_out_otherwise(world: World, name: str, second: str,
     )
     staged.finished.check()
     assert_same_training(staged, reference, world.models["untied"], Tolerance())
+
+
+def test_a_stage_whose_beginning_is_damaged_waits_for_the_one_before(world: World) -> None:
+    """The end of the first is no longer whole: it goes on from its middle, and the second begins behind it."""
+    uninterrupted = world.reference(*TWO)
+    world.run("damaged", *TWO, fault=("signal_at_step", 3, signal.SIGTERM, False))
+    folder = world.folder / "damaged" / "results" / "run" / "checkpoints" / "step_00000003"
+    largest = max(folder.glob("*.distcp"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    resumed = world.run("damaged", *TWO)
+    resumed.finished.check()
+    assert_bit_identical(resumed, uninterrupted)
+    said = resumed.finished.out + resumed.finished.err
+    assert (
+        said.index("Stage 2 of 2: steps 4")
+        < said.index("Stage 1 of 2: steps 3")
+        < said.rindex("Stage 2 of 2")
+    )
