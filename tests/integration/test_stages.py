@@ -117,7 +117,7 @@ def test_a_stage_may_be_laid_out_otherwise(world: World, name: str, second: str,
 
 
 def test_a_stage_whose_beginning_is_damaged_waits_for_the_one_before(world: World) -> None:
-    """The end of the first is no longer whole: it goes on from its middle, and the second begins behind it."""
+    """The end of the first is not whole: it goes on from its middle, and the second behind it."""
     uninterrupted = world.reference(*TWO)
     world.run("damaged", *TWO, fault=("signal_at_step", 3, signal.SIGTERM, False))
     folder = world.folder / "damaged" / "results" / "run" / "checkpoints" / "step_00000003"

@@ -36,6 +36,14 @@ def test_as_many_are_left_out_as_are_allowed() -> None:
         guard.accepts(5, NAN, 1.0)
 
 
+def test_a_stage_begins_without_the_norms_of_the_one_before() -> None:
+    guard = StepGuard(2)
+    assert seen(guard, *[1.0] * 20, NAN) == [True] * 20 + [False]
+    guard.begin_stage()
+    assert guard.accepts(22, 2.0, 100.0), "compared with another stage's norms"
+    assert guard.skipped == 1, "the count is of the whole run"
+
+
 def test_a_spike_is_far_above_the_median_of_the_last() -> None:
     guard = StepGuard(9)
     assert all(seen(guard, 1.0, 2.0, 3.0, 100.0, 1.0, 2.0, 3.0)), "too few to call any of them a spike"
