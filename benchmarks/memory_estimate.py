@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from nemo_pi.cli.parser import Parser
 from nemo_pi.config.load import resolve
 from nemo_pi.config.memory import estimate_memory
 from nemo_pi.config.resolved import ResolvedRun
+from nemo_pi.model.options import ALL_BUT_ATTENTION
 
 K = 1024
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +64,10 @@ class Case:
     """model.mlp_chunk_size."""
     adapters: str | None = None
     """Of model.peft's target_modules, at rank 16; None trains all weights."""
+    spared: bool = False
+    """Whether all of a layer but its attention is."""
+    offload: str | None = None
+    """model.activations_offload."""
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -86,6 +91,11 @@ def cases(args: argparse.Namespace) -> list[Case]:
         Case("8x512", 2 * K, adapters="attention"),
         Case(*half, precision="bf16"),
         Case(*half, recompute=True, precision="bf16"),
+        Case("4x256", 4 * K, tile=512),
+        Case("8x512", 2 * K, recompute=True, tile=512),
+        Case("8x512", 2 * K, recompute=True, offload="disk"),
+        Case("4x256", 4 * K, spared=True),
+        Case("8x512", 2 * K, spared=True, tile=512, offload="disk"),
     ]
 
 
@@ -98,11 +108,17 @@ def run_of(case: Case) -> ResolvedRun:
         "max_position_embeddings": case.length,
         "loss": case.loss,
         "mlp_chunk_size": case.tile,
+        "activations_offload": case.offload,
         "global_batch_size": 1,
         "micro_batch_size": 1,
         "data": {"data_prefix": ["none"]},
     }
-    if case.recompute:
+    if case.spared:
+        model |= {
+            "activations_checkpoint_granularity": "selective",
+            "activations_checkpoint_modules": [ALL_BUT_ATTENTION],
+        }
+    elif case.recompute:
         model |= {
             "activations_checkpoint_granularity": "full",
             "activations_checkpoint_method": "uniform",
@@ -158,7 +174,7 @@ def resident(case: Case) -> float:
     """MiB by which two steps raise the process's peak above what it held (on a GPU: the allocator's)."""
     from nemo_pi.parallel.cpu_memory import keep_freed_memory
 
-    train(run_of(Case("2x64", 64, case.loss, case.recompute, case.precision)), 2)
+    train(run_of(replace(case, size="2x64", length=64)), 2)
     gc.collect()
     if not torch.cuda.is_available():
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -196,14 +212,22 @@ def row(case: Case) -> dict[str, Any]:
         "tokens": case.length,
         "precision": case.precision,
         "loss": case.loss,
-        "recompute": "full" if case.recompute else "none",
         "adapters": case.adapters or "none",
+        "recompute": tricks(case),
         **{name: round(value / MIB) for name, value in asdict(estimate).items()},
         "estimate": round(estimate.total / MIB),
         "measured": round(measured),
         RATIO: round(estimate.total / MIB / measured, 3),
         "resident": round(in_own_process("resident", case)),
     }
+
+
+def tricks(case: Case) -> str:
+    """What is done to keep less, in a word or two."""
+    what = ["all but attention" if case.spared else "full" if case.recompute else "none"]
+    what += [] if case.tile is None else ["MLP tiled"]
+    what += [] if case.offload is None else [f"on {case.offload}"]
+    return ", ".join(what)
 
 
 def attempt(case: Case) -> tuple[list[dict[str, Any]], str]:
@@ -227,7 +251,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     labels = [
         f"{line['model']}, {line['tokens']:,} tokens, {line['precision'].replace('32', 'fp32')}"
         + (f", loss {line['loss']}" if line["loss"] != "auto" else "")
-        + (", recomputed" if line["recompute"] != "none" else "")
+        + (f", {line['recompute']}" if line["recompute"] != "none" else "")
         for line in rows
     ]
     names = ("estimate", "measured", "resident")
