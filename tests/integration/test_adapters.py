@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.ends import USER_ERROR
 from tests.integration.products import read_weights
-from tests.integration.rows import CP2, DOCUMENTS, PP2, RECOMPUTE, SP, TP2, VPP2, Row, Tolerance
+from tests.integration.rows import CP2, DOCUMENTS, PP2, RECOMPUTE, SP, TP2, TRICKS, VPP2, Row, Tolerance
 from tests.integration.test_parity import relative_error
 from tests.integration.test_resume import SIX_STEPS
 from tests.integration.world import Run, World
@@ -42,6 +42,7 @@ ROWS = (
         "tied",
     ),
     Row("dp2-neox", "biases and fused heads", (), 2, ADAPTERS, "gpt_neox"),
+    Row("tp2-tricks", "slices, spared attention and a file around frozen weights", TP2 + TRICKS, 2, ADAPTERS),
     Row("tp2-shifted", "which heads are shifted is counted over ranks", TP2, 2, SHIFTED),
 )
 
