@@ -19,6 +19,7 @@ from nemo_pi.parallel import launcher
 _FOLDERS = ("name", "exp_manager.name", "exp_manager.version", "exp_manager.explicit_log_dir")
 _EXPORTS = ("model.export.hf_path", "model.export.peft_path")
 _DIRPATH = "exp_manager.checkpoint_callback_params.dirpath"
+_EXPORTS = ("hf_path", "peft_path")
 _LONGEST = 120
 
 
@@ -146,7 +147,22 @@ def own_folders(cfg: DictConfig, name: str, swept: Sequence[str]) -> DictConfig:
         before = OmegaConf.select(cfg, key)
         value = name if not before else os.path.join(str(before), name)
         OmegaConf.update(cfg, key, value, force_add=True)
+    for list_ in ("stages", "model.stages"):
+        for stage in OmegaConf.select(cfg, list_) or ():
+            _own_exports(stage, name)
     return cfg
+
+
+def _own_exports(section: Any, name: str) -> None:
+    """The same for what a stage exports, whichever way its keys are spelled."""
+    if not OmegaConf.is_dict(section):
+        return
+    for key in section:
+        value = section[key]
+        if str(key).endswith(_EXPORTS) and isinstance(value, str):
+            section[key] = os.path.join(value, name)
+        else:
+            _own_exports(value, name)
 
 
 def _check_ranks(cfg: DictConfig) -> None:

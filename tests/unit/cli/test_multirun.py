@@ -129,3 +129,12 @@ def test_folders_that_differ_already_are_left_alone() -> None:
 
 def test_keys_of_several_values_are_found() -> None:
     assert swept_keys(["a=1,2", "b=[1,2]", "c=range(1,3)", "++d.e=x,y"]) == ("a", "c", "d.e")
+
+
+def test_what_stages_export_is_apart_too() -> None:
+    stages = [{"max_steps": 1, "export.hf_path": "a"}, {"max_steps": 1, "export": {"peft_path": "b"}}]
+    apart = own_folders(OmegaConf.create({"stages": stages, "exp_manager": {}}), "seed=1", ("model.seed",))
+    assert apart.stages == [
+        {"max_steps": 1, "export.hf_path": "a/seed=1"},
+        {"max_steps": 1, "export": {"peft_path": "b/seed=1"}},
+    ]
