@@ -54,7 +54,8 @@ class Baichuan(Llama):
         """Refuses the 13B, whose attention has ALiBi, and Baichuan 2, whose output layer is normalised."""
         super().check_variant(config)
         fix = "start from Baichuan-7B, or from a model of another family"
-        if config.get("max_position_embeddings") is None or config.get("hidden_size") == 5120:
+        unplaced = config.get("max_position_embeddings") is None and "model_max_length" in config
+        if unplaced or config.get("hidden_size") == 5120:
             required = "baichuan with rotary embeddings, which is the 7B"
             raise unusable("model_type", required, "a Baichuan of 13B, whose attention has ALiBi", fix)
         if config.get("vocab_size") == _NORMALISED_VOCABULARY or "z_loss_weight" in config:

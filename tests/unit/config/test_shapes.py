@@ -117,6 +117,13 @@ def test_impossible_shapes_are_refused(changes: dict[str, Any], key: str) -> Non
     assert caught.value.field == f"model.{key}"
 
 
+@pytest.mark.parametrize("family", ["baichuan", "internlm2"])
+def test_families_whose_class_is_remote_code_are_built_by_name(family: str) -> None:
+    given = {key: value for key, value in YAML_SHAPE.items() if key != "num_query_groups"}
+    shape = resolve_shape(ModelConfig(**given, family=family), None)
+    assert (shape.family, shape.num_query_groups) == (family, shape.num_attention_heads)
+
+
 OTHERS = ("phi", "gpt_neox", "gptj", "stablelm", "nemotron")
 
 
