@@ -17,7 +17,7 @@ from nemo_pi.errors import ConfigError, nearest
 
 _SECTIONS = tuple(field.name for field in fields(RunConfig))
 # `model=llama-7b` chooses a file of that group.
-_GROUPS = ("model", "rope", "pose", "parallel")
+_GROUPS = ("model", "recipe", "rope", "pose", "parallel")
 _NAMES = (*_SECTIONS, *(group for group in _GROUPS if group not in _SECTIONS))
 # stages[1].max_steps=5, as messages name it; Hydra's grammar has stages.1.max_steps.
 _INDEX = re.compile(r"(?<=\w)\[(\d+)\](?=[.\[]|$)")
@@ -126,13 +126,15 @@ def _check_value(override: Override, sweeps: bool) -> None:
         )
     value_ = override.value()
     listed = isinstance(value_, list) and all(isinstance(item, str) for item in value_)
-    named = isinstance(value_, str) or listed or override.is_sweep_override() or override.is_delete()
+    named = isinstance(value_, str) or override.is_sweep_override()
+    # What is deleted may be named or not; Hydra takes no list for that.
+    named = named or (value_ is None if override.is_delete() else listed)
     if key in _GROUPS and not named:
         raise ConfigError(
             key,
             required=f"the name of a file in conf/{key}/",
             given=value,
-            fix=f"{key}=NAME, or leave it out",
+            fix=f"{'~' * override.is_delete()}{key}=NAME, or leave it out",
         )
 
 

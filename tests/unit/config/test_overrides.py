@@ -57,7 +57,16 @@ def test_a_stage_is_named_by_its_number() -> None:
 
 
 def test_groups_flags_and_deletions_are_left_alone() -> None:
-    for word in ("model=llama-7b", "+pose=paper", "pose=paper", "--cfg", "job", "~model.seed", "hydra.x=1"):
+    for word in (
+        "model=llama-7b",
+        "+pose=paper",
+        "pose=paper",
+        "--cfg",
+        "job",
+        "~model.seed",
+        "~pose=x",
+        "hydra.x=1",
+    ):
         assert as_hydra(word).lstrip("+") == word.lstrip("+")
     assert merged("model=llama-7b", "dry_run=true").model.num_layers == 32
 
@@ -82,6 +91,11 @@ def test_the_home_folder() -> None:
         ("model.pos_scaling_factor=4,8", "model.pos_scaling_factor", "=[4,8]"),
         ("~model.nothing", "model.nothing", "leave it out"),
         ("model=null", "model", "model=NAME"),
+        ("recipe=null", "recipe", "recipe=NAME"),
+        ("recipee=yarn_64k", "recipee", "recipe"),
+        ("+pose=[null]", "pose", "pose=NAME"),
+        ("~pose=[]", "pose", "~pose=NAME"),
+        ("~model=4", "model", "~model=NAME"),
         ("exp_manager=null", "exp_manager", "default"),
     ],
 )

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_a_file_s_own_tests_come_first_then_those_that_import_it_then_its_neighbours() -> None:
     own, importing, near = stages("nemo_pi/data/jsonl.py", ROOT)
     assert own == ["tests/unit/data/test_jsonl.py"]
-    assert "tests/unit/cli/test_evaluate_plan.py" in importing and "tests/unit/data/test_order.py" in near
+    assert "tests/unit/cli/test_search.py" in importing and "tests/unit/data/test_order.py" in near
     everything = [*own, *importing, *near]
     assert len(set(everything)) == len(everything)
     assert "tests/unit/rope/methods/test_yarn.py" in stages("nemo_pi/rope/methods/yarn.py", ROOT)[0]
