@@ -71,10 +71,22 @@ def logging_as_it_was() -> Iterator[None]:
         if one.name.startswith("nemo_pi"):
             one.disabled, one.propagate = False, True
     yield
+    _forget_absl()
     logging.disable(disabled)
     for one, level, off, propagate, handlers in before:
         one.setLevel(level)
         one.disabled, one.propagate, one.handlers = off, propagate, handlers
+
+
+def _forget_absl() -> None:
+    """Hides absl's handlers from what sets logging up anew, and closes all handlers first.
+
+    They hold what was stderr when absl was imported (rouge-score does so), and close it unless it still is: a
+    file of pytest's own, without which no further test runs.
+    """
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
+        if type(reference()).__module__.startswith("absl"):
+            logging._removeHandlerRef(reference)  # type: ignore[attr-defined]
 
 
 def _known_loggers() -> list[logging.Logger]:

@@ -98,7 +98,7 @@ def test_stages_that_begin_anew_are_launches_one_after_the_other(world: World) -
     assert all(np.array_equal(weights[name], wanted[name]) for name in wanted)
 
 
-LAYOUTS = (("dp2-then-cp2", "context_parallel_size: 2", "warm"), ("lightning", "", "lightning"))
+LAYOUTS = (("dp2-then-cp2", "context_parallel_size: 2", "warm"), ("stages-by-lightning", "", "lightning"))
 
 
 @pytest.mark.parametrize(("name", "second", "launcher"), LAYOUTS, ids=[case[0] for case in LAYOUTS])
