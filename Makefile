@@ -72,7 +72,7 @@ bench: $(STAMP) ## rotary kernels, loss, memory, growth, training steps, context
 
 # One worker takes tests/integration (they start ranks of their own), the other the unit tests.
 test: $(STAMP) ## all tests that this machine can run; skipped ones are printed with their reason
-	$(PY) -m pytest tests -n 2 --dist loadgroup
+	$(PY) -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 
 attack: $(STAMP) ## kill, fill, flip, hang and start runs twice; figures into docs/reliability.md (about 20 minutes)
 	rm -f .attack.jsonl
@@ -86,7 +86,7 @@ fuzz: $(STAMP) ## files and words made at random, for MINUTES (60); writes docs/
 	nice -n 19 $(PY) -m tests.reliability.fuzz --minutes $(MINUTES)
 
 test-fast: $(STAMP) ## unit tests only, without the slow ones
-	$(PY) -m pytest tests/unit -n 2 --dist loadgroup -m "not slow"
+	$(PY) -m pytest tests/unit -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
 
 lint: $(STAMP) ## ruff, and shellcheck and hadolint where they are installed
 	$(PY) -m ruff check .
