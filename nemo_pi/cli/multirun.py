@@ -19,7 +19,7 @@ from nemo_pi.parallel import launcher
 _FOLDERS = ("name", "exp_manager.name", "exp_manager.version", "exp_manager.explicit_log_dir")
 _EXPORTS = ("model.export.hf_path", "model.export.peft_path")
 _DIRPATH = "exp_manager.checkpoint_callback_params.dirpath"
-_EXPORTS = ("hf_path", "peft_path")
+_EXPORT_NAMES = tuple(key.rpartition(".")[2] for key in _EXPORTS)
 _LONGEST = 120
 
 
@@ -159,7 +159,7 @@ def _own_exports(section: Any, name: str) -> None:
         return
     for key in section:
         value = section[key]
-        if str(key).endswith(_EXPORTS) and isinstance(value, str):
+        if str(key).endswith(_EXPORT_NAMES) and isinstance(value, str):
             section[key] = os.path.join(value, name)
         else:
             _own_exports(value, name)
