@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS, Row, hardware, ratio, spread, write_results
 from nemo_pi.cli.parser import Parser
+from nemo_pi.machine import cpu_kind, cpuinfo
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "demo" / "model"
@@ -216,17 +217,12 @@ def verdict(taken: dict[str, list[Start]]) -> str:
 
 def processor() -> str:
     """The kind of this processor, as the kernel names it."""
-    found = dict(
-        re.findall(
-            r"^(vendor_id|cpu family|model|model name)\s*: *(.+)$",
-            Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "",
-            re.MULTILINE,
-        )
-    )
-    if not found:
+    found = cpuinfo()
+    if "model name" not in found:
         return "unknown"
-    kind = " (Zen 5)" if (found["vendor_id"], found["cpu family"]) == ("AuthenticAMD", "26") else ""
-    return f"{found['model name']}, family {found['cpu family']} model {found['model']}{kind}"
+    kind = cpu_kind()
+    named = f" ({kind})" if kind.startswith("Zen") else ""
+    return f"{found['model name']}, family {found['cpu family']} model {found['model']}{named}"
 
 
 if __name__ == "__main__":

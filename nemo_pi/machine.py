@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,29 +42,32 @@ def describe_environment() -> dict[str, str]:
 
 def cpu_name() -> str:
     """The processor as its maker calls it."""
-    found = re.search(r"^model name\s*: *(.+)$", _cpuinfo(), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_kind() -> str:
     """The kind of the cores, which makers' names often leave out: `Zen 4`, or family and model elsewhere."""
-    text = _cpuinfo()
-    found = [re.search(rf"^{key}\s*: *(\d+)$", text, re.MULTILINE) for key in ("cpu family", "model")]
-    if not all(found):
+    info = cpuinfo()
+    numbers = [info.get(name, "") for name in ("cpu family", "model")]
+    if not all(number.isdigit() for number in numbers):
         return ""
-    family, model = (int(match[1]) for match in found if match)
-    if "AuthenticAMD" in text:
+    family, model = map(int, numbers)
+    if info.get("vendor_id") == "AuthenticAMD":
         for known, first, last, name in _ZEN:
             if family == known and first <= model <= last:
                 return name
     return f"family {family} model {model}"
 
 
-def _cpuinfo() -> str:
+@cache
+def cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor, by its names for it (`flags`, ...); nothing elsewhere."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return ""
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _version(package: str) -> str | None:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from nemo_pi.kernels import native
+from nemo_pi.machine import cpuinfo
 
 PLACE = "NEMO_PI_CACHE"
 """Environment variable: the folder of the file; 0 or nothing for no file."""
@@ -126,14 +127,9 @@ def machine() -> str:
 @cache
 def processor() -> str:
     """Vendor, family, model, stepping and a hash of the flags, as Linux tells them; elsewhere the name."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
+    first = cpuinfo()
+    if not first:
         return f"{platform.processor()} {platform.machine()}".strip()
-    first: dict[str, str] = {}
-    for line in text.split("\n\n")[0].splitlines():
-        name, _, value = line.partition(":")
-        first[name.strip()] = value.strip()
     flags = hashlib.sha256(first.get("flags", first.get("Features", "")).encode()).hexdigest()[:12]
     wanted = ("vendor_id", "cpu family", "model", "stepping")
     return " ".join([*(first.get(name, "?") for name in wanted), flags])

@@ -11,6 +11,8 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from nemo_pi.machine import cpu_name
+
 RECORD = "NEMO_PI_ATTACK_RECORD"
 """Variable of the environment that names the file of figures; without it none are kept."""
 _BEGIN, _END = "<!-- attacks: written by `make attack` -->", "<!-- attacks: end -->"
@@ -43,17 +45,12 @@ def table(lines: list[str], processor: str) -> str:
     return "\n".join([head, "", "| attack | held | |", "| --- | ---: | --- |", *rows])
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} threads"
-    return f"{os.cpu_count()} threads"
-
-
 if __name__ == "__main__":
     record_path, page = Path(sys.argv[1]), Path(sys.argv[2])
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(_BEGIN)
     after = rest.split(_END)[1]
-    found = table(record_path.read_text(encoding="utf-8").splitlines(), _processor())
+    found = table(
+        record_path.read_text(encoding="utf-8").splitlines(), f"{cpu_name()}, {os.cpu_count()} threads"
+    )
     page.write_text(f"{before}{_BEGIN}\n{found}\n{_END}{after}", encoding="utf-8")
