@@ -16,7 +16,7 @@ from nemo_pi.advice.proposals import Asked, Proposal, base_extension, propose
 from nemo_pi.advice.report import Section, choices, protocols, ranking_tables, training_lines, verdict
 from nemo_pi.advice.session import Outcome
 from nemo_pi.advice.speed import Speed, measure_speed
-from nemo_pi.advice.theorem import describe_theorem, theorem_of
+from nemo_pi.advice.theorem import describe_theorem
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey_text import start_ids
@@ -151,7 +151,7 @@ def _theorem_section(case: Case, pulls: LargestPulls | None) -> Section:
         )
     multiplier = case.summary.shape.attention_multiplier
     scale = multiplier if multiplier is not None else case.base.head_dim**-0.5
-    return Section(title, (describe_theorem(pulls, theorem_of(pulls, case.base, scale)),))
+    return Section(title, (describe_theorem(pulls, case.base, scale),))
 
 
 def now() -> float:

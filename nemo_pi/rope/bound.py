@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def extrapolation_sum(rotary_dim: int, base: float, distance: float) -> float:
 
 @dataclass(frozen=True)
 class BoundReport:
-    """The theorem's numbers for one model, per max|h|, midway between neighbouring trained distances."""
+    """The theorem's numbers for one model, midway between neighbouring trained distances."""
 
     printed: float
     """Interpolation error bound as printed (invalid)."""
@@ -107,9 +107,19 @@ class BoundReport:
         """Extrapolation to interpolation, with the bound that holds."""
         return self.extrapolation / self.corrected
 
+    def times(self, largest: float) -> BoundReport:
+        """The same with a model's own max|h| in place of 1."""
+        return replace(
+            self,
+            printed=self.printed * largest,
+            corrected=self.corrected * largest,
+            supremum=self.supremum * largest,
+            extrapolation=self.extrapolation * largest,
+        )
+
 
 def bound_report(spec: ContextExtension) -> BoundReport:
-    """The theorem's numbers for a model's rotary dimension, base and target window.
+    """The theorem's numbers, per max|h|, for a model's rotary dimension, base and target window.
 
     They are worst at the midpoint, whatever the factor; the method does not enter, for the theorem speaks of
     plain RoPE read between its trained positions (linear) or beyond them (none).
