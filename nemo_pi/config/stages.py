@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from nemo_pi.config.merge import UnknownKey, convert, places, unknown_keys
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, SchedConfig
-from nemo_pi.errors import ConfigError, ConfigErrors, NemoPiError
+from nemo_pi.errors import ConfigError, ConfigErrors, NemoPiError, Together
 
 _SECTIONS: dict[tuple[str, ...], type] = {
     ("data",): DataConfig,
@@ -123,15 +123,10 @@ def read_stages(given: Any) -> list[StageKeys]:
             given="an empty list" if given == [] else f"{type(given).__name__}",
             fix="stages=null trains once, by model and trainer.max_steps",
         )
-    read, errors = [], []
-    for number, entry in enumerate(given):
-        try:
-            read.append(_read(number, entry))
-        except ConfigError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
-    return read
+    together = Together()
+    read = [together.run(_read, number, entry) for number, entry in enumerate(given)]
+    together.stop()
+    return [stage for stage in read if stage is not None]
 
 
 def _read(number: int, entry: Any) -> StageKeys:
@@ -190,11 +185,11 @@ _KEYS = (
 
 def _refuse_unknown(name: str, flat: Mapping[tuple[str, ...], Any]) -> None:
     """Keys that a stage does not have, each with the nearest one; keys of the run, each with its reason."""
-    errors = []
+    together = Together()
     for path in flat:
         dotted = f"{name}.{'.'.join(path)}"
         if path[0] in _OF_THE_RUN:
-            errors.append(
+            together.keep(
                 ConfigError(
                     dotted,
                     required=f"model.{path[0]}, one for all stages: {_OF_THE_RUN[path[0]]}",
@@ -203,7 +198,7 @@ def _refuse_unknown(name: str, flat: Mapping[tuple[str, ...], Any]) -> None:
                 )
             )
         elif (found := _unknown(name, path)) is not None:
-            errors.append(
+            together.keep(
                 ConfigError(
                     dotted,
                     required=found.required,
@@ -211,8 +206,7 @@ def _refuse_unknown(name: str, flat: Mapping[tuple[str, ...], Any]) -> None:
                     fix=found.fix,
                 )
             )
-    if errors:
-        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+    together.stop()
 
 
 def _unknown(name: str, path: tuple[str, ...]) -> UnknownKey | None:

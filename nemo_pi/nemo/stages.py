@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,8 +29,7 @@ def record_of(stage: Stage) -> dict[str, Any]:
 
 def recorded_stage(folder: Path) -> int:
     """Number of the stage, from 0, that the checkpoint in `folder` was saved in."""
-    number = _record(folder).get("number", 0)
-    return number if isinstance(number, int) and number >= 0 else 0
+    return _number(_record(read_manifest(folder)))
 
 
 def stage_of(stages: Sequence[ResolvedRun], folder: Path) -> int:
@@ -41,7 +40,9 @@ def stage_of(stages: Sequence[ResolvedRun], folder: Path) -> int:
     Raises:
         ConfigError: the stages before it are not those that it was trained in.
     """
-    record, number = _record(folder), recorded_stage(folder)
+    manifest = read_manifest(folder)
+    record = _record(manifest)
+    number = _number(record)
     if number >= len(stages):
         raise ConfigError(
             "stages",
@@ -49,7 +50,7 @@ def stage_of(stages: Sequence[ResolvedRun], folder: Path) -> int:
             given=f"{len(stages)}" if stages[0].stage.count > 1 else "none",
             fix=_AGAIN,
         )
-    stage, step = stages[number].stage, read_manifest(folder)["global_step"]
+    stage, step = stages[number].stage, manifest["global_step"]
     for key, keys in (("first_step", "max_steps"), ("first_sample", "steps, batches, lengths and data")):
         given = getattr(stage, key)
         if record.get(key, given) != given:
@@ -104,6 +105,11 @@ def ids_once(stages: Sequence[ResolvedRun]) -> Iterator[ResolvedRun]:
             seen.append(files)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    found = read_manifest(folder).get(RECORD)
+def _record(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    found = manifest.get(RECORD)
     return found if isinstance(found, dict) else {}
+
+
+def _number(record: Mapping[str, Any]) -> int:
+    number = record.get("number", 0)
+    return number if isinstance(number, int) and number >= 0 else 0
