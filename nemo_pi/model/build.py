@@ -10,7 +10,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.families.registry import family_of
 from nemo_pi.families.shape import ModelShape
-from nemo_pi.model.activation_store import store_of
+from nemo_pi.model.activation_places import store_of
 from nemo_pi.model.backends import Backends, check_requests, choose_backends, workload
 from nemo_pi.model.fusions import fusions
 from nemo_pi.model.gpt import RotaryGPTModel

@@ -1,7 +1,7 @@
 """A layer that is computed again in the backward pass, with what is kept of it put away.
 
 Megatron's own recomputation keeps each layer's input where it is and computes all of the layer again. Here
-the input may wait in host memory or in a file (activation_store.py), and attention may be spared
+the input may wait in host memory or in a file (activation_places.py), and attention may be spared
 (kept_attention.py). Numbers are those of Megatron's, bit for bit.
 """
 

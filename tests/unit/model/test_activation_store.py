@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.model.activation_store import IN_PLACE, Chain, DiskStore, store_of
+from nemo_pi.model.activation_places import DiskStore, store_of
+from nemo_pi.model.activation_store import IN_PLACE, Chain
 
 
 def odd_tensors() -> list[Tensor]:
@@ -111,7 +112,7 @@ def test_a_killed_process_leaves_nothing_behind(number: int, tmp_path: Path) -> 
     script = f"""
         import torch
         from pathlib import Path
-        from nemo_pi.model.activation_store import DiskStore
+        from nemo_pi.model.activation_places import DiskStore
         store = DiskStore(Path({str(tmp_path)!r}))
         held = [store.put([torch.ones(1 << 20)]) for _ in range(4)]
         print("written", flush=True)
