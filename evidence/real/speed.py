@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from evidence.real.sizes import SAMPLE
+from nemo_pi.advice.speed import Speed as ReadingSpeed
+from nemo_pi.machine import cpuinfo
 from nemo_pi.units import plural
 
 SHORT, LONG = 1024, 4096
@@ -21,13 +23,9 @@ SHORT, LONG = 1024, 4096
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Seconds of this machine."""
+class Speed(ReadingSpeed):
+    """Seconds of this machine, for reading and for training."""
 
-    per_token: float
-    """Of reading a token, attention apart."""
-    per_pair: float
-    """Of attention, for each pair of tokens of a text (S² of them)."""
     per_step: float
     """Of an optimizer step with one sample."""
     threads: int
@@ -35,7 +33,7 @@ class Speed:
 
     def reading(self, tokens: int) -> float:
         """Seconds to read one text."""
-        return self.per_token * tokens + self.per_pair * tokens**2
+        return self.seconds([(1, tokens)])
 
     def writing(self, tokens: int, length: int) -> float:
         """Seconds to generate tokens at the end of a text: each takes as long as about 20 that are read."""
@@ -50,8 +48,8 @@ class Speed:
 
 def fit(short_seconds: float, long_seconds: float, step_seconds: float, threads: int) -> Speed:
     """The speed that two measured lengths mean."""
-    pair = max(0.0, (long_seconds / LONG - short_seconds / SHORT) / (LONG - SHORT))
-    return Speed(max(1e-6, short_seconds / SHORT - pair * SHORT), pair, step_seconds, threads)
+    read = ReadingSpeed.through((SHORT, LONG), (short_seconds / SHORT, long_seconds / LONG))
+    return Speed(read.per_token, read.per_pair, step_seconds, threads)
 
 
 def probe(model: Path, precision: str) -> Speed:
@@ -87,8 +85,7 @@ def known_speed(file: Path, model: Path, precision: str) -> Speed:
 
 def best_precision() -> str:
     """bf16-mixed where the processor multiplies bf16 itself: there it is twice as fast, elsewhere slower."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    flags = cpuinfo().get("flags", "")
     return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "32-true"
 
 
