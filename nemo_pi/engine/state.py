@@ -127,7 +127,7 @@ def load_weights(engine: MegatronEngine, folder: Path) -> None:
     """Reads weights alone, to start a new run from a distributed checkpoint."""
     with cpu_shim():
         loaded = load_distributed(folder, _model_state(engine))
-        _assign_weights(engine, loaded)
+        _assign_weights(engine, loaded, whole=engine.settings.build.lora is None)
 
 
 def load_trained(engine: MegatronEngine, folder: Path) -> None:
@@ -135,7 +135,7 @@ def load_trained(engine: MegatronEngine, folder: Path) -> None:
     lora = engine.settings.build.lora
     assert lora is not None, "an engine without adapters"
     with cpu_shim():
-        _assign_weights(engine, load_distributed(folder, _model_state(engine, lora)))
+        _assign_weights(engine, load_distributed(folder, _model_state(engine, lora)), whole=False)
 
 
 def load_merged(engine: MegatronEngine, folder: Path, lora: Lora) -> None:
@@ -149,7 +149,7 @@ def load_merged(engine: MegatronEngine, folder: Path, lora: Lora) -> None:
         lora: what it says of its adapters.
     """
     with cpu_shim(), other_adapters(engine.chunks, lora, engine.settings.shape):
-        _assign_weights(engine, load_distributed(folder, _model_state(engine, lora)))
+        _assign_weights(engine, load_distributed(folder, _model_state(engine, lora)), whole=False)
         merge(engine.chunks)
 
 
@@ -182,7 +182,7 @@ def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = 
         prepare_to_load(engine.optimizer)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=True)}
         loaded = load_distributed(folder, state, check_contents=check_contents)
-        _assign_weights(engine, loaded)
+        _assign_weights(engine, loaded, whole=engine.settings.build.lora is None)
         load_states(engine.optimizer, loaded["optimizer"])
 
 
@@ -197,7 +197,8 @@ def _check_kind(folder: Path, sharded: bool) -> None:
         )
 
 
-def _assign_weights(engine: MegatronEngine, loaded: dict[str, Any]) -> None:
-    """What was asked for was read, or load_distributed has raised: what else there is stays as it is."""
+def _assign_weights(engine: MegatronEngine, loaded: dict[str, Any], *, whole: bool) -> None:
+    """What was asked for was read, or load_distributed has raised; of a model beside adapters, that is one or
+    the other, and the rest stays as it is."""
     for number, chunk in enumerate(engine.chunks):
-        chunk.load_state_dict(loaded[f"model{number}"], strict=False)
+        chunk.load_state_dict(loaded[f"model{number}"], strict=whole)

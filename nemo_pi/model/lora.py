@@ -174,7 +174,7 @@ def is_adapter(name: str) -> bool:
 @contextmanager
 def other_adapters(chunks: Sequence[nn.Module], lora: Lora, shape: ModelShape) -> Iterator[None]:
     """Has other adapters in place of the chunks' own, and gives those back."""
-    every = [layer for layer in _linears(chunks)]
+    every = list(_linears(chunks))
     own = [layer.adapter for layer in every]
     attach(chunks, lora, shape)
     try:
