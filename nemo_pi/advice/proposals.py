@@ -82,8 +82,7 @@ def base_extension(summary: CheckpointSummary, asked: Asked) -> ContextExtension
             fix="add --allow-rescaling (factors then count from its original window), or give the model that "
             "it was made from",
         )
-    own = found.original_window if found.is_scaled else found.target_window
-    plain = _plain(summary, asked, max(asked.target_window, asked.original_window or own))
+    plain = _plain(summary, asked, max(asked.target_window, asked.original_window or found.learned_window))
     original = plain.original_window
     if asked.target_window <= original:
         raise ConfigError(

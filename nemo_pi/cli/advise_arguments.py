@@ -15,7 +15,7 @@ from nemo_pi.cli.flags import add_model_flags, end_ids, tokenizer_folder
 from nemo_pi.cli.parser import Parser
 from nemo_pi.data.heldout import read_documents
 from nemo_pi.data.tokenizer import build_tokenizer
-from nemo_pi.errors import CheckpointError, ConfigError, DataError
+from nemo_pi.errors import CheckpointError, ConfigError
 from nemo_pi.evaluation.tasks.base import TaskContext
 
 
@@ -78,11 +78,9 @@ def context_of(args: argparse.Namespace, original_window: int) -> TaskContext:
         ConfigError, DataError: no tokenizer, or no document that is long enough.
     """
     tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(args.tokenizer, args.checkpoint)))
-    try:
-        documents = read_documents(args.documents.expanduser(), tokenizer, args.target_window)
-    except DataError as error:
-        fix = error.fix.replace("target_window", "--target-window")
-        raise DataError(error.field, required=error.required, given=error.given, fix=fix) from error
+    documents = read_documents(
+        args.documents.expanduser(), tokenizer, args.target_window, window="--target-window"
+    )
     return TaskContext(
         tokenizer,
         documents,

@@ -206,9 +206,7 @@ def _report(args: argparse.Namespace, job: Job, rated: list[Rated], known: dict[
 
 def _extension(target: int, summary: CheckpointSummary) -> ContextExtension:
     """LongRoPE over the windows asked for; its lists are ones for now."""
-    held = summary.extension
-    # Fine-tuned directly, a model has learned all of the window it was trained at.
-    original = held.original_window if held.is_scaled else held.target_window
+    original = summary.extension.learned_window
     if target <= original:
         raise ConfigError(
             "--target-window",
@@ -216,7 +214,7 @@ def _extension(target: int, summary: CheckpointSummary) -> ContextExtension:
             given=target,
             fix=f"--target-window {8 * original}",
         )
-    ones = [1.0] * (held.rotary_dim // 2)
+    ones = [1.0] * (summary.extension.rotary_dim // 2)
     model = ModelConfig(
         max_position_embeddings=target,
         pos_scaling_type=LongRope.name,
@@ -227,7 +225,9 @@ def _extension(target: int, summary: CheckpointSummary) -> ContextExtension:
 
 
 def _text(args: argparse.Namespace, tokenizer: Tokenizer) -> PerplexityPlan:
-    documents = read_documents(Path(args.documents).expanduser(), tokenizer, args.target_window)
+    documents = read_documents(
+        Path(args.documents).expanduser(), tokenizer, args.target_window, window="--target-window"
+    )
     starts = tokenizer.start_ids
     return PerplexityPlan.build(
         # Of each document one window, all of whose labels count.

@@ -160,8 +160,7 @@ def _window_of_checkpoint(
     """The checkpoint's own window; the YAML corrects only one known not to be the pretrained one, or, where
     it says so (`corrects`), any that is no more than what the checkpoint claims to read."""
     extension = summary.extension
-    # Fine-tuned directly, a model has learned all of the window it was trained at.
-    found = extension.original_window if extension.is_scaled else extension.target_window
+    found = extension.learned_window
     if given in (None, found):
         return found, summary.window_source
     if summary.shape.sliding_window is not None and 1 <= given < found and not extension.is_scaled:

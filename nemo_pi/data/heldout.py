@@ -11,11 +11,16 @@ from nemo_pi.errors import DataError
 from nemo_pi.units import plural
 
 
-def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[list[int]]:
+def read_documents(
+    path: Path, tokenizer: Tokenizer, longer_than: int, *, window: str = "target_window"
+) -> list[list[int]]:
     """Token ids of the documents that exceed the longest window.
 
     Args:
         path: whatever preprocess_data.py reads: JSON lines, also compressed, or a folder of them.
+        tokenizer: that of the model.
+        longer_than: tokens of the longest window.
+        window: key or flag that sets it, for the message.
 
     Raises:
         DataError: no such document, a file that cannot be read, or a line that is not what it should be.
@@ -40,6 +45,6 @@ def read_documents(path: Path, tokenizer: Tokenizer, longer_than: int) -> list[l
             str(path),
             required=f"a document of more than {plural(longer_than, 'token')}",
             given=f"{plural(len(documents), 'document')}, the longest of {plural(longest, 'token')}",
-            fix="give longer documents, or a smaller target_window",
+            fix=f"give longer documents, or a smaller {window}",
         )
     return long_enough

@@ -150,6 +150,14 @@ class ContextExtension:
         return any(kind.scaling.is_scaled(kind.numbers) for kind in self.kinds)
 
     @property
+    def learned_window(self) -> int:
+        """Tokens that the model was trained to read without scaling.
+
+        Where it is not scaled, all of its window: fine-tuned directly, it has learned what it was trained at.
+        """
+        return self.original_window if self.is_scaled else self.target_window
+
+    @property
     def depends_on_length(self) -> bool:
         """Whether frequencies of any kind of layer change with the length of the sequence being read."""
         return any(kind.scaling.depends_on_length for kind in self.kinds)

@@ -24,6 +24,8 @@ def test_documents_longer_than_the_window_are_read(tmp_path: Path) -> None:
     assert read_documents(path, ByteTokenizer(), 8) == [[97] * 9]
     with pytest.raises(DataError, match=r"more than 9 tokens.*longest of 9"):
         read_documents(path, ByteTokenizer(), 9)
+    with pytest.raises(DataError, match="a smaller --target-window"):
+        read_documents(path, ByteTokenizer(), 9, window="--target-window")
 
 
 @pytest.mark.parametrize("line", ["no json", '{"title": "x"}', '["text"]'])
