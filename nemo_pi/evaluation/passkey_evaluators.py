@@ -23,7 +23,7 @@ from typing import Any
 
 from nemo_pi.errors import DataError
 from nemo_pi.evaluation.generation import GenerationRequest
-from nemo_pi.evaluation.passkey_result import PasskeyGrid
+from nemo_pi.evaluation.passkey_result import K_MAX_SHARE, PasskeyGrid
 from nemo_pi.evaluation.passkey_text import (
     INSTRUCTION,
     NEEDLE,
@@ -101,8 +101,8 @@ EVALUATORS = {
         step=1,
         size=_repetitions,
         stretch=lambda repetitions: _FILLER * repetitions,
-        furthest="k_max: the longest tested length such that up to it ≥ 20% succeed at every length (PI's "
-        "rule; PoSE gives rates alone)",
+        furthest=f"k_max: the longest tested length such that up to it ≥ {K_MAX_SHARE:.0%} succeed at every "
+        "length (PI's rule; PoSE gives rates alone)",
     ),
     "yarn": Evaluator(
         trials=10,

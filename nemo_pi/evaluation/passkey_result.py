@@ -7,12 +7,15 @@ from typing import Any
 
 from nemo_pi.evaluation.tasks.base import TaskResult
 
+K_MAX_SHARE = 0.2
+"""Of the trials at a length, what k_max asks for (arXiv 2306.15595, section 3.3.1)."""
+
 
 def k_max_rule(depth: float) -> str:
     """Say what k_max is, as protocols do; `PasskeyGrid.k_max` computes it."""
     return (
         "k_max: the longest tested length such that up to it "
-        f"≥ 20% of the trials at depth {depth:g} succeed at every length"
+        f"≥ {K_MAX_SHARE:.0%} of the trials at depth {depth:g} succeed at every length"
     )
 
 
@@ -36,7 +39,7 @@ class PasskeyGrid:
             return sum(counts) / (len(counts) * self.num_trials)
         return counts[self.depths.index(depth)] / self.num_trials
 
-    def k_max(self, threshold: float = 0.2) -> int:
+    def k_max(self, threshold: float = K_MAX_SHARE) -> int:
         """Return the largest tested k such that every tested k' ≤ k succeeds in ≥ `threshold` of its trials.
 
         0 where already the shortest fails (arXiv 2306.15595, §3.3.1). In the paper k is how far the passkey

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nemo_pi.evaluation.charts import HeatMap, Panel
-from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
+from nemo_pi.evaluation.passkey_result import K_MAX_SHARE, PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.verdicts import Finding, Verdict
 from nemo_pi.units import plural
 
 EVERYWHERE = 0.8
 """Share of the trials beyond the original window that has to succeed at every depth."""
-SOME = 0.2
-"""Share of all trials beyond it that counts as finding something there; k_max's own, arXiv 2306.15595."""
 
 
 def retrieves(
@@ -29,10 +27,10 @@ def retrieves(
         asked: what a trial is.
     """
     rule = (
-        f"Yes: k_max (the longest length up to which at least {SOME:.0%} of the trials at the shallowest "
-        f"depth succeed) is the target window, and beyond the original window at least {EVERYWHERE:.0%} of "
-        f"the {thing} are found at every depth. Partly: k_max lies beyond the original window, or "
-        f"{SOME:.0%} of all trials beyond it succeed. No: neither."
+        f"Yes: k_max (the longest length up to which at least {K_MAX_SHARE:.0%} of the trials at the "
+        f"shallowest depth succeed) is the target window, and beyond the original window at least "
+        f"{EVERYWHERE:.0%} of the {thing} are found at every depth. Partly: k_max lies beyond the original "
+        f"window, or {K_MAX_SHARE:.0%} of all trials beyond it succeed. No: neither."
     )
     findings = tuple(_finding(model, model.result, thing) if model.result else None for model in models)
     results = [(model, model.result) for model in models if model.result]
@@ -69,7 +67,7 @@ def _finding(model: Measured[PasskeyResult], result: PasskeyResult, thing: str) 
     reaches = result.k_max == grid.lengths[-1] and grid.lengths[-1] >= 0.97 * model.target_window
     if reaches and by_depth[worst] >= EVERYWHERE:
         return Finding("yes", text, k_max)
-    return Finding("partly" if result.k_max > window or every >= SOME else "no", text, k_max)
+    return Finding("partly" if result.k_max > window or every >= K_MAX_SHARE else "no", text, k_max)
 
 
 def _depths(grid: PasskeyGrid) -> tuple[str, ...]:
