@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from nemo_pi.config.merge import UnknownKey, convert, places, unknown_keys
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import DataConfig, ExportConfig, OptimConfig, SchedConfig
+from nemo_pi.config.shapes import SHAPE_KEYS
 from nemo_pi.errors import ConfigError, ConfigErrors, NemoPiError, Together
 
 _SECTIONS: dict[tuple[str, ...], type] = {
@@ -32,13 +33,9 @@ _SHORT = {"pose": ("data", "pose")}
 """Keys of a stage that stand deeper in `model`."""
 
 _SHAPE = (
-    *("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups"),
-    *("kv_channels", "vocab_size", "layernorm_epsilon", "share_embeddings_and_output_weights", "family"),
-    *("add_qkv_bias", "qk_layernorm", "sliding_window", "full_attention_layers", "unrotated_layers"),
-    *("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"),
+    *SHAPE_KEYS,
     *("rotary_base", "rotary_percentage", "rotary_interleaved", "sliding_rotary", "query_scaling"),
-    *("position_embedding_type", "normalization", "activation", "bias", "attention_output_bias"),
-    *("use_parallel_residual", "init_method_std", "hidden_dropout", "attention_dropout"),
+    *("position_embedding_type", "normalization", "init_method_std", "hidden_dropout", "attention_dropout"),
 )
 _OF_THE_RUN = {
     "restore_from_path": "each stage goes on from the one before",
