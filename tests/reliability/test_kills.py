@@ -85,7 +85,7 @@ def test_killed_at_random_moments(world: World) -> None:
             thread.join()
         last = world.run(name, *steps)
         last.finished.check()
-        assert_bit_identical(last, uninterrupted)
+        assert_bit_identical(last, uninterrupted, validated=False)
     assert kills >= 10
     record("SIGKILL at random moments of a run, then started again: same bits", kills, kills)
 
