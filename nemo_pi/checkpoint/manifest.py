@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -149,13 +150,22 @@ def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
     """
     for name, entry in manifest["files"].items():
         path = _inside(folder, name)
-        given = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+        given = _size_of(path)
         if given != f"{entry['bytes']} bytes":
             raise _damaged(path, f"{entry['bytes']} bytes", given)
     # Tensors are read from where .metadata says: from files that nobody has hashed, too.
     unlisted = sorted(path.name for path in folder.glob("*.distcp") if path.name not in manifest["files"])
     if unlisted:
         raise _damaged(folder / MANIFEST, f"an entry for {unlisted[0]}", "none")
+
+
+def _size_of(path: Path) -> str:
+    # Looked at once: the run that a checkpoint belongs to may remove it meanwhile.
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
+    return f"{found.st_size} bytes" if stat.S_ISREG(found.st_mode) else "no such file"
 
 
 def check_hashes(folder: Path, manifest: Mapping[str, Any], names: list[str]) -> None:

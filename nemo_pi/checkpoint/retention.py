@@ -37,6 +37,8 @@ def complete_checkpoints(root: str | Path) -> list[Path]:
         except CheckpointError as error:
             logger.warning("Skipping a checkpoint: %s", error)
             continue
+        except FileNotFoundError:  # removed while it was looked at, by the run that it belongs to
+            continue
         found.append((manifest["global_step"], manifest["consumed_samples"], folder.name, folder))
     return [entry[-1] for entry in sorted(found)]
 

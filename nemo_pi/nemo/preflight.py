@@ -21,7 +21,7 @@ from nemo_pi.config.megatron import keys_of
 from nemo_pi.config.memory import estimate_memory
 from nemo_pi.config.optimizer_memory import check_optimizer_memory
 from nemo_pi.config.resolved import ResolvedRun
-from nemo_pi.errors import BackendUnavailableError, ConfigError
+from nemo_pi.errors import BackendUnavailableError, CheckpointError, ConfigError
 from nemo_pi.families.export import export_form
 from nemo_pi.families.lora import Lora
 from nemo_pi.model.engine_layers import resolve_transformer_engine
@@ -244,9 +244,15 @@ def stage_to_resume(stages: Sequence[ResolvedRun], folders: RunFolders) -> tuple
         ConfigError: as checkpoint_to_resume; or the stages before are not those that it was trained in.
     """
     latest = latest_checkpoint(folders.checkpoints) if folders.resume else None
-    number = 0 if latest is None else stage_of(stages, latest)
-    with named_by_stage(stages, stages[number]):
-        return number, checkpoint_to_resume(stages[number], folders)
+    try:
+        number = 0 if latest is None else stage_of(stages, latest)
+        with named_by_stage(stages, stages[number]):
+            return number, checkpoint_to_resume(stages[number], folders)
+    except (CheckpointError, FileNotFoundError):
+        if latest is None or latest.exists():
+            raise
+    # Removed while it was looked at: a run that still trains there has saved newer ones.
+    return stage_to_resume(stages, folders)
 
 
 def checkpoint_to_resume(run: ResolvedRun, folders: RunFolders) -> Path | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,25 @@ def make(root: Path, name: str, step: int) -> Path:
 
 def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
+
+
+@contextmanager
+def comes_and_goes(folder: Path) -> Iterator[None]:
+    """Another process keeps removing and saving it: here by its name."""
+    ended, away = threading.Event(), folder.with_name("." + folder.name)
+
+    def run() -> None:
+        while not ended.is_set():
+            folder.rename(away)
+            away.rename(folder)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_the_latest_is_the_highest_step_not_the_last_name(tmp_path: Path) -> None:
@@ -89,3 +111,10 @@ def test_an_overwrite_that_was_cut_short_loses_nothing(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == tmp_path / ".step_5.replaced"
     make(tmp_path, "step_5", 5)
     assert latest_checkpoint(tmp_path) == tmp_path / "step_5"
+
+
+def test_one_that_is_removed_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, "step_1", 1)
+    with comes_and_goes(make(tmp_path, "step_2", 2)):
+        seen = {tuple(path.name for path in complete_checkpoints(tmp_path)) for _ in range(4000)}
+    assert seen <= {("step_1",), ("step_1", "step_2")}

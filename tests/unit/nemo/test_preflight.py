@@ -27,8 +27,10 @@ from nemo_pi.nemo.preflight import (
     check_folders,
     check_megatron_options,
     checkpoint_to_resume,
+    stage_to_resume,
 )
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
+from tests.unit.checkpoint.test_retention import comes_and_goes
 from tests.unit.config.builders import changed
 from tests.unit.engine.loops import engine_of
 from tests.unit.model.models import SHAPE
@@ -183,6 +185,15 @@ def test_the_latest_checkpoint_is_gone_on_from(inputs: Path, tmp_path: Path) -> 
     latest = checkpoint_to_resume(run, run_folders(run))
     assert latest == checkpoint_folder(tmp_path / "checkpoints", 10)
     assert read_summary(latest).global_step == 10
+
+
+def test_a_checkpoint_that_goes_meanwhile_is_no_obstacle(inputs: Path, tmp_path: Path) -> None:
+    """Another run of this folder saves and removes; the lock then says so."""
+    run = resolved(inputs, tmp_path)
+    older, newer = (save(run, tmp_path, step) for step in (2, 3))
+    with comes_and_goes(newer):
+        found = {stage_to_resume([run], run_folders(run)) for _ in range(100)}
+    assert found <= {(0, older), (0, newer)}
 
 
 @pytest.mark.parametrize(
