@@ -168,7 +168,10 @@ def _files(subject: Path) -> list[Path]:
 
 
 def stages(path: str, root: Path) -> list[list[str]]:
-    """Test files to run after one another: its own, those that import it, and its neighbours."""
+    """Test files to run after one another: its own, its importers, its neighbours, its package's own.
+
+    A package that is one subject, like RULER's, is tested as a whole: `evaluation/ruler/` by `test_ruler.py`.
+    """
     module = path.removesuffix(".py").replace("/", ".")
     folder = Path("tests/unit") / Path(path).relative_to("nemo_pi").parent
     tests = sorted((root / "tests" / "unit").rglob("test_*.py"))
@@ -176,9 +179,10 @@ def stages(path: str, root: Path) -> list[list[str]]:
     own = [root / folder / f"test_{Path(path).name}"]
     importing = [test for test in tests if named.search(test.read_text(encoding="utf-8"))]
     near = sorted((root / folder).glob("test_*.py"))
+    whole = [test for test in tests if test.name == f"test_{Path(path).parent.name}.py"]
     seen: set[Path] = set()
     found = []
-    for group in (own, importing, near):
+    for group in (own, importing, near, whole):
         stage = [test for test in group if test.is_file() and test not in seen]
         seen.update(stage)
         if stage:

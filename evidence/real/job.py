@@ -115,8 +115,8 @@ class Job:
                 "precision": best_precision(),
                 "method": "PoSE (paper), 2 chunks",
             },
-            "evaluation": "exported folders in float32: perplexities by megatron with the compiled attention "
-            "where that runs, else by transformers; generated answers by transformers",
+            "evaluation": "exported folders in float32, by megatron with the compiled attention where "
+            "that runs, else by transformers",
             "size": asdict(self.size),
             "speed": asdict(self.speed()),
         }

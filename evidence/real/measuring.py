@@ -13,27 +13,19 @@ from typing import Any
 import torch
 
 from demo.corpus import TEXT
+from evidence.real.scorer import fastest_scorer
 from evidence.real.sizes import TARGET, WINDOW, Size
 from evidence.real.speed import Speed
-from nemo_pi.checkpoint.summary import read_summary
-from nemo_pi.config.parallelism import resolve_layout
-from nemo_pi.config.schema import ModelConfig
 from nemo_pi.data.tokenizer import build_tokenizer
-from nemo_pi.engine.megatron_scorer import MegatronScorer
-from nemo_pi.engine.opening import open_engine
-from nemo_pi.errors import BackendUnavailableError
 from nemo_pi.evaluation.evaluate import evaluate
-from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults, read_results, write_results
-from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Task, TaskContext
 from nemo_pi.evaluation.tasks.needle import Needle
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
 from nemo_pi.evaluation.tasks.ruler import Ruler
 from nemo_pi.evaluation.tasks.short import Short
 from nemo_pi.evaluation.windows import FULL_CONTEXT
-from nemo_pi.model.options import BackendRequests, BuildOptions
 
 SCORED = 2048
 """Tokens at the end of each text that are scored at every length."""
@@ -124,26 +116,10 @@ def measure(
 ) -> None:
     """Measure one part of one model and write it, whole or not at all; `settings` say how it was made."""
     context = TaskContext(tokenizer, part.documents, WINDOW, TARGET, end_ids=_end_ids(model))
-    generates = isinstance(part.task, Needle | Ruler)
-    scorer = HuggingFaceScorer(model) if generates else rating_scorer(model, name)
+    origin = {"Configuration": settings or {}}
     with torch.inference_mode():
-        origin = {"Configuration": settings or {}}
-        results = evaluate(scorer, [part.task], context, name=name, origin=origin)
+        results = evaluate(fastest_scorer(model, name), [part.task], context, name=name, origin=origin)
     write_results([results], file)
-
-
-def rating_scorer(model: Path, name: str) -> Scorer:
-    """What rates labels: Megatron with the compiled attention, twice as fast as PyTorch's at these lengths.
-
-    Where that cannot be had, transformers. Both give the same numbers to fp32 rounding.
-    """
-    summary = read_summary(model)
-    build = BuildOptions(backends=BackendRequests(attention="native"))
-    try:
-        engine = open_engine(summary, resolve_layout(ModelConfig(), summary.shape, world_size=1), build)
-    except BackendUnavailableError:
-        return HuggingFaceScorer(model)
-    return MegatronScorer(engine, name)
 
 
 def combined(name: str, files: Sequence[Path]) -> ModelResults:

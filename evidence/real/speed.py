@@ -9,12 +9,15 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from evidence.real.scorer import fastest_scorer
 from evidence.real.sizes import SAMPLE
 from nemo_pi.advice.speed import Speed as ReadingSpeed
+from nemo_pi.evaluation.generation import GenerationRequest
 from nemo_pi.machine import cpuinfo
 from nemo_pi.units import plural
 
@@ -53,23 +56,33 @@ def fit(short_seconds: float, long_seconds: float, step_seconds: float, threads:
 
 
 def probe(model: Path, precision: str) -> Speed:
-    """Measure on the model itself."""
+    """Measure on the model itself: reading by what will read, training by transformers."""
+    short, long = _reading(model)
+    return fit(short, long, _step(model, precision), torch.get_num_threads())
+
+
+def _reading(model: Path) -> list[float]:
+    scorer = fastest_scorer(model, "probe")
+
+    def read(tokens: int) -> None:
+        with torch.inference_mode():
+            scorer.generate([range(tokens)], GenerationRequest(max_new_tokens=1))
+
+    read(64)
+    return [_timed(partial(read, tokens)) for tokens in (SHORT, LONG)]
+
+
+def _step(model: Path, precision: str) -> float:
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
-
-    def read(tokens: int) -> None:
-        ids_BS = torch.arange(tokens)[None]
-        with torch.inference_mode():
-            network.model(input_ids=ids_BS, attention_mask=torch.ones_like(ids_BS), use_cache=False)
+    ids_BS = torch.arange(SAMPLE)[None]
 
     def step() -> None:
-        ids_BS = torch.arange(SAMPLE)[None]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
             network(input_ids=ids_BS, labels=ids_BS).loss.backward()
 
-    read(64)
-    return fit(_timed(lambda: read(SHORT)), _timed(lambda: read(LONG)), _timed(step), torch.get_num_threads())
+    return _timed(step)
 
 
 def known_speed(file: Path, model: Path, precision: str) -> Speed:

@@ -117,6 +117,16 @@ def test_the_solved_example_is_shorter_and_has_names_of_its_own_length(material:
         assert {len(name) for name in re.findall(r"VAR ([A-Z]+) =", text)} == {letters}
 
 
+@pytest.mark.parametrize("end", [min, max])
+def test_numbers_have_seven_digits_at_both_ends(end: Callable[[int, int], int], material: Material) -> None:
+    class AtTheEnd(random.Random):
+        def randint(self, a: int, b: int) -> int:
+            return end(a, b)
+
+    sample = SUBTASKS["niah_single_1"](material, 4096).make(AtTheEnd(1), 10, 0)
+    assert [len(answer) for answer in sample.answers] == [7]
+
+
 def test_the_words_that_are_asked_for_are_the_most_common_ones(material: Material) -> None:
     common = sample_of("cwe", material)
     shown = re.findall(r"\d+\. (\S+)", common.prompt.rsplit("Below is", 1)[1])
