@@ -9,8 +9,9 @@ the line through both says what a budget holds. `--train` trains that length for
 takes less than so many minutes. Speed is processor time, which other programs disturb less than the clock.
 
 nemo_pi is measured plain and with each trick added to those before; transformers with gradient checkpointing,
-and without. All have the same sizes, random weights and tokens, and AdamW; transformers attends by SDPA.
-Liger-Kernel's loss is a Triton kernel and runs on GPUs only. litgpt is not run.
+and without; litgpt with it and with logits in chunks, as in its fine-tuning (`make bench-packages` installs
+it). All have the same sizes, random weights and tokens, and AdamW; the others attend by SDPA.
+Liger-Kernel's loss is a Triton kernel and runs on GPUs only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import torch
 from benchmarks.harness import RESULTS, hardware, write_results
 from benchmarks.training.estimate import announce
 from benchmarks.training.memory import MIB, peak_mib, reset_peak
+from benchmarks.training.session import OWN_PACKAGES
 from nemo_pi.cli.parser import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,8 +51,10 @@ OURS: dict[str, dict[str, Any]] = {
     "nemo_pi, recomputed, tiled, on disk": FULL | TILED | ON_DISK,
     "nemo_pi, attention spared, tiled, on disk": SPARED | TILED | ON_DISK,
 }
-THEIRS = {"transformers": False, "transformers, checkpointed": True}
+TRANSFORMERS = {"transformers": False, "transformers, checkpointed": True}
 """Whether layers are recomputed."""
+LITGPT = "litgpt, checkpointed"
+THEIRS = (*TRANSFORMERS, LITGPT)
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,54 @@ def step_of_transformers(model: Mapping[str, int], length: int, checkpointed: bo
     return step
 
 
+def step_of_litgpt(model: Mapping[str, int], length: int) -> Any:
+    """A function that trains one step as litgpt's fine-tuning does, layers recomputed, logits in chunks."""
+    sys.path.append(str(OWN_PACKAGES / "litgpt"))
+    from litgpt.config import Config
+    from litgpt.model import GPT, Block
+    from litgpt.utils import chunked_cross_entropy
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+    config = Config(
+        name="benchmark",
+        block_size=length,
+        n_layer=model["layers"],
+        n_embd=model["hidden"],
+        n_head=model["heads"],
+        n_query_groups=model["heads"],
+        head_size=model["hidden"] // model["heads"],
+        vocab_size=model["vocab"],
+        padded_vocab_size=model["vocab"],
+        intermediate_size=model["ffn"],
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+    )
+    gpt = GPT(config)
+    apply_activation_checkpointing(gpt, check_fn=lambda module: isinstance(module, Block))
+    optimizer = torch.optim.AdamW(gpt.parameters(), lr=2e-5, fused=True)
+    tokens, labels = (torch.randint(0, model["vocab"], (1, length)) for _ in range(2))
+
+    def step() -> None:
+        chunked_cross_entropy(gpt(tokens, lm_head_chunk_size=128), labels).backward()
+        torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def measured(name: str, length: int, quick: bool) -> Point:
     """One step of a contestant, in this process."""
     model = sizes(quick)
     if name in OURS:
         step = step_of_ours(model, length, OURS[name])
+    elif name == LITGPT:
+        step = step_of_litgpt(model, length)
     else:
-        step = step_of_transformers(model, length, THEIRS[name])
+        step = step_of_transformers(model, length, TRANSFORMERS[name])
     reset_peak()
     started = time.process_time()
     step()
@@ -221,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     notes = [
         "Tokens of the longest sample within so much resident memory of the whole process, by the line "
         f"through the peaks at {short:,} and {long:,} tokens. Model: {sizes(args.quick)}, fp32.",
-        "Liger-Kernel's loss needs Triton and a GPU: not run on a CPU. litgpt: not run.",
+        "Liger-Kernel's loss needs Triton and a GPU: not run on a CPU.",
     ]
     written: list[Path] = []
     for name in (*THEIRS, *OURS):
