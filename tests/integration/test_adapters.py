@@ -11,10 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.ends import USER_ERROR
+from nemo_pi.nemo.run import STOPPED
 from tests.integration.products import read_weights
-from tests.integration.rows import CP2, DOCUMENTS, PP2, RECOMPUTE, SP, TP2, TRICKS, VPP2, Row, Tolerance
+from tests.integration.crossings import PACKING
+from tests.integration.rows import BF16, CP2, DOCUMENTS, PP2, RECOMPUTE, SP, TP2, TRICKS, VPP2, Row, Tolerance
 from tests.integration.test_parity import relative_error
-from tests.integration.test_resume import SIX_STEPS
+from tests.integration.test_resume import SIX_STEPS, assert_bit_identical
+from tests.integration.test_stages import SAVING
 from tests.integration.world import Run, World
 
 _LORA = "adapter_dim: 4, alpha: 16, column_init_method: kaiming"
@@ -33,6 +36,7 @@ ROWS = (
     ),
     Row("pp2-vpp2", "first numbers go by the layer's number", PP2 + VPP2, 2, NEMO + ("pose=paper",)),
     Row("cp2", "parts of a sequence add up", CP2, 2, NEMO + DOCUMENTS),
+    Row("tp2-packed", "whole documents in a row", TP2, 2, ADAPTERS + PACKING["packed"]),
     Row(
         "tp2-sp-pp2-tied",
         "norms, and a shared embedding",
@@ -84,6 +88,29 @@ def test_a_killed_run_goes_on_at_another_layout(world: World) -> None:
     resumed.finished.check()
     assert relative_error(resumed.curves(), uninterrupted.curves(), "reduced_train_loss") <= 1e-6
     assert distance(resumed, uninterrupted) <= 1e-4
+
+
+# With whatever else a run of adapters may have a state of: copies in fp32, dropout, documents in rows.
+STAGED = (
+    *SAVING,
+    *BF16,
+    f"model.peft={{lora_tuning: {{{_LORA}, target_modules: [all], adapter_dropout: 0.2}}}}",
+    "model.peft.train_embeddings_and_norms=true",
+    "stages=[{max_steps: 3, max_position_embeddings: 128, pose: paper}, "
+    "{max_steps: 3, optim.lr: 5e-3, data.pack_documents: true, reset_optimizer: true}]",
+)
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_stages_of_adapters_that_were_told_to_stop_go_on_as_if_they_were_not(world: World, step: int) -> None:
+    uninterrupted = world.reference(*STAGED)
+    name = f"adapters-stopped-{step}"
+    stopped = world.run(name, *STAGED, fault=("signal_at_step", step, signal.SIGTERM, False))
+    assert stopped.finished.statuses == (STOPPED,)
+    assert stopped.checkpoints[-1] == step
+    resumed = world.run(name, *STAGED)
+    resumed.finished.check()
+    assert_bit_identical(resumed, uninterrupted)
 
 
 def test_a_run_does_not_go_on_beside_other_weights(world: World) -> None:
