@@ -27,6 +27,8 @@ LEVELS = {
 
 LIBRARIES = r"(megatron|lightning|torch\.distributed)\b"
 """Whose Python warnings are for their own developers: deprecations, fallbacks that the plan names, advice."""
+THROUGH_US = r"Please use DTensor instead"
+"""The start of such a warning that names our file: on CPUs, PyTorch's calls go through a mode of ours."""
 GPU_ADVICE = r"When using .* CUDA_DEVICE_MAX_CONNECTIONS"
 """Megatron's one warning that a user of GPUs can act on."""
 
@@ -45,6 +47,7 @@ def hide_harmless_messages() -> None:
     # The category must be Warning itself: NeMo takes an ignored category for ignored altogether, and would
     # drop every other UserWarning with these.
     warnings.filterwarnings("ignore", category=Warning, module=LIBRARIES)
+    warnings.filterwarnings("ignore", category=Warning, message=THROUGH_US)
     if _has_gpu():
         warnings.filterwarnings("default", message=GPU_ADVICE, category=Warning)
 

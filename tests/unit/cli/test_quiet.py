@@ -36,6 +36,7 @@ SEEN_WARNINGS = [
     ("megatron.core.optimizer", UserWarning, "Transformer Engine and Apex are not installed."),
     ("megatron.core.optimizer.optimizer", UserWarning, "The .grad attribute of a Tensor that is not a leaf"),
     ("torch.distributed._shard.sharded_tensor.api", FutureWarning, "Please use DTensor instead"),
+    ("nemo_pi.parallel.cpu_shim", FutureWarning, "Please use DTensor instead and we are deprecating it."),
     ("lightning.pytorch.trainer.connectors.data_connector", UserWarning, "not have many workers"),
 ]
 KEPT_RECORDS = [
