@@ -14,7 +14,7 @@ from nemo_pi.bounded.places import exists
 from nemo_pi.checkpoint.base import AdapterRecord, check_present
 from nemo_pi.checkpoint.files import read_json
 from nemo_pi.checkpoint.hf.config import extension_from_config, shape_from_config, window_source
-from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights
+from nemo_pi.checkpoint.hf.folder import HuggingFaceWeights, has_safetensors
 from nemo_pi.checkpoint.hf.load import check_weights
 from nemo_pi.checkpoint.hf.source import HuggingFaceSource
 from nemo_pi.checkpoint.hf.tokenizer import has_tokenizer
@@ -81,7 +81,7 @@ def read_summary(path: str | Path) -> CheckpointSummary:
         raise _unreadable(folder, "a folder", "a file", "give a Hugging Face folder or a distributed one")
     if (folder / MANIFEST).is_file():
         return _distributed(folder)
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() and not _is_peft(folder):
         return _huggingface(folder)
     raise _unreadable(folder, f"config.json (Hugging Face) or {MANIFEST} (distributed)", *_found(folder))
 
@@ -209,11 +209,20 @@ def read_source_config(path: str | Path) -> dict[str, Any] | None:
     return HuggingFaceSource.read(folder).to_dict() if (folder / "config.json").is_file() else None
 
 
+def _is_peft(folder: Path) -> bool:
+    # Whole weights beside them count: transformers, too, reads those.
+    return (folder / "adapter_config.json").is_file() and not has_safetensors(folder)
+
+
 def _found(folder: Path) -> tuple[str, str]:
     if any(folder.glob(f"*/{MANIFEST}")):
         return "a folder of several checkpoints", "give one of the checkpoints inside it"
-    if (folder / "adapter_config.json").is_file():
-        return "a PEFT adapter", "merge it into its base model first and give the merged folder"
+    if _is_peft(folder):
+        command = "python examples/convert_checkpoint.py CHECKPOINT NEW_FOLDER"
+        return "a PEFT adapter", (
+            "give the checkpoint that it was exported from, or the folder that it makes merged with its base: "
+            f"{command}; of an adapter from elsewhere, that of peft's merge_and_unload()"
+        )
     if (folder / "metadata.json").is_file():
         return "an incomplete or foreign distributed checkpoint", "give one that was saved completely"
     if any(folder.glob("*.gguf")):

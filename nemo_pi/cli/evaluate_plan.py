@@ -59,7 +59,8 @@ def choose_windows(config: EvaluateConfig) -> tuple[int, int]:
             "original_window",
             required="a number, as target_window: a checkpoint does not say what windows it has",
             given=f"null ({error.field}: required {error.required}; given {error.given})",
-            fix="give original_window=... target_window=..., or correct the checkpoint's path",
+            fix=f"{error.fix}; for a model that transformers alone computes, give original_window=... "
+            "target_window=...",
         ) from error
     furthest = max(extensions, key=lambda extension: extension.target_window)
     return config.original_window or furthest.original_window, config.target_window or furthest.target_window

@@ -32,6 +32,10 @@ def test_windows_are_the_checkpoints_own_unless_given(tmp_path: Path) -> None:
     assert choose_windows(given) == (512, 1024)
     with pytest.raises(ConfigError, match=r"^original_window: .*no such path.*give original_window="):
         choose_windows(EvaluateConfig(["none"], tasks={"passkey": None}))
+    (extended / "model.safetensors").unlink()
+    (extended / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"given a PEFT adapter.*convert_checkpoint\.py CHECKPOINT"):
+        choose_windows(EvaluateConfig([str(extended)], tasks={"passkey": None}))
     # Given both, a checkpoint that only transformers can read needs not say.
     assert choose_windows(EvaluateConfig(["none"], None, 2, 4, {"passkey": None})) == (2, 4)
 

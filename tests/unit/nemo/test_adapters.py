@@ -93,6 +93,8 @@ def test_a_checkpoint_is_converted_to_what_the_run_exports(
     assert_same_bits(*(load_file(folder / "adapters" / WEIGHTS) for folder in (tmp_path, trained)))
     for name in (CONFIG, "config.json"):
         assert (tmp_path / "adapters" / name).read_text() == (trained / "adapters" / name).read_text()
+    with pytest.raises(CheckpointError, match=r"given a PEFT adapter.*convert_checkpoint\.py CHECKPOINT"):
+        read_summary(tmp_path / "adapters")
     with pytest.raises(ConfigError, match="--peft"):
         convert_(trained / "merged", tmp_path / "no", as_peft=True)
 
