@@ -21,7 +21,7 @@ class Evolution:
     """How much is searched; the defaults are the paper's (table 4) and those of the released code."""
 
     population: int = 64
-    """Lists rated first: those of known methods, and mutations of them."""
+    """Lists rated first: those of known methods, and mutations of the best of them."""
     iterations: int = 40
     """Rounds after that."""
     mutations: int = 16
@@ -74,9 +74,11 @@ def evolve(starts: Sequence[Factors], space: Space, settings: Evolution, rate: R
 
     for start in dict.fromkeys(filter(space.holds, starts)):
         yield measured(start)
-    known = [one.factors for one in rated]
+    # Of the best start alone, as the released code does (by YaRN): a mutant is like what it is made of, and
+    # those of Position Interpolation, which nothing but training mends, would be most of what is rated.
+    best = [best_of(rated).factors]
     while len(rated) < settings.population:
-        new = _unseen(partial(_mutant, space, known, draws), seen)
+        new = _unseen(partial(_mutant, space, best, draws), seen)
         if new is None:
             break
         yield measured(new)

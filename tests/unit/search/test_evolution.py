@@ -29,6 +29,13 @@ def test_it_comes_closer_rates_no_list_twice_and_says_how_many_it_rates() -> Non
     assert all(SPACE.holds(one.factors) for one in rated)
 
 
+def test_the_first_population_is_made_of_the_best_start() -> None:
+    first = list(evolve(STARTS, SPACE, SMALL, distance))[: SMALL.population]
+    # A mutant of factors that are alike keeps them all but the outer ones.
+    assert STARTS[1] == min(STARTS, key=distance)
+    assert not any(one.factors[1:-1] == STARTS[0][1:-1] for one in first[len(STARTS) :])
+
+
 def test_the_seed_decides() -> None:
     def lists(seed: int) -> list[Factors]:
         settings = Evolution(12, 3, 4, 4, 6, seed=seed)
