@@ -220,8 +220,8 @@ def _found(folder: Path) -> tuple[str, str]:
     if _is_peft(folder):
         command = "python examples/convert_checkpoint.py CHECKPOINT NEW_FOLDER"
         return "a PEFT adapter", (
-            "give the checkpoint that it was exported from, or the folder that it makes merged with its base: "
-            f"{command}; of an adapter from elsewhere, that of peft's merge_and_unload()"
+            "give the checkpoint of the run that exported it, or the folder that merges it with its base, by "
+            f"{command}; of an adapter from elsewhere, what peft's merge_and_unload() returns, saved"
         )
     if (folder / "metadata.json").is_file():
         return "an incomplete or foreign distributed checkpoint", "give one that was saved completely"

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.cli.ends import USER_ERROR
 from nemo_pi.nemo.run import STOPPED
-from tests.integration.products import read_weights
 from tests.integration.crossings import PACKING
+from tests.integration.products import read_weights
 from tests.integration.rows import BF16, CP2, DOCUMENTS, PP2, RECOMPUTE, SP, TP2, TRICKS, VPP2, Row, Tolerance
 from tests.integration.test_parity import relative_error
 from tests.integration.test_resume import SIX_STEPS, assert_bit_identical
