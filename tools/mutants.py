@@ -217,7 +217,9 @@ def _failing(copy: Path, tests: Sequence[str], log: Path) -> str | None:
     while time.monotonic() - began < SECONDS:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
+            failed = re.search(
+                r"^(?:FAILED|ERROR) (\S+?\[.*?\]|\S+)(?: - |$)", log.read_text(errors="replace"), re.MULTILINE
+            )
             return (failed[1] if failed else "an error") if status else None
         time.sleep(0.2)
     os.killpg(child, signal.SIGKILL)

@@ -46,6 +46,16 @@ def test_a_fault_is_noticed_or_not_and_taken_back(copy: Path) -> None:
     assert source.read_text() == before
 
 
+def test_a_test_whose_name_has_blanks_notices_too(copy: Path) -> None:
+    (copy / "tests" / "unit" / "data" / "test_sums.py").write_text(
+        "import pytest\nfrom runpy import run_path\n\n"
+        "@pytest.mark.parametrize('given', [2], ids=['{a: 2} - two'])\n"
+        "def test_add(given):\n    assert run_path('nemo_pi/data/sums.py')['add'](given, 0) == 2\n"
+    )
+    noticed = verdict(fault("return a * b"), copy, copy / "log")
+    assert noticed is not None and noticed.endswith("test_sums.py::test_add[{a: 2} - two]")
+
+
 def test_a_fault_that_never_ends_is_noticed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "SECONDS", 2)
     assert verdict(fault("while True: pass"), copy, copy / "log") == "timeout"

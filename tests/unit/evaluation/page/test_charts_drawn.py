@@ -108,6 +108,15 @@ def test_texts_of_bars_never_touch() -> None:
     assert "width" in draw_bars(BarChart("t", "s", "x", (Bar("none", 0.0, "0", 0),)), "b")
 
 
+def test_bars_begin_at_the_top_or_below_what_is_asked_of_them() -> None:
+    bars = (Bar("first", 1.0, "1", 0), Bar("second", 2.0, "2", 1))
+    for level, top, height in ((None, 20, 118), ((1.5, "kept"), 40, 138)):
+        root = ET.fromstring(draw_bars(BarChart("t", "s", "x", bars, level), "b"))
+        names = {text.text: float(text.attrib["y"]) for text in root.iter("text")}
+        assert (names["first"], names["second"]) == (top, top + 44)
+        assert float(root.attrib["viewBox"].split()[3]) == height
+
+
 def test_numbers_in_cells_can_be_read() -> None:
     """WCAG 2.2's contrast, 4.5, of black and white on every colour as they are chosen."""
 

@@ -22,6 +22,7 @@ from nemo_pi.evaluation.ruler.questions import QuestionAnswering, read_questions
 from nemo_pi.evaluation.ruler.result import RulerResult
 from nemo_pi.evaluation.ruler.sample import Sample, fitted
 from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, SUBTASKS, Material, words_of
+from nemo_pi.evaluation.ruler.tracking import VariableTracking
 from nemo_pi.evaluation.ruler.words import COMMON
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.tasks.ruler import Ruler
@@ -107,6 +108,12 @@ def test_a_chain_gives_one_value_to_all_its_variables(material: Material) -> Non
     assert [name for name, _ in chain] == list(answers) and len(answers) == 5
     assert [value for _, value in chain[1:]] == list(answers[:-1])
     assert f"assgined the value {chain[0][1]}, they are:" in question
+
+
+def test_a_chain_is_as_long_as_asked_for() -> None:
+    asked = VariableTracking(hops=2)
+    sample = asked.make(random.Random(1), asked.least, 0)
+    assert len(sample.answers) == 3 and "3 variables are" in sample.prompt
 
 
 def test_the_solved_example_is_shorter_and_has_names_of_its_own_length(material: Material) -> None:
