@@ -4,7 +4,8 @@
     python -m benchmarks.evaluation_speed --quick   1,024 tokens and one round, to see that it runs
 
 Perplexity over windows that do not overlap, and pass keys, of one model on the same tokens. Every contestant
-is a process of its own; they take turns, and a run's memory is its process's peak less what it held before.
+is a process of its own; they take turns, and a run's memory is its process's peak less what it held with the
+model, before the first run.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         f"text of demo/; {READ:,} tokens a run; contestants alternate, medians of {rounds} with quartiles "
         "after a run that does not count",
         "pass keys: the loop generates the answer greedily, ours reads it off one pass; lm-eval has no such "
-        "task; memory is resident memory beyond what was held before a run",
+        "task; memory is resident memory beyond what was held with the model, before the first run",
         *([f"the machine was busy (load {machine.load}): times say little"] if busy else []),
     ]
     name = "evaluation_speed-quick" if args.quick else "evaluation_speed"
@@ -143,9 +144,10 @@ def serve(task: str, who: str, length: int, folder: Path) -> None:
 
     out, sys.stdout = sys.stdout, sys.stderr  # what libraries print is nobody's answer
     measure, tokens = contestant(task, who, length, folder)
+    # Before the first run: what a contestant keeps from one to the next is its own.
+    before, result = from_status("VmRSS"), [0.0]
     for _ in sys.stdin:
         forget_highest()
-        before, result = from_status("VmRSS"), [0.0]
 
         def run(result: list[float] = result) -> None:
             result[0] = measure()
@@ -174,6 +176,7 @@ def contestant(task: str, who: str, length: int, folder: Path) -> tuple[Measure,
     if who == LM_EVAL:
         return _lm_eval(folder, tokenizer.decode(ids), length), count * length
     if who == LOOP:
+        _model(folder)  # what is loaded is no part of a run
         looped = _loop_perplexity if task == "perplexity" else _loop_passkey
         return torch.inference_mode()(lambda: looped(folder, context, length, count)), count * length
     scorer = _scorer(who, folder)

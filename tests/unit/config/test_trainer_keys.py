@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
+from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 from nemo_pi.config.trainer_keys import check_trainer, trainer_number, world_size_of
@@ -32,6 +34,14 @@ def test_trainer_takes_lightning_s_keys() -> None:
             "benchmark": False,
         }
     )
+
+
+def test_trainer_takes_lightning_s_own_defaults() -> None:
+    """But a strategy, and a sampler of Lightning's, which it would make by default."""
+    parameters = inspect.signature(Trainer.__init__).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
+    assert len(defaults) > 30
+    check_trainer(defaults | {"strategy": None, "use_distributed_sampler": False})
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,20 @@ def test_ticks_are_round_apart_and_enough(scale: Scale) -> None:
     assert all(len(tick_text(value)) <= 9 for value in ticks)
 
 
+@pytest.mark.parametrize(
+    ("high", "pixels", "ticks"),
+    [
+        (10, 1000, [1, 1.5, 2, 3, 4, 5, 6, 8, 10]),
+        (10, 290, [1, 2, 3, 5, 10]),
+        (100, 290, [1, 2, 5, 10, 20, 50, 100]),
+        (1000, 200, [1, 3, 10, 30, 100, 300, 1000]),
+        (10_000, 150, [1, 10, 100, 1000, 10_000]),
+    ],
+)
+def test_ticks_of_ratios(high: float, pixels: float, ticks: list[float]) -> None:
+    assert nice_ticks(Scale(1, high, pixels, 0, log=True), 26) == ticks
+
+
 def test_texts_are_kept_apart_and_the_last_stays() -> None:
     values = [512.0 * i for i in range(1, 65)]
     texts = [f"{value:,.0f}" for value in values]

@@ -96,3 +96,9 @@ def test_a_wrong_entry_of_config_json_is_named() -> None:
     rope = {"rope_type": "proportional", "partial_rotary_factor": 2.0}
     with pytest.raises(CheckpointError, match=r"config\.json \(partial_rotary_factor\)"):
         from_hf({"max_position_embeddings": 64, "rope_parameters": rope}, 64)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.01])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="partial_rotary_factor"):
+        make_spec("proportional", extra_args={"partial_rotary_factor": share})
