@@ -74,7 +74,7 @@ bench: $(STAMP) ## rotary kernels, loss, memory, growth, training steps, context
 test: $(STAMP) ## all tests that this machine can run; skipped ones are printed with their reason
 	$(PY) -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 
-attack: $(STAMP) ## kill, fill, flip, hang and start runs twice; figures into docs/reliability.md (about 20 minutes)
+attack: $(STAMP) ## kill, fill, flip, hang and start runs twice; figures into docs/reliability.md (about 4 minutes on two idle cores)
 	rm -f .attack.jsonl
 	NEMO_PI_ATTACK=1 NEMO_PI_ATTACK_RECORD="$(CURDIR)/.attack.jsonl" $(PY) -m pytest tests/reliability
 	$(PY) -m tests.reliability.figures .attack.jsonl docs/reliability.md
@@ -105,7 +105,7 @@ gpu: $(STAMP) ## a GPU's first minutes: what runs, parity with the CPU, speed, m
 conf: $(STAMP) ## write conf/model/base.yaml from the schema
 	$(PY) -m tools.base_yaml
 
-families: $(STAMP) ## run every family's checks and training layouts; write the table of docs/families.md (about 20 minutes)
+families: $(STAMP) ## run every family's checks and training layouts; write the table of docs/families.md (about 4 minutes on two idle cores)
 	$(PY) -m tools.families_table --write
 
 house: $(STAMP) ## measure files, functions, imports and recipes; write them into docs/design.md
