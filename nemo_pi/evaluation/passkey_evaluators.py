@@ -180,7 +180,7 @@ class EvaluatorKeys:
         evaluator, start = EVALUATORS[self.name], "after BOS" if self.bos else "no BOS"
         return {
             "name": self.name,
-            "summary": f"pass keys as in {self.name}'s script: a number from 1 to 50,000 at a uniform place, "
+            "summary": f"as in {self.name}'s script: a number from 1 to 50,000 at a uniform place, "
             f"{evaluator.filler}; {NEW_TOKENS} tokens generated greedily, the first digits are the answer; "
             f"{plural(self.num_trials, 'trial')} at each length (published: {evaluator.trials}), {start}; "
             f"{evaluator.furthest}",

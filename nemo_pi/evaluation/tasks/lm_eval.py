@@ -89,7 +89,7 @@ class LmEval(Task[Any, LmEvalResult]):
             )
         protocol = {
             "name": "lm-eval",
-            "summary": f"lm-eval's tasks {', '.join(self.tasks)}, "
+            "summary": f"tasks {', '.join(self.tasks)}, "
             + ("all questions" if self.limit is None else f"the first {self.limit} questions of each")
             + ", contexts cut on the left to the target window",
             "tasks": list(self.tasks),

@@ -100,7 +100,7 @@ class LongPpl(Task[list[Tensor], LongPplResult]):
         read = sum(map(len, texts)) + sum(end - start for start, _, end in pieces)
         protocol: dict[str, Any] = {
             "name": "longppl",
-            "summary": f"LongPPL: tokens whose loss is below {self.beta:g} nats and more than {self.alpha:g} "
+            "summary": f"tokens whose loss is below {self.beta:g} nats and more than {self.alpha:g} "
             f"lower with the whole text than with {plural(self.short, 'token')} before them (every "
             f"{self.stride} share one such context), found by the model itself; "
             f"{plural(len(texts), 'document')}, each up to the target window",

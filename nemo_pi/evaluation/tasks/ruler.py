@@ -198,11 +198,11 @@ class Ruler(Task[RulerPlan, RulerResult]):
 
     def _protocol(self, makers: dict[int, dict[str, Maker]]) -> dict[str, object]:
         names = list(next(iter(makers.values())))
-        asked = f"{plural(self.samples, 'sample')} of {len(names)} subtasks ({', '.join(names)})"
+        asked = f"{plural(self.samples, 'sample')} of {plural(len(names), 'subtask')} ({', '.join(names)})"
         prose = ", the essays replaced by the held-out documents" if set(names) & set(OF_PROSE) else ""
         return {
             "name": "ruler",
-            "summary": f"RULER's prompts without a chat template, {at_each_length(asked)}; greedy; "
+            "summary": f"its authors' prompts without a chat template, {at_each_length(asked)}; greedy; "
             f"score: the part of the answers that the text holds{prose}; prompts made here, "
             f"seed {self.seed}",
             "lengths": list(makers),

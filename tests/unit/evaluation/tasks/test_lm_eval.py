@@ -85,6 +85,7 @@ def test_equals_the_hugging_face_backend(
         assert wanted and {key: compared[key] for key in wanted} == pytest.approx(wanted, rel=1e-4), name
     table = LmEval.table([Measured("bundled", 128, window, result), Measured("none", 128, window, None)])
     assert "ours_rolling word_perplexity" in table.header and set(table.lines[1][1:]) == {"–"}
+    assert result.protocol["summary"].startswith("tasks ours_"), "a report puts the title before it"
     assert LmEvalResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import json
+import lzma
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.tasks import registry
+from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
 from tests.plug_ins import install
+
+DEMO = Path(__file__).resolve().parents[4] / "demo"
 
 SOURCE = """
 from nemo_pi.evaluation.tasks.passkey import Passkey
@@ -68,3 +75,36 @@ def test_an_installed_task_is_imported_when_it_is_asked_for(
     for broken in ("misnamed", "gone"):
         with pytest.raises(ConfigError, match=rf"^task {broken}: .*update or uninstall"):
             registry.task_type(broken)
+
+
+@pytest.fixture(scope="module")
+def context() -> TaskContext:
+    tokenizer = build_tokenizer("huggingface", str(DEMO / "model"))
+    with lzma.open(DEMO / "text" / "heldout.jsonl.xz", "rt", encoding="utf-8") as file:
+        documents = [tokenizer.encode(json.loads(next(file))["text"])]
+    return TaskContext(tokenizer, documents, 512, 1024)
+
+
+ARGUMENTS: dict[str, list[dict[str, Any]]] = {
+    "perplexity": [{}, *({"protocol": name} for name in ("yarn", "pose", "hf"))],
+    "passkey": [{}, *({"protocol": name} for name in ("yarn", "pose"))],
+    "longppl": [{"short": 128, "stride": 128}],
+    "ruler": [{"subtasks": ("niah_single_1",), "samples": 1}],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "lm_eval"])  # slow: in test_lm_eval.py
+def test_how_it_is_measured_does_not_say_its_title_again(
+    name: str, context: TaskContext, tmp_path: Path
+) -> None:
+    task = registry.task_type(name)
+    arguments = ARGUMENTS.get(name, [{}])
+    if name == "summarization":
+        path = tmp_path / "reports.jsonl"
+        path.write_text(json.dumps({"report": "a long report", "summary": "short"}) + "\n")
+        arguments = [{"reports": str(path), "summary_tokens": 8}]
+    for given in arguments:
+        summary = task(**given).plan(context).protocol["summary"]
+        # A report says "title: summary".
+        begins = summary.lower().replace(" ", "")
+        assert begins and not begins.startswith(task.title.lower().split()[0]), summary
