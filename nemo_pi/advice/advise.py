@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,15 @@ from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table
 from nemo_pi.rope.spec import ContextExtension
 
-PULL_ROWS, PULL_TOKENS = 4, 8192
-"""Texts in which the largest |h_j| is looked for, and tokens of all of them: they are read whatever the
-budget is."""
+PULL_ROWS, PULL_TOKENS, PULL_LEAST = 4, 8192, 512
+"""Texts in which the largest |h_j| is looked for, tokens of all of them, and how many of these are read
+however little time there is."""
+PULL_SHARE = 0.1
+"""Of the time allowed, at most for these texts."""
 PROBE_LENGTH, PROBE_TOKENS = 1024, 4096
 """Tokens of a row and of a batch by which speed is measured."""
+PROBE_SHARE = 0.05
+"""Of the time allowed, about as much as measuring the speed may take."""
 
 
 @dataclass(frozen=True)
@@ -63,32 +68,41 @@ class Case:
         return self.base.original_window
 
 
-def probe(scorer: HuggingFaceScorer, case: Case, context: TaskContext) -> Speed:
-    """How fast the model reads: a batch of short rows, and one of rows four times as long."""
+def probe(
+    scorer: HuggingFaceScorer, case: Case, context: TaskContext, budget_seconds: float = math.inf
+) -> Speed:
+    """How fast the model reads: a batch of short rows, and one of rows four times as long; of shorter ones
+    where these would take too much of the time allowed."""
     scorer.read_as(case.base)
     shorter = min(context.original_window, PROBE_LENGTH)
     longer = min(context.target_window, 4 * shorter)
     text_S = torch.tensor(context.documents[0][: longer + 1], dtype=torch.int64)
-    return measure_speed(scorer, text_S, (shorter, longer), min(context.batch_tokens, PROBE_TOKENS))
+    batch_tokens = min(context.batch_tokens, PROBE_TOKENS)
+    return measure_speed(scorer, text_S, (shorter, longer), batch_tokens, PROBE_SHARE * budget_seconds)
 
 
-def pulls_of(scorer: HuggingFaceScorer, case: Case, context: TaskContext) -> LargestPulls | None:
+def pull_texts(context: TaskContext, speed: Speed, budget_seconds: float = math.inf) -> Tensor:
+    """Where the largest |h_j| is looked for: beginnings of documents [B, S], as long as the original window,
+    shorter and fewer where they would take too much of the time allowed. The last token is only a label."""
+    own = start_ids(context.tokenizer) if context.add_bos else ()
+    length = min(context.original_window, PULL_TOKENS)
+    while length > PULL_LEAST and speed.seconds([(1, length)]) > PULL_SHARE * budget_seconds:
+        length = max(PULL_LEAST, length // 2)
+    count = min(PULL_ROWS, PULL_TOKENS // length)
+    while count > 1 and speed.seconds([(count, length)]) > PULL_SHARE * budget_seconds:
+        count -= 1
+    rows = [[*own, *document][: length + 1] for document in context.documents[:count]]
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def pulls_of(scorer: HuggingFaceScorer, case: Case, text_BS: Tensor) -> LargestPulls | None:
     """The largest |h_j| in texts that the model reads as it was trained to."""
     scorer.read_as(case.base)
     shape = case.summary.shape
     layers = set(range(shape.num_layers)) - set(shape.unrotated_layers)
     if case.base.sliding is not None:
         layers -= set(shape.sliding_layers)  # rotated by frequencies of their own
-    return measure_pulls(scorer, case.base, _texts(context), layers)
-
-
-def _texts(context: TaskContext) -> Tensor:
-    """Beginnings of documents [B, S], one token more than the window: the last is only a label."""
-    own = start_ids(context.tokenizer) if context.add_bos else ()
-    length = min(context.original_window, PULL_TOKENS)
-    count = min(PULL_ROWS, PULL_TOKENS // length)
-    rows = [[*own, *document][: length + 1] for document in context.documents[:count]]
-    return torch.tensor(rows, dtype=torch.int64)
+    return measure_pulls(scorer, case.base, text_BS, layers)
 
 
 def architecture_section(case: Case) -> Section:

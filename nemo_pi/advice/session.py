@@ -11,8 +11,8 @@ from nemo_pi.advice.proposals import Proposal
 from nemo_pi.advice.ranking import Standing, rank
 from nemo_pi.advice.rounds import Round, Rounds
 from nemo_pi.advice.speed import Clock, Speed, calls_of
-from nemo_pi.advice.store import Store
-from nemo_pi.evaluation.evaluate import run_tasks
+from nemo_pi.advice.store import Store, key_of
+from nemo_pi.evaluation.evaluate import PlannedTask, run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.tasks.base import Progress, TaskContext
@@ -70,14 +70,35 @@ class Session:
         self._scorer, self._base, self._context = scorer, base, context
         self._store, self._speed, self._clock = store, speed, clock
         self._slowness = 1.0
+        # Of rounds' sizes: planning tokenizes long texts.
+        self._calls: dict[str, list[tuple[int, int]]] = {}
+        self._planned: dict[str, list[PlannedTask]] = {}
 
     def seconds_of(self, each: Round) -> float:
         """Of one candidate in a round, at the speed that was measured."""
-        return self._speed.seconds(calls_of(each.planned(self._context), self._context))
+        return self._speed.seconds(self._calls_of(each))
 
     def tokens_of(self, each: Round) -> int:
         """That one candidate reads in a round."""
-        return sum(rows * length for rows, length in calls_of(each.planned(self._context), self._context))
+        return sum(rows * length for rows, length in self._calls_of(each))
+
+    def _planned_of(self, each: Round) -> list[PlannedTask]:
+        if key_of(each) not in self._planned:
+            self._planned[key_of(each)] = each.planned(self._context)
+        return self._planned[key_of(each)]
+
+    def _calls_of(self, each: Round) -> list[tuple[int, int]]:
+        if key_of(each) not in self._calls:
+            self._calls[key_of(each)] = calls_of(each.tasks(self._context), self._context)
+        return self._calls[key_of(each)]
+
+    def left(self, rounds: Rounds, of: Callable[[Round], float]) -> float:
+        """What all rounds take by what one candidate takes, less what an earlier start has measured."""
+
+        def kept(each: Round) -> int:
+            return sum(key_of(each) in by_round for by_round in self._store.results.values())
+
+        return sum(of(each) * max(0, each.candidates + 1 - kept(each)) for each in rounds)
 
     def run(
         self, proposals: Sequence[Proposal], rounds: Rounds, deadline: float, progress: Progress | None = None
@@ -151,7 +172,7 @@ class Session:
         started = self._clock()
         found = run_tasks(
             self._scorer,
-            each.planned(self._context),
+            self._planned_of(each),
             self._context,
             name=label,
             progress=progress and _named(label, progress),

@@ -6,19 +6,25 @@ the batches it is given: whatever a task does, its cost is that of its own calls
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nemo_pi.evaluation.evaluate import PlannedTask, run_tasks
+from nemo_pi.evaluation.evaluate import evaluate
 from nemo_pi.evaluation.generation import Generated, GenerationRequest
+from nemo_pi.evaluation.passkey_plan import PasskeyPlan
 from nemo_pi.evaluation.scorer import Scorer, TokenScores, score_texts
-from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.base import Task, TaskContext
+from nemo_pi.evaluation.tasks.passkey import Passkey
 
 Clock = Callable[[], float]
+FIRST_ROW, LEAST_ROW = 256, 64
+"""Tokens of the row that warms up, and of the shortest row whose speed says anything."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +56,31 @@ def measure_speed(
     text_S: Tensor,
     lengths: tuple[int, int],
     batch_tokens: int,
+    most_seconds: float = math.inf,
     clock: Clock = time.perf_counter,
 ) -> Speed:
-    """Times one batch of each of two lengths, after one that warms up.
+    """Times one batch of each of two lengths, after a row that warms up.
 
     Args:
         scorer: the model.
         text_S: token ids int64, at least as long as the longer.
         lengths: tokens of a row, the shorter first; where they are alike, attention is taken to cost nothing.
-        batch_tokens: tokens of a batch.
+        batch_tokens: tokens of a batch, or of a row where it is longer.
+        most_seconds: where two batches would take longer, going by the first row, they and the lengths are
+            halved until they would not, though never below LEAST_ROW tokens.
         clock: what time it is, in seconds.
     """
-    rates = []
-    for number, length in enumerate((lengths[0], *lengths)):
-        rows = max(1, batch_tokens // length) if number else 1
-        text_BS = text_S[: length + 1].expand(rows, -1)[:, : length + 1].contiguous()
+
+    def seconds_a_token(length: int, rows: int) -> float:
         started = clock()
-        score_texts(scorer, text_BS)
-        if number:
-            rates.append((clock() - started) / (rows * length))
+        score_texts(scorer, text_S[: length + 1].expand(rows, -1).contiguous())
+        return (clock() - started) / (rows * length)
+
+    first = min(lengths[0], FIRST_ROW)
+    expected = seconds_a_token(first, 1)
+    while lengths[0] >= 2 * LEAST_ROW and expected * 2 * max(batch_tokens, lengths[1]) > most_seconds:
+        lengths, batch_tokens = (lengths[0] // 2, lengths[1] // 2), batch_tokens // 2
+    rates = [seconds_a_token(length, max(1, batch_tokens // length)) for length in lengths]
     if lengths[0] == lengths[1]:
         return Speed(max(rates), 0.0)
     return Speed.through(lengths, rates)
@@ -93,8 +105,13 @@ class Tally:
         raise NotImplementedError("advice reads answers off one pass")
 
 
-def calls_of(planned: Sequence[PlannedTask], context: TaskContext) -> list[tuple[int, int]]:
+def calls_of(tasks: Sequence[Task[Any, Any]], context: TaskContext) -> list[tuple[int, int]]:
     """(rows, tokens of a row) of every batch that these tasks will read."""
     tally = Tally()
-    run_tasks(tally, planned, context)
+    for task in tasks:
+        work = task.work(context) if isinstance(task, Passkey) else None
+        if isinstance(work, PasskeyPlan):  # knows its calls without building documents, which takes long
+            tally.calls += work.calls(context.batch_tokens)
+        else:
+            evaluate(tally, [task], context)
     return tally.calls

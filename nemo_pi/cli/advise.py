@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from nemo_pi.advice import advise
 from nemo_pi.advice.advise import Case
 from nemo_pi.advice.proposals import Asked
 from nemo_pi.advice.report import as_markdown, as_text, draw
-from nemo_pi.advice.rounds import choose, total
+from nemo_pi.advice.rounds import choose
 from nemo_pi.advice.session import Outcome, Session, describe_rounds
 from nemo_pi.advice.store import Store
 from nemo_pi.checkpoint.files import check_writable
@@ -69,23 +70,27 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
 
 def _measure(args: argparse.Namespace, case: Case, context: TaskContext, store: Store) -> Outcome:
     """Loads the model once, says what measuring costs, and measures as far as the time allows."""
-    started = advise.now()
+    started, budget = advise.now(), 60 * args.minutes
     disable_progress_bar()  # of loading weights, beside which ours would stand
     scorer = HuggingFaceScorer(args.checkpoint, dtype=getattr(torch, args.dtype))
     if store.speed is None:
-        store.speed = advise.probe(scorer, case, context)
-    if store.pulls is None:
-        store.pulls = advise.pulls_of(scorer, case, context)
+        _say(f"speed   being measured on a few batches; loading took {advise.now() - started:.0f} s")
+        store.speed = advise.probe(scorer, case, context, budget)
     session = Session(scorer, case.base, context, store, store.speed)
-    deadline = started + 60 * args.minutes
+    text_BS = advise.pull_texts(context, store.speed, budget)
+    if store.pulls is not None and store.pulls.num_tokens >= text_BS.numel():
+        text_BS = text_BS[:0]
+    deadline = started + budget
     if not store.rounds or store.minutes != args.minutes:
-        left = deadline - advise.now()
+        left = deadline - advise.now() - store.speed.seconds([(len(text_BS), text_BS.size(1))])
         store.rounds = choose(len(case.proposals), session.seconds_of, left, args.windows)
         store.minutes = args.minutes
     store.write()
-    tokens = int(total(store.rounds, session.tokens_of))
-    _say(_describe_cost(args, session, store, context, tokens))
-    with progress_bar(tokens, "token") as bar:
+    _say(_describe_cost(args, session, store, context, text_BS))
+    if len(text_BS):
+        store.pulls = advise.pulls_of(scorer, case, text_BS)
+        store.write()
+    with progress_bar(int(session.left(store.rounds, session.tokens_of)), "token") as bar:
         before = 0
 
         def progress(what: str, done: int, _: int) -> None:
@@ -95,6 +100,8 @@ def _measure(args: argparse.Namespace, case: Case, context: TaskContext, store: 
             before = done
 
         outcome = session.run(case.proposals, store.rounds, deadline, progress)
+        if not outcome.left_out:
+            bar.update(bar.total - bar.n)  # a model whose positions are plain is not measured twice
     _say(f"took    {(advise.now() - started) / 60:.1f} minutes")
     return outcome
 
@@ -114,18 +121,23 @@ def _describe(args: argparse.Namespace, summary: CheckpointSummary, case: Case, 
 
 
 def _describe_cost(
-    args: argparse.Namespace, session: Session, store: Store, context: TaskContext, tokens: int
+    args: argparse.Namespace, session: Session, store: Store, context: TaskContext, text_BS: Tensor
 ) -> str:
     assert store.speed is not None, "it has been measured"
     lengths = (context.original_window, context.target_window)
     rates = ", ".join(f"{store.speed.tokens_per_second(n):,.0f} tokens/s at {n:,}" for n in lengths)
-    minutes = total(store.rounds, session.seconds_of) / 60
+    pulls = [f"first: the largest |h_j| in {plural(text_BS.numel(), 'token')}"] if len(text_BS) else []
+    seconds = session.left(store.rounds, session.seconds_of)
+    seconds += store.speed.seconds([(len(text_BS), text_BS.size(1))])
+    tokens = text_BS.numel() + int(session.left(store.rounds, session.tokens_of))
+    allowed = f"about {seconds / 60:.1f} of the {args.minutes:g} minutes allowed"
     kept = sum(map(len, store.results.values()))
     return "\n".join(
         [
             f"speed   {rates} (by a few batches)",
+            *pulls,
             *describe_rounds(session, store.rounds, context),
-            f"cost    {short(tokens)} tokens, about {minutes:.1f} of the {args.minutes:g} minutes allowed"
+            f"cost    {short(tokens)} tokens, {allowed}"
             + (f"; {plural(kept, 'measurement')} of an earlier start are kept" if kept else ""),
             "        Ctrl-C reports what is measured by then; the same command goes on from there",
         ]

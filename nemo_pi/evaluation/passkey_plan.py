@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +50,18 @@ class PasskeyPlan:
             for trial in range(i * self.num_trials, (i + 1) * self.num_trials):
                 yield i, passkey_document(tokenizer, length, trial, seed=self.seed, depth=depth, bos=self.bos)
 
+    def calls(self, batch_tokens: int) -> list[tuple[int, int]]:
+        """Return (rows, tokens of a row) of each call of the scorer that scores."""
+        documents, found = len(self.depths) * self.num_trials, []
+        for length in self.lengths:
+            most = max(1, batch_tokens // length)
+            # The last token is only a label.
+            found += [(min(most, documents - first), length - 1) for first in range(0, documents, most)]
+        return found
+
     def num_batches(self, batch_tokens: int) -> int:
         """Return the calls of the scorer with `batch_tokens` tokens in a batch."""
-        documents = len(self.depths) * self.num_trials
-        return sum(math.ceil(documents / max(1, batch_tokens // length)) for length in self.lengths)
+        return len(self.calls(batch_tokens))
 
     @property
     def num_tokens(self) -> int:

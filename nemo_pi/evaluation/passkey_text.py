@@ -18,6 +18,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from nemo_pi.errors import ConfigError, DataError
@@ -145,6 +146,7 @@ def _build(key: str, before: int, after: int, ragged: str = "") -> str:
 def _fit(key: str, depth: float, tokenizer: TextTokenizer, length: int) -> str:
     """Return a text of exactly `length` tokens, with as few encodings of whole long texts as possible."""
 
+    @cache  # a long text takes a tokenizer long, and is asked for more than once
     def count(before: int, after: int, ragged: str = "") -> int:
         return len(tokenizer.encode(_build(key, before, after, ragged)))
 

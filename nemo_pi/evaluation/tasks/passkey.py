@@ -84,12 +84,7 @@ class Passkey(Task[PasskeyPlan | EvaluatorKeys, PasskeyResult]):
             DataError: a length too short for a document. ConfigError: arguments that cannot be.
         """
         context.check_lengths("lengths", self.lengths or ())
-        lengths, bos = self._lengths(context), context.add_bos
-        work: PasskeyPlan | EvaluatorKeys
-        if self.protocol == PI:
-            work = PasskeyPlan(lengths, self.depths, self.trials, self.seed, bos, self.generate)
-        else:
-            work = EvaluatorKeys(self.protocol, tuple(sorted(set(lengths))), self.trials, self.seed, bos)
+        work = self.work(context)
         try:
             if isinstance(work, EvaluatorKeys):
                 next(work.prompts(context, work.lengths[0]))
@@ -103,6 +98,13 @@ class Passkey(Task[PasskeyPlan | EvaluatorKeys, PasskeyResult]):
             raise error.respelled({"passkey length": "lengths", "depth": "depths"}) from error
         cost = Cost(work.num_batches(context.batch_tokens), work.num_tokens, work.num_new_tokens)
         return Plan(work, context, cost, work.protocol)
+
+    def work(self, context: TaskContext) -> PasskeyPlan | EvaluatorKeys:
+        """Say what is tried; no document is built, which takes long where they are long."""
+        lengths, bos = self._lengths(context), context.add_bos
+        if self.protocol == PI:
+            return PasskeyPlan(lengths, self.depths, self.trials, self.seed, bos, self.generate)
+        return EvaluatorKeys(self.protocol, tuple(sorted(set(lengths))), self.trials, self.seed, bos)
 
     def run(
         self, scorer: Scorer, plan: Plan[PasskeyPlan | EvaluatorKeys], progress: Progress

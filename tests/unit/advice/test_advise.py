@@ -35,7 +35,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[advise.Case, Out
     documents = [tokenizer.encode(text[:20_000])[: TARGET + 400] for text in texts]
     context = TaskContext(tokenizer, documents, 512, TARGET)
     scorer = HuggingFaceScorer(MODEL, device="cpu")
-    pulls = advise.pulls_of(scorer, case, context)
+    pulls = advise.pulls_of(scorer, case, advise.pull_texts(context, Speed(1e-4, 0.0)))
     assert pulls is not None
     store = Store(tmp_path_factory.mktemp("advice") / "results.json", {})
     session = Session(scorer, case.base, context, store, Speed(1e-4, 0.0))
@@ -76,3 +76,19 @@ def test_an_empty_outcome_is_said(measured: tuple[advise.Case, Outcome, advise.L
     case, _, _ = measured
     text = as_text(advise.sections(case, Outcome(()), None, lambda _: ""))
     assert "Nothing was measured" in text and "Not measured" in text
+
+
+def test_little_time_shortens_the_look_at_queries_and_keys() -> None:
+    """Ten tokens a second: a minute is not enough for more than the least."""
+    documents = [list(range(9000))] * 5
+    tokenizer = build_tokenizer("huggingface", str(MODEL))
+    for window, seconds, shape in (
+        (8192, float("inf"), (1, 8193)),
+        (8192, 2060.0, (1, 2049)),
+        (8192, 60.0, (1, 513)),
+        (1024, float("inf"), (4, 1025)),
+        (512, 1600.0, (3, 513)),
+        (512, 60.0, (1, 513)),
+    ):
+        context = TaskContext(tokenizer, documents, window, 4 * window)
+        assert advise.pull_texts(context, Speed(0.1, 0.0), seconds).shape == shape, (window, seconds)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 
 from nemo_pi.advice.rounds import Round, choose, ladders, total
-from nemo_pi.advice.speed import Speed, calls_of, measure_speed
+from nemo_pi.advice.speed import Speed, Tally, calls_of, measure_speed
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.passkey import Passkey
 from tests.unit.evaluation.conftest import ByteTokenizer, llama, llama_folder, scorer  # noqa: F401
 
 WINDOW, TARGET = 16, 64
@@ -67,28 +69,44 @@ def test_cost_is_what_the_scorer_is_really_asked(context: TaskContext, scorer: H
             asked.append(tuple(tokens.shape))
             return score(tokens, labels, positions)
 
-    planned = Round(1, 2, trials=0, documents=2).planned(context)
-    run_tasks(Watched(), planned, context)  # type: ignore[arg-type]
-    assert calls_of(planned, context) == asked
+    each = Round(1, 2, trials=0, documents=2)
+    run_tasks(Watched(), each.planned(context), context)  # type: ignore[arg-type]
+    assert calls_of(each.tasks(context), context) == asked
     assert {length for _, length in asked} >= {16, 32, 64}
 
 
-def test_speed_solves_for_both_of_its_numbers(scorer: HuggingFaceScorer) -> None:  # noqa: F811
-    """A clock that takes 2 ms a token and 1 ms a pair."""
-    import torch
+def test_pass_keys_cost_what_their_documents_would() -> None:
+    context = TaskContext(ByteTokenizer(), [[*range(256)] * 9], 512, 2048, batch_tokens=2500)
+    each, tally = Round(1, 1, trials=3), Tally()
+    assert any(isinstance(task, Passkey) for task in each.tasks(context))
+    run_tasks(tally, each.planned(context), context)
+    assert calls_of(each.tasks(context), context) == tally.calls
+
+
+class Slow(Tally):
+    """Computes nothing, and takes 2 ms a token and 1 ms a pair on a clock of its own."""
 
     now = 0.0
 
-    class Slow:
-        name = "slow"
+    def score(self, tokens, labels, positions):  # type: ignore[no-untyped-def]
+        self.now += tokens.numel() * (0.002 + 0.001 * tokens.size(1))
+        return super().score(tokens, labels, positions)
 
-        def score(self, tokens, labels, positions):  # type: ignore[no-untyped-def]
-            nonlocal now
-            now += tokens.numel() * (0.002 + 0.001 * tokens.size(1))
-            return scorer.score(tokens, labels, positions)
 
-    text = torch.arange(60) % 256
-    speed = measure_speed(Slow(), text, (10, 40), 80, clock=lambda: now)  # type: ignore[arg-type]
+def test_speed_solves_for_both_of_its_numbers() -> None:
+    slow = Slow()
+    speed = measure_speed(slow, torch.arange(60), (10, 40), 80, clock=lambda: slow.now)
     assert speed.per_token == pytest.approx(0.002) and speed.per_pair == pytest.approx(0.001)
     assert speed.seconds([(2, 10), (1, 40)]) == pytest.approx(20 * 0.012 + 40 * 0.042)
     assert Speed(0.002, 0.0).tokens_per_second(999) == pytest.approx(500)
+
+
+def test_a_slow_model_is_timed_on_less() -> None:
+    """The two numbers come out as before; what it takes is near what it may, or that of the shortest rows."""
+    text, took = torch.arange(4097), []
+    for allowed in (1e9, 1000.0, 0.0):
+        slow = Slow()
+        speed = measure_speed(slow, text, (1024, 4096), 4096, allowed, clock=lambda: slow.now)  # noqa: B023
+        assert speed.per_token == pytest.approx(0.002) and speed.per_pair == pytest.approx(0.001)
+        took.append(slow.now)
+    assert took[0] > 20_000 and 300 < took[1] < 2000 and took[2] < 200

@@ -110,7 +110,11 @@ def test_a_second_start_measures_only_what_is_missing(
 
     monkeypatch.setattr(Session, "_measure", counted)
     session._store = Store.open(session._store.path, ABOUT)
+    whole = 5 * session.tokens_of(FIRST) + 3 * session.tokens_of(SECOND)
+    assert session.left((FIRST, SECOND), session.tokens_of) < whole
     second = session.run(proposals, (FIRST, SECOND), 1e9)
+    # Plain positions are one of the candidates, and measured once.
+    assert session.left((FIRST,), session.tokens_of) == session.tokens_of(FIRST)
     assert len(measured) + len(first.base) + len(first.standings) >= 7
     assert not {each.label for each in first.standings if each.label != "none (as it is)"} & set(measured[:1])
     assert {each.label for each in second.standings} == {proposal.label for proposal in proposals}
