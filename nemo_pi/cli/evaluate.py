@@ -18,13 +18,14 @@ from nemo_pi.cli.evaluate_models import choose_backend, names_of, unshipped
 from nemo_pi.cli.evaluate_origin import describe_origin
 from nemo_pi.cli.evaluate_plan import (
     ModelPlan,
+    check_same_text,
     choose_windows,
     describe_costs,
     plan_model,
 )
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.cli.progress import progress_bar
-from nemo_pi.errors import DataError
+from nemo_pi.errors import DataError, NemoPiError
 from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.gates import check_gates, failures
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
@@ -35,8 +36,8 @@ from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
 
-FAILED = 1
-"""Exit status where a model does not pass a gate."""
+FAILED, STOPPED = 1, 130
+"""Exit status where a model does not pass a gate, and after Ctrl-C."""
 
 
 def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
@@ -60,19 +61,21 @@ def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
     return MegatronScorer(engine, name)
 
 
-def measure(plan: ModelPlan, before: list[ModelResults], config: EvaluateConfig, bar: Any) -> ModelResults:
-    """Run one model's tasks; after each, everything measured so far is written."""
+def measure(plan: ModelPlan, measured: list[ModelResults], config: EvaluateConfig, bar: Any) -> None:
+    """Run one model's tasks; after each, what it has measured so far ends `measured`, which is written."""
 
     def progress(what: str, done: int, _: int) -> None:
         bar.set_description(f"{plan.name}: {what}", refresh=False)
         bar.update(start + done - bar.n)
 
     def finished(results: ModelResults) -> None:
+        measured[before:] = [results]
         if launcher.is_global_zero():
-            keep_results([*before, results], results_folder(config))
+            keep_results(measured, results_folder(config))
 
+    before = len(measured)
     scorer, start = open_scorer(plan, getattr(torch, config.dtype)), bar.n
-    return run_tasks(
+    run_tasks(
         scorer,
         plan.planned,
         plan.context,
@@ -87,7 +90,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it.
 
     Returns:
-        The exit status: FAILED where a model does not pass a gate.
+        The exit status: FAILED where a model does not pass a gate, STOPPED after Ctrl-C.
     """
     config = parse(description, arguments)
     models = [("models", model) for model in config.models]
@@ -103,21 +106,23 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         plan_model(name, folder, config, windows)
         for name, folder in zip(names_of(folders), folders, strict=True)
     ]
+    check_same_text(plans, config.gate, tasks)
     _say(describe_costs(plans))
     if launcher.is_global_zero():
         check_results(config)
     measured: list[ModelResults] = []
-    with progress_bar(sum(plan.num_tokens for plan in plans), "token") as bar:
-        for plan in plans:
-            measured.append(measure(plan, measured, config, bar))
-    if launcher.is_global_zero():
-        # First of all: what was measured for hours is not to be lost with a disk that is full by now.
-        print(render_text(measured), flush=True)
-        try:
-            files = write_report(measured, results_folder(config))
-        except OSError as error:
-            raise _unwritable(config, error) from error
-        print(f"Results: {files.folder}\nReport: {files.page}")
+    try:
+        with progress_bar(sum(plan.num_tokens for plan in plans), "token") as bar:
+            for plan in plans:
+                measure(plan, measured, config, bar)
+    except KeyboardInterrupt:
+        _report(measured, config)
+        _say("Stopped." + (" The report holds what was measured by then." if measured else ""))
+        return STOPPED
+    except NemoPiError:  # of a later model's weights, say, after hours with the first
+        _report(measured, config)
+        raise
+    _report(measured, config)
     if dist.is_initialized():
         from nemo_pi.parallel import groups
 
@@ -125,6 +130,23 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     failed = failures(measured, config.gate, tasks)
     _say("\n".join(f"gate: {failure}" for failure in failed))
     return FAILED if failed else 0
+
+
+def _report(measured: list[ModelResults], config: EvaluateConfig) -> None:
+    """Tell and write what has been measured, if anything.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    if not measured or not launcher.is_global_zero():
+        return
+    # First of all: what was measured for hours is not to be lost with a disk that is full by now.
+    print(render_text(measured), flush=True)
+    try:
+        files = write_report(measured, results_folder(config))
+    except OSError as error:
+        raise _unwritable(config, error) from error
+    print(f"Results: {files.folder}\nReport: {files.page}")
 
 
 def check_results(config: EvaluateConfig) -> None:

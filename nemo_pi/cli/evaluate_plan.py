@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from nemo_pi.data.heldout import read_documents
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import ConfigError, NemoPiError
 from nemo_pi.evaluation.evaluate import PlannedTask
+from nemo_pi.evaluation.gates import gates_of
 from nemo_pi.evaluation.tasks.base import Task, TaskContext
 from nemo_pi.parallel import launcher
 from nemo_pi.parallel.layout import ParallelLayout
@@ -99,6 +100,27 @@ def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:
         raise located(error, task) from error
 
 
+def check_same_text(
+    plans: Sequence[ModelPlan], bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]]
+) -> None:
+    """Refuse a gate between perplexities of different tokens.
+
+    Raises:
+        ConfigError: a model's tokenizer cuts the documents into other tokens than the first model's.
+    """
+    gates = gates_of(tasks)
+    compares = [name for name in bounds if gates[name][1].compares]
+    others = [plan.name for plan in plans if plan.context.documents != plans[0].context.documents]
+    if compares and others:
+        raise ConfigError(
+            f"gate.{compares[0]}",
+            required="models whose tokenizers cut the documents alike: perplexities of other tokens do not "
+            "compare",
+            given=f"{', '.join(others)} cut them otherwise than {plans[0].name}",
+            fix=f"leave gate.{compares[0]} out, or compare with the model that {others[0]} was made from",
+        )
+
+
 def describe_costs(plans: Sequence[ModelPlan]) -> str:
     """Say what every task will cost and how it measures, before the first one starts."""
     lines = [
@@ -109,4 +131,8 @@ def describe_costs(plans: Sequence[ModelPlan]) -> str:
     protocols = [
         f"{item.task.title}: {item.plan.protocol['summary']}" for plan in plans for item in plan.planned
     ]
+    others = [plan.name for plan in plans if plan.context.documents != plans[0].context.documents]
+    if others:
+        text = ", ".join(others)
+        protocols.append(f"{text}: other tokens than {plans[0].name}'s: perplexities do not compare")
     return "\n".join([*lines, *dict.fromkeys(protocols)])

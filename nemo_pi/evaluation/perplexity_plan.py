@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -110,8 +111,16 @@ class PerplexityPlan:
             "scored": self.scored,
             "num_documents": len(self.spans),
             "num_scored_tokens": self.num_scored,
+            "tokens_sha256": self._fingerprint(),
             "bos_id": self.start_ids[0] if count == 1 else list(self.start_ids) or None,
         }
+
+    def _fingerprint(self) -> str:
+        """Of the ids that are scored: perplexities of different tokens do not compare."""
+        digest = sha256()
+        for span in self.spans:
+            digest.update(self.documents[span.document][span.first : span.end].numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 def _check(lengths: Sequence[int], stride: int, scored: str, num_starts: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
-from nemo_pi.evaluation.perplexity_verdicts import cost_within, format_perplexity
+from nemo_pi.evaluation.perplexity_verdicts import cost_within, format_perplexity, ratio_at_window
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table
@@ -79,9 +79,8 @@ class Short(Task[PerplexityPlan, PerplexityResult]):
 def ratio_to_first(
     models: Sequence[Measured[PerplexityResult]], model: Measured[PerplexityResult]
 ) -> float | None:
-    """A model's perplexity divided by the first one's; None where either is missing."""
-    first, own = _perplexity(models[0]), _perplexity(model)
-    return None if first is None or own is None else own / first
+    """A model's perplexity divided by the first one's; None where either is missing or of other tokens."""
+    return ratio_at_window(model, models[0])
 
 
 def _perplexity(model: Measured[PerplexityResult]) -> float | None:

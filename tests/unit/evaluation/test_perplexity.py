@@ -108,6 +108,8 @@ def test_the_protocol_is_named() -> None:
     result = perplexity(Unigram(), [[1] * 40, [2] * 50], [8], stride=4, max_tokens=30)
     assert result.num_scored == 30
     assert "30 tokens of 2 documents" in result.protocol.pop("summary")
+    other = perplexity(Unigram(), [[1] * 40, [3] * 50], [8], stride=4, max_tokens=30)
+    assert other.protocol["tokens_sha256"] != result.protocol.pop("tokens_sha256"), "other ids, as many"
     assert result.protocol == {
         "name": "sliding window",
         "stride_tokens": 4,
