@@ -3,6 +3,7 @@
     python examples/search_longrope.py llama/ --documents books.jsonl --target-window 131072 --minutes 120
     torchrun --nproc-per-node 8 examples/search_longrope.py llama/ --documents books.jsonl \\
         --target-window 131072 --tensor-model-parallel-size 8 --dtype bfloat16
+    python examples/search_longrope.py extended-llama/ --short --documents books.jsonl --minutes 30
 
 No weight changes. It starts from the factors of Position Interpolation, NTK and YaRN, and gives the YAML of
 the best list found. Started again with the same --results it goes on where it was stopped.

@@ -8,6 +8,7 @@ They never fall from one frequency to the next slower one, and lie within 1 and 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nemo_pi.rope.methods.registry import BUILT_IN
@@ -27,13 +28,18 @@ def as_numbers(factors: Factors) -> list[float]:
     return [hundredths / HUNDREDTHS for hundredths in factors]
 
 
+def as_rounded(numbers: Sequence[float]) -> Factors:
+    """Factors of a YAML, to the nearest hundredth."""
+    return tuple(round(HUNDREDTHS * number) for number in numbers)
+
+
 def factors_of(extension: ContextExtension) -> Factors:
     """What a method divides the plain frequencies by at its target window, to the nearest hundredth."""
     plain = ContextExtension.unscaled(
         extension.original_window, extension.head_dim, extension.base, extension.rotary_percent
     )
     divided_F = inverse_frequencies(plain).double() / inverse_frequencies(extension, extension.target_window)
-    return tuple(round(HUNDREDTHS * factor) for factor in divided_F.tolist())
+    return as_rounded(divided_F.tolist())
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,11 @@ class Record:
         return tuple(factors), float(perplexity)
 
     def _check(self, subject: dict[str, Any], found: dict[str, Any]) -> None:
-        for name, value in subject.items():
-            if found.get(name) != value:
+        for name in {**subject, **found}:
+            if found.get(name) != subject.get(name):
                 raise ConfigError(
                     f"{self.path}: {name}",
-                    required=f"{value!r}, as asked for now",
+                    required=f"{subject.get(name)!r}, as asked for now",
                     given=f"{found.get(name)!r} in the search that this file keeps",
                     fix="give another --results for a new search, or the flags of that one to go on with it",
                 )

@@ -43,6 +43,8 @@ def test_another_search_is_not_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"target_window: required 8192, .*given 4096 .*--results"):
         Record(path, {**SUBJECT, "target_window": 8192})
     assert Record(path, SUBJECT).ratings == {(100,): 1.5}
+    with pytest.raises(ConfigError, match=r"documents: required None, .*--results"):
+        Record(path, {"target_window": 4096})
 
 
 @pytest.mark.parametrize(
