@@ -27,6 +27,12 @@ def test_the_two_keys_of_the_mission() -> None:
     assert spec == build() == build(factor=16), "null derives the factor; a whole number is as good"
 
 
+def test_it_is_written_as_what_it_was_built_from() -> None:
+    spec = build(method="yarn", extra_args={"beta_fast": 16.0})
+    assert "numbers=" not in repr(spec) and "scaling=" not in repr(spec)
+    assert eval(repr(spec), {"ContextExtension": ContextExtension}) == spec
+
+
 @pytest.mark.parametrize("target", [2049, 3000, 10_000_000])
 def test_derived_factors_may_be_fractional(target: int) -> None:
     assert build(target_window=target).factor == target / 2048

@@ -108,6 +108,13 @@ def test_texts_of_bars_never_touch() -> None:
     assert "width" in draw_bars(BarChart("t", "s", "x", (Bar("none", 0.0, "0", 0),)), "b")
 
 
+@pytest.mark.parametrize(("count", "marked"), [(2, 2), (16, 16), (17, 0)])
+def test_few_points_are_marked_and_many_are_not(count: int, marked: int) -> None:
+    line = Series("one", tuple((2.0**i, 3.0 + i) for i in range(count)), 0)
+    drawing = "".join(draw_lines(LineChart("t", "s", "x", "y", (line,), log_x=True), "c"))
+    assert len(re.findall(r"one: [^<]* at ", drawing)) == marked * drawing.count("<svg")
+
+
 def test_bars_begin_at_the_top_or_below_what_is_asked_of_them() -> None:
     bars = (Bar("first", 1.0, "1", 0), Bar("second", 2.0, "2", 1))
     for level, top, height in ((None, 20, 118), ((1.5, "kept"), 40, 138)):

@@ -141,3 +141,10 @@ def test_what_is_missing_is_said_before_a_model_is_loaded(
         Summarization(str(reports), summary_tokens=NEW, lengths=(20, 256)).plan(context)
     with pytest.raises(DataError, match=r"govreport.jsonl:1: .*document_key.*'input'"):
         Summarization(str(reports), document_key="input", summary_tokens=NEW).plan(context)
+
+
+def test_what_is_not_given_is_as_position_interpolation_s_authors_had_it(reports: Path) -> None:
+    """arXiv 2306.15595, section 3.5: the article after its prompt, at most 1,000 tokens of summary."""
+    task = Summarization(str(reports))
+    assert (task.summary_tokens, task.max_document_tokens) == (1000, 15_000)
+    assert (task.temperature, task.top_p) == (0.5, 0.95)
