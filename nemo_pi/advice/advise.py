@@ -23,6 +23,8 @@ from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table
+from nemo_pi.families.registry import family_of
+from nemo_pi.families.shape import ModelShape
 from nemo_pi.rope.spec import ContextExtension
 
 PULL_ROWS, PULL_TOKENS, PULL_LEAST = 4, 8192, 512
@@ -78,7 +80,20 @@ def probe(
     longer = min(context.target_window, 4 * shorter)
     text_S = torch.tensor(context.documents[0][: longer + 1], dtype=torch.int64)
     batch_tokens = min(context.batch_tokens, PROBE_TOKENS)
-    return measure_speed(scorer, text_S, (shorter, longer), batch_tokens, PROBE_SHARE * budget_seconds)
+    most_seconds, share = PROBE_SHARE * budget_seconds, pair_share(case.summary.shape)
+    return measure_speed(scorer, text_S, (shorter, longer), batch_tokens, most_seconds, share)
+
+
+def pair_share(shape: ModelShape) -> float:
+    """Operations of attention for each token before a token, divided by those of a token by itself.
+
+    Two operations a weight and token; for a query and a key two a channel, and two more to weigh its value,
+    of which causal attention needs half. Layers with a sliding window see too few keys to count.
+    """
+    layers = shape.num_layers - len(shape.sliding_layers)
+    return (
+        layers * shape.num_attention_heads * shape.head_dim * 2 / (2 * family_of(shape).num_parameters(shape))
+    )
 
 
 def pull_texts(context: TaskContext, speed: Speed, budget_seconds: float = math.inf) -> Tensor:

@@ -37,8 +37,15 @@ class Speed:
     """Seconds more for each token of its text: attention grows with the square of the length."""
 
     @classmethod
-    def through(cls, lengths: tuple[int, int], rates: Sequence[float]) -> Speed:
-        """The speed that seconds a token mean, measured in texts of two lengths, the shorter first."""
+    def through(cls, lengths: tuple[int, int], rates: Sequence[float], pair_share: float = 0.0) -> Speed:
+        """The speed that seconds a token mean, measured in texts of two lengths, the shorter first.
+
+        Where the longer text was no slower, what else the machine did was more than attention: then a pair is
+        taken to cost `pair_share` times what a token does.
+        """
+        if rates[1] <= rates[0]:
+            per_token = sum(rates) / sum(1 + pair_share * length for length in lengths)
+            return cls(max(1e-9, per_token), pair_share * per_token)
         per_pair = max(0.0, (rates[1] - rates[0]) / (lengths[1] - lengths[0]))
         return Speed(max(1e-9, rates[0] - per_pair * lengths[0]), per_pair)
 
@@ -57,6 +64,7 @@ def measure_speed(
     lengths: tuple[int, int],
     batch_tokens: int,
     most_seconds: float = math.inf,
+    pair_share: float = 0.0,
     clock: Clock = time.perf_counter,
 ) -> Speed:
     """Times one batch of each of two lengths, after a row that warms up.
@@ -68,6 +76,7 @@ def measure_speed(
         batch_tokens: tokens of a batch, or of a row where it is longer.
         most_seconds: where two batches would take longer, going by the first row, they and the lengths are
             halved until they would not, though never below LEAST_ROW tokens.
+        pair_share: of a pair in what a token costs, by the operations of each (see `Speed.through`).
         clock: what time it is, in seconds.
     """
 
@@ -83,7 +92,7 @@ def measure_speed(
     rates = [seconds_a_token(length, max(1, batch_tokens // length)) for length in lengths]
     if lengths[0] == lengths[1]:
         return Speed(max(rates), 0.0)
-    return Speed.through(lengths, rates)
+    return Speed.through(lengths, rates, pair_share)
 
 
 class Tally:

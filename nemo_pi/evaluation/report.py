@@ -123,6 +123,8 @@ def render_markdown(
         parts += ["## At a glance", "\n".join(lines)]
     for section in sections:
         parts += _markdown_section(section, names)
+    if not sections:
+        parts.append("Nothing was measured.")
     origin = origin_tables(models)
     if origin:
         parts.append("## Configuration, plan and environment")
@@ -186,10 +188,10 @@ def render_html(
 
 def _markdown_section(section: Section, names: Sequence[str]) -> list[str]:
     parts = [f"## {section.heading}", *([section.text] if section.text else [])]
-    for verdict in section.verdicts:
+    for source, verdict in section.by_source:
         found = zip(names, verdict.findings, strict=True)
         lines = [f"- {name}: **{verdict.word(f.answer)}**: {f.text}" for name, f in found if f is not None]
-        parts += [in_words(verdict, names), "\n".join(lines), f"What counts: {verdict.rule}"]
+        parts += [source + in_words(verdict, names), "\n".join(lines), f"What counts: {verdict.rule}"]
     parts += [f"![{plot.stem}: {section.heading}]({plot.name})" for plot in section.pictures]
     for content in section.tables:
         parts += [*([f"**{content.title}**"] if section.verdicts else []), "\n".join(markdown(content))]

@@ -25,6 +25,8 @@ class Section:
     """A paragraph."""
     verdicts: tuple[Verdict, ...] = ()
     """Answers to the question, of one task each."""
+    sources: tuple[str, ...] = ()
+    """Titles of those tasks, in the same order."""
     charts: tuple[Chart, ...] = ()
     """Drawn beside those of the verdicts."""
     pictures: tuple[Path, ...] = ()
@@ -37,9 +39,21 @@ class Section:
     """The protocols' own numbers."""
 
     @property
+    def by_source(self) -> list[tuple[str, Verdict]]:
+        """Each verdict behind what tells it from the others: nothing where it is alone, else its task."""
+        if len(self.verdicts) == 1:
+            return [("", self.verdicts[0])]
+        return [(f"{source}: ", verdict) for source, verdict in zip(self.sources, self.verdicts, strict=True)]
+
+    @property
     def all_charts(self) -> tuple[Chart, ...]:
         """Those of the verdicts, then the section's own."""
-        return (*(chart for verdict in self.verdicts for chart in verdict.charts), *self.charts)
+        of_verdicts = [
+            replace(chart, title=source + chart.title)
+            for source, verdict in self.by_source
+            for chart in verdict.charts
+        ]
+        return (*of_verdicts, *self.charts)
 
 
 def measured_tasks(models: Sequence[ModelResults]) -> list[TaskType]:
@@ -84,12 +98,13 @@ def build_sections(
         first = Section(
             verdicts[0].question if verdicts else table.title,
             verdicts=tuple(verdicts[:1]),
+            sources=(task.title,) * len(verdicts[:1]),
             pictures=() if picture is None else (picture,),
             tables=(table,),
             protocols=tuple(describe_protocol(task, models)),
             details=tuple(_protocol_numbers(task, models)),
         )
-        others = (Section(verdict.question, verdicts=(verdict,)) for verdict in verdicts[1:])
+        others = (Section(v.question, verdicts=(v,), sources=(task.title,)) for v in verdicts[1:])
         for section in (first, *others):
             other = sections.get(section.heading)
             sections[section.heading] = _joined(other, section) if other else section
@@ -99,9 +114,12 @@ def build_sections(
 def _joined(one: Section, other: Section) -> Section:
     """Two tasks' evidence for one question. What they measured alike is shown once."""
     known = {verdict.findings for verdict in one.verdicts}
+    pairs = zip(other.verdicts, other.sources, strict=True)
+    new = [(verdict, source) for verdict, source in pairs if verdict.findings not in known]
     return replace(
         one,
-        verdicts=one.verdicts + tuple(v for v in other.verdicts if v.findings not in known),
+        verdicts=one.verdicts + tuple(verdict for verdict, _ in new),
+        sources=one.sources + tuple(source for _, source in new),
         pictures=one.pictures + other.pictures,
         tables=one.tables + other.tables,
         protocols=one.protocols + other.protocols,

@@ -48,10 +48,12 @@ def render_page(
     if origin:
         parts.append(_block("origin", _ORIGIN, [facts(content) for content in origin]))
         contents.append(("origin", _ORIGIN))
+    if not parts:
+        parts.append(element("p", "Nothing was measured."))
     frame = element(
         "div",
         element("header", element("h1", title), element("p", intro, class_="intro")),
-        _contents(contents),
+        *([_contents(contents)] if contents else []),
         element("main", *parts, id="main"),
         element(
             "footer",
@@ -96,9 +98,9 @@ def _block(identity: str, heading: str, parts: Sequence[Markup]) -> Markup:
 def _evidence(section: Section, identity: str, models: Sequence[str]) -> list[Markup]:
     """Answer first, then what shows it, then how it was measured."""
     parts = [element("p", section.text)] if section.text else []
-    for verdict in section.verdicts:
+    for source, verdict in section.by_source:
         parts += [
-            element("p", in_words(verdict, models), class_="answer"),
+            element("p", source + in_words(verdict, models), class_="answer"),
             findings(verdict, models),
             element("p", element("b", "What counts. "), verdict.rule, class_="rule"),
         ]

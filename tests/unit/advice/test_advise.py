@@ -78,6 +78,11 @@ def test_an_empty_outcome_is_said(measured: tuple[advise.Case, Outcome, advise.L
     assert "Nothing was measured" in text and "Not measured" in text
 
 
+def test_a_pair_costs_what_its_operations_do() -> None:
+    found = advise.pair_share(read_summary(MODEL).shape)
+    assert found == pytest.approx(4 * 256 * 2 / (2 * 3.69e6), rel=0.01)
+
+
 def test_little_time_shortens_the_look_at_queries_and_keys() -> None:
     """Ten tokens a second: a minute is not enough for more than the least."""
     documents = [list(range(9000))] * 5

@@ -110,3 +110,11 @@ def test_a_slow_model_is_timed_on_less() -> None:
         assert speed.per_token == pytest.approx(0.002) and speed.per_pair == pytest.approx(0.001)
         took.append(slow.now)
     assert took[0] > 20_000 and 300 < took[1] < 2000 and took[2] < 200
+
+
+def test_noise_does_not_make_attention_free() -> None:
+    """The longer text took less time than the shorter: a pair costs what its operations say."""
+    speed = Speed.through((10, 40), (0.5, 0.4), 0.01)
+    assert speed.per_pair == pytest.approx(0.01 * speed.per_token)
+    assert speed.seconds([(1, 10)]) / 10 + speed.seconds([(1, 40)]) / 40 == pytest.approx(0.9)
+    assert Speed.through((10, 40), (0.3, 0.6), 0.9) == Speed.through((10, 40), (0.3, 0.6))

@@ -19,6 +19,23 @@ def test_tasks_with_one_question_share_a_section() -> None:
     assert sections[FURTHER].details[0].lines == (("stride tokens", "256"), ("num scored tokens", "18,428"))
 
 
+def test_two_answers_to_one_question_are_told_apart() -> None:
+    """Perplexity and short measured different tokens of many_models."""
+    cost = next(section for section in build_sections(many_models()) if section.heading == COST)
+    assert cost.sources == ("Perplexity", "Within the original window")
+    charts = [chart.title for chart in cost.all_charts]
+    assert len(set(charts)) == len(charts) == 2
+    page, text = render_html(many_models(), "T"), render_markdown(many_models(), "T")
+    assert page.count("Within the original window: Nearly kept") == 1
+    assert text.count("\n\nWithin the original window: Nearly kept") == 1
+
+
+def test_a_report_of_nothing_says_so() -> None:
+    nothing = [ModelResults("bare", 1, 1)]
+    assert "Nothing was measured." in render_html(nothing, "T") and "<nav" not in render_html(nothing, "T")
+    assert "Nothing was measured." in render_markdown(nothing, "T")
+
+
 def test_where_numbers_come_from_stands_once_where_models_agree() -> None:
     model, plan, environment = origin_tables(two_models())
     assert model.lines[1] == ("method", "none", "yarn")
