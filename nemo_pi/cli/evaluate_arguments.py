@@ -23,7 +23,7 @@ from nemo_pi.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
-_SELECTION = re.compile(r"\+{0,2}tasks=\s*(\[.*\])", re.DOTALL)
+_SELECTION = re.compile(r"\+{0,2}tasks=\s*(\[.*\]|\w+)", re.DOTALL)
 _PERPLEXITY, _PASSKEY = "tasks.perplexity.", "tasks.passkey."
 # Flag → key it sets, type, help.
 FLAGS: dict[str, tuple[str, type, str]] = {
@@ -133,10 +133,10 @@ def _is_override(word: str) -> bool:
 
 
 def _selected(configured: Any, text: str) -> dict[str, Any]:
-    """The tasks that `tasks=[…]` names, with the arguments they have in the YAML."""
+    """The tasks that `tasks=[…]` or `tasks=NAME` names, with the arguments they have in the YAML."""
     import yaml
 
-    names = convert(yaml.safe_load(text), list[str], "tasks")
+    names = convert(yaml.safe_load(text) if text.startswith("[") else [text], list[str], "tasks")
     known = configured if isinstance(configured, Mapping) else {}
     return {name: None if known.get(name) is False else known.get(name) for name in names}
 

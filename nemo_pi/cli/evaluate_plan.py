@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from nemo_pi.checkpoint.summary import CheckpointSummary, read_summary
 from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_models import choose_backend
-from nemo_pi.cli.flags import end_ids, layout_of, tokenizer_folder
+from nemo_pi.cli.flags import LAYOUT_FLAGS, end_ids, layout_of, tokenizer_folder
 from nemo_pi.config.tasks import located
 from nemo_pi.data.heldout import read_documents
 from nemo_pi.data.tokenizer import build_tokenizer
@@ -77,6 +78,8 @@ def plan_model(name: str, folder: Path, config: EvaluateConfig, windows: tuple[i
     if choose_backend(folder, config.backend, launcher.launched_world_size()) == "megatron":
         summary = read_summary(folder)
         layout = layout_of(config, summary.shape)
+    else:
+        _refuse_layout(folder, config)
     given = None if config.tokenizer is None else Path(config.tokenizer).expanduser()
     tokenizer = build_tokenizer("huggingface", str(tokenizer_folder(given, folder)))
     documents = (
@@ -91,6 +94,19 @@ def plan_model(name: str, folder: Path, config: EvaluateConfig, windows: tuple[i
     context = TaskContext(tokenizer, documents, *windows, add_bos, batch_tokens, ends)
     planned = [_planned(task, context) for task in config.chosen_tasks()]
     return ModelPlan(name, folder, summary, layout, context, planned)
+
+
+def _refuse_layout(folder: Path, config: EvaluateConfig) -> None:
+    """A layout is not left aside: transformers computes on one rank."""
+    sizes = {name: getattr(config, name) for name in LAYOUT_FLAGS}
+    for name, size in sizes.items():
+        if size != 1:
+            raise ConfigError(
+                name,
+                required=f"1 where transformers computes {folder}, on one rank",
+                given=size,
+                fix=f"torchrun --nproc-per-node {math.prod(sizes.values())}, or leave it out",
+            )
 
 
 def _planned(task: Task[Any, Any], context: TaskContext) -> PlannedTask:

@@ -8,16 +8,21 @@ from typing import Any
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.tasks.base import Gate, Measured, Task
-from nemo_pi.rope.validation import did_you_mean
+from nemo_pi.evaluation.tasks.registry import PLUG_INS, TaskType, task_type
+from nemo_pi.rope.validation import did_you_mean, is_finite
 
 
 def check_gates(bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]], num_models: int) -> None:
     """Refuse gates that nothing measured can pass through, before anything is measured.
 
     Raises:
-        ConfigError: an unknown gate, one whose task is not run, or a comparison without a second model.
+        ConfigError: an unknown gate, one whose task is not run, a bound that is no number, or a comparison
+            without a second model.
     """
     check_known(bounds, tasks, "gate", "tasks")
+    for name, bound in bounds.items():
+        if not is_finite(bound):
+            raise ConfigError(f"gate.{name}", required="a number", given=repr(bound), fix=f"gate.{name}=1.02")
     if bounds and num_models < 2:
         raise ConfigError(
             "gate",
@@ -44,20 +49,22 @@ def check_known(
     known = gates_of(tasks)
     for name in bounds:
         if name not in known:
-            names = ", ".join(known) or "none: its tasks are left out"
+            elsewhere = gates_of([task_type(each) for each in PLUG_INS.built_in])
+            run = [task.name for task in tasks]
+            fix = did_you_mean(name, [*known, *(other for other in elsewhere if other not in known)])
+            if name in elsewhere:
+                fix = f"measure it, too: '{tasks_key}=[{','.join([*run, elsewhere[name][0]])}]'"
             raise ConfigError(
                 f"{key}.{name}",
-                required=f"a gate of the tasks that are run: {names}",
+                required=f"a gate of the tasks that are run: {', '.join(known) or 'they have none'}",
                 given=name,
-                fix=did_you_mean(name, list(known))
-                if known
-                else f"add the task, e.g. {tasks_key}.short={{}}",
+                fix=fix,
             )
 
 
-def gates_of(tasks: Sequence[Task[Any, Any]]) -> dict[str, tuple[str, Gate]]:
+def gates_of(tasks: Sequence[Task[Any, Any] | TaskType]) -> dict[str, tuple[str, Gate]]:
     """Gate's name → its task's name and the gate."""
-    return {name: (task.name, gate) for task in tasks for name, gate in type(task).gates.items()}
+    return {name: (task.name, gate) for task in tasks for name, gate in task.gates.items()}
 
 
 def failures(

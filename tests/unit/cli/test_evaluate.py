@@ -39,6 +39,8 @@ def test_all_is_planned_and_its_cost_said_before_anything_is_loaded(
         run(arguments=[str(BUNDLED), f"results={tmp_path / 'r'}"])
     with pytest.raises(ConfigError, match=r"^tasks\.passkey\.lengths: .*target window, 512; given 2048"):
         run(arguments=[str(BUNDLED), "tasks=[passkey]", "tasks.passkey.lengths=[2048]"])
+    with pytest.raises(ConfigError, match=r"^pipeline_model_parallel_size: .*--nproc-per-node 2"):
+        run(arguments=[str(BUNDLED), "tasks=[passkey]", "pipeline_model_parallel_size=2"])
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"^results: .* is a file"):
         run(arguments=[str(BUNDLED), f"results={tmp_path / 'file' / 'r'}"])

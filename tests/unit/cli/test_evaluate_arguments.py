@@ -147,7 +147,7 @@ def test_a_broken_package_stops_who_asks_for_its_task(
 ) -> None:
     entries = {"deep": "Deep", "passkey": "Deep"}
     install(tmp_path, monkeypatch, "acme", "raise RuntimeError('no GPU')", PLUG_INS, entries)
-    assert tasks("tasks=[perplexity]") == [Perplexity()]
+    assert tasks("tasks=[perplexity]") == tasks("tasks=perplexity") == [Perplexity()]
     with pytest.raises(ConfigError, match=r"task deep: .*by acme 1\.2\); given RuntimeError: no GPU"):
         tasks("tasks=[deep]")
     with pytest.raises(ConfigError, match=r"tasks\.passkey: .*acme 1\.2, which nemo_pi has already"):

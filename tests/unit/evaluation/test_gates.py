@@ -14,6 +14,7 @@ from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.ruler.result import RulerResult
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.tasks.passkey import Passkey
+from nemo_pi.evaluation.tasks.perplexity import Perplexity
 from nemo_pi.evaluation.tasks.ruler import Ruler
 from nemo_pi.evaluation.tasks.short import Short
 
@@ -64,6 +65,11 @@ def test_gates_that_nothing_can_pass_are_refused_before_anything_is_measured() -
         check_gates({"short_perplexty": 1.0}, TASKS, 2)
     with pytest.raises(ConfigError, match=r"^gate\.short_perplexity: .*k_max"):
         check_gates({"short_perplexity": 1.0}, [Passkey()], 2)
+    with pytest.raises(ConfigError, match=r"To fix: measure it, too: 'tasks=\[perplexity,short\]'$"):
+        check_gates({"short_perplexity": 1.0}, [Perplexity()], 2)
+    for bound in ("1.02", None, True, math.nan):
+        with pytest.raises(ConfigError, match=r"^gate\.k_max: required a number"):
+            check_gates({"k_max": bound}, TASKS, 2)  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="at least two models"):
         check_gates({"k_max": 512}, TASKS, 1)
     check_gates({}, [], 1)
