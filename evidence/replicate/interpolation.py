@@ -144,8 +144,8 @@ ROWS = (
         "`examples/evaluate.py BASE EXTENDED documents=FILE 'tasks=[short]' gate.short_perplexity=1.03`",
         InSmall(
             lambda v: v["PI ÷ base"] <= 1.05 * v["direct ÷ base"],
-            "most of it is the training rather than the scaling: direct fine-tuning, which leaves those "
-            "positions alone, loses as much within 5% ([pose.md](pose.md#on-the-bundled-model))",
+            "most of it is the learning rate of a training of minutes: direct fine-tuning, which leaves "
+            "those positions alone, loses as much within 5% ([pose.md](pose.md#on-the-bundled-model))",
         ),
     ),
     Row(
