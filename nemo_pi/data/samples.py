@@ -191,7 +191,7 @@ def make_sample(
     labels: NDArray[np.int64],
     boundaries: NDArray[np.int64],
     rules: SampleRules,
-    key: Key = (0,),
+    key: Key,
     *,
     ends_document: bool = False,
 ) -> Sample:

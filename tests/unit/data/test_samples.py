@@ -127,7 +127,7 @@ def test_shapes_and_dtypes(numbered: Numbered) -> None:
 
 
 def sample_of(window: np.ndarray, boundaries: np.ndarray, rules: SampleRules) -> Sample:
-    return make_sample(window[:-1], window[1:], boundaries, rules)
+    return make_sample(window[:-1], window[1:], boundaries, rules, KEY)
 
 
 def test_plain_sample_is_one_stretch() -> None:
