@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,8 @@ def test_a_block_is_small() -> None:
         for block in blocks(rule, shape, 0, 1, most=2**20):
             rows = block.rows[1] - block.rows[0]
             assert rows * width <= 2**20 or rule.split_dim is None
+        if rule.is_vocabulary:  # and no smaller than it has to be
+            assert len(list(blocks(rule, shape, 0, 1, most=2**20))) == math.ceil(50_000 * 1024 / 2**20)
 
 
 def test_a_rank_may_hold_nothing_but_padding() -> None:
