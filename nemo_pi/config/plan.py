@@ -25,6 +25,7 @@ from nemo_pi.rope.pose_spec import PoseSpec
 from nemo_pi.units import duration, grouped, plural, short, size_of
 
 _LABEL_WIDTH = 18
+_NOTICED_ON_DISK = 128 << 20
 
 
 def render_plan(
@@ -186,10 +187,19 @@ def _memory_rows(run: ResolvedRun) -> Rows:
     if estimate.host:
         rows.append(("host memory", f"{size_of(estimate.host):>10}{_of(capacity.host, ' available here')}"))
     if estimate.disk:
-        rows.append(("file", f"{size_of(estimate.disk):>10}, in {run.recompute.folder}"))
+        rows.append(
+            ("file", f"{size_of(estimate.disk):>10}, in {run.recompute.folder}{_gain(estimate.disk)}")
+        )
     if capacity.lacks(estimate):
         rows.append(("", f"MORE than there is; {what_would_fit(run, capacity)}"))
     return rows
+
+
+def _gain(on_disk: int) -> str:
+    """What to expect of activations in a file on a CPU: the C heap's gaps between tensors are as large."""
+    if torch.cuda.is_available() or on_disk >= _NOTICED_ON_DISK:
+        return ""
+    return f"; below {size_of(_NOTICED_ON_DISK)} the process hardly becomes smaller"
 
 
 def _of(num_bytes: int | None, what: str) -> str:

@@ -199,6 +199,14 @@ def test_the_plan_says_whether_the_disk_holds_the_checkpoints(
     assert ("MORE than the" in plan["disk"]) == (free == 10**6), plan["disk"]
 
 
+@pytest.mark.parametrize(("length", "little"), [(4096, True), (1 << 20, False)])
+def test_the_plan_says_where_a_file_takes_too_little_to_be_noticed(length: int, little: bool) -> None:
+    keys = {"activations_checkpoint_granularity": "full", "activations_offload": "disk"}
+    window = {"max_position_embeddings": length, "micro_batch_size": 1, "global_batch_size": 1}
+    said = plan_of(keys | window, force=True)["file"]
+    assert ("below 128.0 MiB the process hardly becomes smaller" in said) == little, said
+
+
 def test_memory_adds_up() -> None:
     plan = plan_of()
     names = ("weights", "gradients", "optimizer states", "activations", "loss or backward")
