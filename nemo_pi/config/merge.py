@@ -205,8 +205,8 @@ def _convert_union(value: Any, options: tuple[Any, ...], path: str) -> Any:
             return convert(value, option, path)
         except ConfigError:
             continue
-    words = " or ".join(_WORDS.get(get_origin(option) or option, "a list or a section") for option in rest)
-    raise _wrong(value, words, path)
+    words = (_WORDS.get(get_origin(option) or option, "a list or a section") for option in rest)
+    raise _wrong(value, " or ".join(dict.fromkeys(words)), path)
 
 
 def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], path: str) -> Any:

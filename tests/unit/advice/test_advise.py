@@ -27,7 +27,7 @@ TARGET = 4096
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[advise.Case, Outcome, advise.LargestPulls]:
-    """One choice of each of the three methods, on two windows at 512 and at 4,096 tokens."""
+    """One choice of each of the three methods, on a window at 512 and one at 4,096 tokens."""
     case = advise.Case.read(read_summary(MODEL), Asked(TARGET, methods=["linear", "ntk", "yarn"]))
     tokenizer = build_tokenizer("huggingface", str(MODEL))
     with lzma.open(HELDOUT, "rt", encoding="utf-8") as lines:
@@ -39,7 +39,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[advise.Case, Out
     assert pulls is not None
     store = Store(tmp_path_factory.mktemp("advice") / "results.json", {})
     session = Session(scorer, case.base, context, store, Speed(1e-4, 0.0))
-    return case, session.run(case.proposals, (Round(3, 2, all_lengths=False),), float("inf")), pulls
+    return case, session.run(case.proposals, (Round(3, 1, all_lengths=False),), float("inf")), pulls
 
 
 def test_ranks_as_readme_does(measured: tuple[advise.Case, Outcome, advise.LargestPulls]) -> None:

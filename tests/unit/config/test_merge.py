@@ -133,6 +133,11 @@ def test_wrong_types_are_refused(value: Any, hint: Any) -> None:
         assert repr(value) in str(caught.value.given)
 
 
+def test_a_key_of_two_shapes_names_them_once() -> None:
+    with pytest.raises(ConfigError, match="required a list or a section; given"):
+        convert("passkey", dict[str, Any] | list[str], "tasks")
+
+
 def test_quoted_number_says_how_to_write_it() -> None:
     with pytest.raises(ConfigError, match="without quotes"):
         convert("16.0", float | None, "model.pos_scaling_factor")
