@@ -69,27 +69,10 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
 
 
 def _measure(args: argparse.Namespace, case: Case, context: TaskContext, store: Store) -> Outcome:
-    """Loads the model once, says what measuring costs, and measures as far as the time allows."""
-    started, budget = advise.now(), 60 * args.minutes
-    disable_progress_bar()  # of loading weights, beside which ours would stand
-    scorer = HuggingFaceScorer(args.checkpoint, dtype=getattr(torch, args.dtype))
-    if store.speed is None:
-        _say(f"speed   being measured on a few batches; loading took {advise.now() - started:.0f} s")
-        store.speed = advise.probe(scorer, case, context, budget)
-    session = Session(scorer, case.base, context, store, store.speed)
-    text_BS = advise.pull_texts(context, store.speed, budget)
-    if store.pulls is not None and store.pulls.num_tokens >= text_BS.numel():
-        text_BS = text_BS[:0]
-    deadline = started + budget
-    if not store.rounds or store.minutes != args.minutes:
-        left = deadline - advise.now() - store.speed.seconds([(len(text_BS), text_BS.size(1))])
-        store.rounds = choose(len(case.proposals), session.seconds_of, left, args.windows)
-        store.minutes = args.minutes
-    store.write()
-    _say(_describe_cost(args, session, store, context, text_BS))
-    if len(text_BS):
-        store.pulls = advise.pulls_of(scorer, case, text_BS)
-        store.write()
+    """Measures as far as the time allows."""
+    started = advise.now()
+    deadline = started + 60 * args.minutes
+    session = _prepare(args, case, context, store, deadline)
     with progress_bar(int(session.left(store.rounds, session.tokens_of)), "token") as bar:
         before = 0
 
@@ -104,6 +87,33 @@ def _measure(args: argparse.Namespace, case: Case, context: TaskContext, store: 
             bar.update(bar.total - bar.n)  # a model whose positions are plain is not measured twice
     _say(f"took    {(advise.now() - started) / 60:.1f} minutes")
     return outcome
+
+
+def _prepare(
+    args: argparse.Namespace, case: Case, context: TaskContext, store: Store, deadline: float
+) -> Session:
+    """Loads the model once, says what measuring costs, and looks at its queries and keys."""
+    started, budget = advise.now(), 60 * args.minutes
+    disable_progress_bar()  # of loading weights, beside which ours would stand
+    scorer = HuggingFaceScorer(args.checkpoint, dtype=getattr(torch, args.dtype))
+    planned = bool(store.rounds) and store.minutes == args.minutes
+    if store.speed is None or not planned:  # that of an earlier start may be of a busier machine
+        _say(f"speed   being measured on a few batches; loading took {advise.now() - started:.0f} s")
+        store.speed = advise.probe(scorer, case, context, budget)
+    session = Session(scorer, case.base, context, store, store.speed)
+    text_BS = advise.pull_texts(context, store.speed, budget)
+    if store.pulls is not None and store.pulls.num_tokens >= text_BS.numel():
+        text_BS = text_BS[:0]
+    if not planned:
+        left = deadline - advise.now() - store.speed.seconds([(len(text_BS), text_BS.size(1))])
+        store.rounds = choose(len(case.proposals), session.seconds_of, left, args.windows)
+        store.minutes = args.minutes
+    store.write()
+    _say(_describe_cost(args, session, store, context, text_BS))
+    if len(text_BS):
+        store.pulls = advise.pulls_of(scorer, case, text_BS)
+        store.write()
+    return session
 
 
 def _describe(args: argparse.Namespace, summary: CheckpointSummary, case: Case, context: TaskContext) -> str:
