@@ -85,3 +85,22 @@ def test_something_behind_the_listing_is_refused() -> None:
     """zipfile would look for the listing further ahead than torch does."""
     with pytest.raises((ValueError, zipfile.BadZipFile)):
         check_archive(io.BytesIO(saved(VALUES[0]) + b"x" * 30))
+
+
+def test_the_listing_lies_where_the_last_words_that_count_say() -> None:
+    """Of two records of its place, torch reads the 64-bit one, wherever that points; zipfile looks nearby."""
+    data = bytearray(saved(VALUES[0]))
+    assert data.rfind(b"PK\6\7") > 0
+    place = data.rfind(b"PK\6\6") + 48
+    data[place : place + 8] = (16).to_bytes(8, "little")
+    with pytest.raises((ValueError, zipfile.BadZipFile), match=r"listing|bytes|offset|directory"):
+        check_archive(io.BytesIO(bytes(data)))
+
+
+def test_an_archive_without_64_bit_records_passes() -> None:
+    whole, stream = zipfile.ZipFile(io.BytesIO(saved(VALUES[0]))), io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as made:
+        for name in whole.namelist():
+            made.writestr(name, whole.read(name))
+    assert b"PK\6\7" not in stream.getvalue()
+    assert check_archive(stream) is True
