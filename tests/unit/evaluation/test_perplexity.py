@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -133,6 +133,21 @@ def test_progress_counts_the_tokens_that_are_read() -> None:
     # 39 labels: windows of 4 tokens score 4 each, ten in all; of 8 tokens, 8 and then 4 each, nine in all.
     assert plan.num_tokens == 10 * 4 + 9 * 8
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+
+
+@pytest.mark.parametrize(("batch_tokens", "rows"), [(1, 1), (11, 1), (12, 2), (18, 3)])
+def test_windows_are_read_as_many_at_once_as_tokens_allow(batch_tokens: int, rows: int) -> None:
+    class Recorder(Unigram):
+        rows: ClassVar[list[int]] = []
+
+        def score(self, tokens_BS: torch.Tensor, *rest: torch.Tensor) -> TokenScores:
+            self.rows.append(tokens_BS.size(0))
+            return super().score(tokens_BS, *rest)
+
+    recorder = Recorder()
+    recorder.rows.clear()
+    perplexity(recorder, [[1] * 40], [6], stride=6, batch_tokens=batch_tokens)
+    assert max(recorder.rows) == rows
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_markdown_has_whole_tables_and_pictures_beside_it() -> None:
     assert tables[2] == "| base | 10.00 | 100.0 | 1,000 | 10,000 | 1.0e+05 |"
     assert tables[4].startswith(r"| a\|b | nan |")
     assert "](perplexity.png)" in text and text.startswith("# Results\n")
+
+
+def test_what_all_models_share_stands_once() -> None:
+    def facts(second: str) -> list[str]:
+        origins = ({"a": "1", "b": "2"}, {"a": "1", "b": second})
+        rows = [replace(row, origin={"Facts": own}) for row, own in zip(ROWS, origins, strict=False)]
+        return [
+            line for line in render_markdown(rows, "x").splitlines() if line[:4] in ("|  |", "| a ", "| b ")
+        ]
+
+    name = ROWS[1].name
+    assert facts("2") == ["|  | all models |", "| a | 1 |", "| b | 2 |"]
+    assert facts("3") == [f"|  | base | {name} |", "| a | 1 | ″ |", "| b | 2 | 3 |"]
 
 
 def test_a_report_is_written_whole(tmp_path: Path) -> None:

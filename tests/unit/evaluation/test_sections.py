@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemo_pi.evaluation.perplexity_verdicts import COST, FURTHER
+import pytest
+
+from nemo_pi.evaluation.perplexity_verdicts import COST, FURTHER, format_perplexity
 from nemo_pi.evaluation.report import render_html, render_markdown
 from nemo_pi.evaluation.results import ModelResults, read_results, write_results
 from nemo_pi.evaluation.sections import Section, build_sections, origin_tables
@@ -68,3 +70,22 @@ def test_sections_of_ones_own_follow(tmp_path: Path) -> None:
     page = render_html(two_models(), "Title", more=[training, Section("Notes", "Nothing else.")])
     assert "Took 9 minutes." in page and ">Training loss<" in page and ">Notes</h2>" in page
     assert "![loss: How did training go?](loss.png)" in render_markdown(two_models(), "T", more=[training])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (9.996, "10.00"),
+        (99.5, "99.50"),
+        (99.94, "99.94"),
+        (99.96, "100.0"),
+        (999.94, "999.9"),
+        (999.96, "1,000"),
+        (99_999.4, "99,999"),
+        (99_999.6, "1.0e+05"),
+        (float("inf"), "inf"),
+        (None, "–"),
+    ],
+)
+def test_perplexities_have_three_figures_or_more(value: float | None, text: str) -> None:
+    assert format_perplexity(value) == text

@@ -148,6 +148,9 @@ def test_scores_of_other_benchmarks() -> None:
     assert answers(LmEval, first, result(0.58, 10.2)) == ["reference", "yes"]
     assert answers(LmEval, first, result(0.57, 10.0)) == ["reference", "no"]
     assert answers(LmEval, first, result(0.7, 10.3)) == ["reference", "no"]  # lower is better there
+    (verdict,) = LmEval.verdicts(measured(first, result(0.57, 10.0)))
+    assert verdict.findings[0].text == "2 scores; what the others are compared with"
+    assert verdict.findings[1].text == "worse than the first model: lambada acc 0.57 for 0.6"
     assert answers(LmEval, first, result(0.1, 10.0, None)) == ["reference", "unknown"]
 
 

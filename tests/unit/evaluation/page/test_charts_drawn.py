@@ -13,7 +13,7 @@ import pytest
 
 from nemo_pi.evaluation.charts import Bar, BarChart, HeatMap, LineChart, Panel, Series
 from nemo_pi.evaluation.page.bars import draw_bars
-from nemo_pi.evaluation.page.heat import draw_panel, shade
+from nemo_pi.evaluation.page.heat import draw_key, draw_panel, shade
 from nemo_pi.evaluation.page.lines import draw_lines
 from nemo_pi.evaluation.page.scale import TEXT, text_width
 
@@ -140,6 +140,15 @@ def test_numbers_in_cells_can_be_read() -> None:
         a, b = sorted((light(colour), light("#000000" if kind == "dark" else "#ffffff")))
         assert (b + 0.05) / (a + 0.05) >= 4.5, colour
     assert shade(-1) == shade(0) and shade(2) == shade(1)
+
+
+def test_colours_are_explained_in_the_middle_of_their_line() -> None:
+    key = ET.fromstring(f"<div>{draw_key('found')}</div>")
+    (drawing,) = key.iter("svg")
+    cells = list(drawing.iter("rect"))
+    height = float(drawing.attrib["viewBox"].split()[3])
+    assert {2 * float(cell.attrib["y"]) + float(cell.attrib["height"]) for cell in cells} == {height}
+    assert [cell.attrib["fill"] for cell in cells][:: len(cells) - 1] == [shade(0.0), shade(1.0)]
 
 
 def test_charts_say_what_they_show() -> None:
