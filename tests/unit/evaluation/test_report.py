@@ -72,9 +72,8 @@ def test_what_all_models_share_stands_once() -> None:
     def facts(second: str) -> list[str]:
         origins = ({"a": "1", "b": "2"}, {"a": "1", "b": second})
         rows = [replace(row, origin={"Facts": own}) for row, own in zip(ROWS, origins, strict=False)]
-        return [
-            line for line in render_markdown(rows, "x").splitlines() if line[:4] in ("|  |", "| a ", "| b ")
-        ]
+        lines = render_markdown(rows, "x").splitlines()
+        return [line for line in lines if line.split("|")[1:2] in (["  "], [" a "], [" b "])]
 
     name = ROWS[1].name
     assert facts("2") == ["|  | all models |", "| a | 1 |", "| b | 2 |"]
