@@ -66,6 +66,8 @@ def test_data_parallel_size_is_what_remains(
         ({"sp": True}, 1, "sequence_parallel", "2 or more"),
         ({"tp": 2, "pp": 2}, 6, "tensor_model_parallel_size × pipeline × context", "world size 6"),
         ({"tp": 2}, 1, "tensor_model_parallel_size × pipeline × context", "launch 2 ranks"),
+        ({"tp": 2}, 3, "tensor_model_parallel_size × pipeline × context", "launch 4 ranks"),
+        ({"tp": 2}, 9, "tensor_model_parallel_size × pipeline × context", "launch 10 ranks"),
     ],
 )
 def test_sizes_that_do_not_divide_are_refused(
