@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError, DataError
-from nemo_pi.evaluation.generation import GenerationRequest, generate_batch, generation_batches
+from nemo_pi.evaluation.generation import (
+    GenerationRequest,
+    check_room,
+    generate_batch,
+    generation_batches,
+)
 from nemo_pi.evaluation.sampling import Sampling
 
 VOCAB = 97
@@ -93,3 +98,14 @@ def test_the_earliest_of_several_stop_strings_counts() -> None:
 def test_requests_that_cannot_be_are_refused(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError, match=f"^{field}"):
         GenerationRequest(**{"max_new_tokens": 3, **settings})
+
+
+def test_there_is_room_from_one_token_to_the_window_s_last() -> None:
+    for prompt, new in ((1, 1), (7, 1), (1, 7), (4, 4)):
+        check_room(8, prompt, new, whose="the model's", more="x")
+    for prompt, new in ((1, 0), (1, 8), (7, 2)):
+        with pytest.raises(ConfigError, match=f"from 1 to {8 - prompt}"):
+            check_room(8, prompt, new, whose="the model's", more="x")
+    for prompt in (0, 8):
+        with pytest.raises(DataError):
+            check_room(8, prompt, 1, whose="the model's", more="x")
