@@ -115,6 +115,8 @@ class Session:
         remaining = list(proposals)
         for number, each in enumerate(rounds):
             chosen, dropped = remaining[: each.candidates], remaining[each.candidates :]
+            # Plain positions are measured in any case.
+            dropped = [proposal for proposal in dropped if proposal.extension != self._base]
             if dropped and not number:
                 names = "; ".join(proposal.label for proposal in dropped)
                 outcome.left_out.append(f"not tried, for want of time: {names}")

@@ -45,6 +45,9 @@ def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
     name = plan.name
     if plan.summary is None or plan.layout is None:
         _say(f"{name}: computed by transformers")
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # of loading weights, which would cut through ours
         return HuggingFaceScorer(plan.folder, name=name, dtype=dtype)
     # Imported here: transformers needs none of Megatron, which takes seconds to import.
     from nemo_pi.engine.megatron_scorer import MegatronScorer
