@@ -39,18 +39,19 @@ def cut_row(batch: dict[str, Tensor], row: int) -> None:
 
 
 def as_switched(folder: Path, copy: Path) -> Path:
-    """Copy a model of Position Interpolation to one that reads texts of up to WINDOW tokens unscaled.
+    """Copy an export of Position Interpolation to one that reads texts of up to WINDOW tokens unscaled.
 
     Returns:
         `copy`.
     """
     shutil.copytree(folder, copy, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["rope_scaling"]  # exports write this older name, which would win
     pairs = config["head_dim"] // 2
     config["original_max_position_embeddings"] = WINDOW
     config["rope_parameters"] = {
         "rope_type": "longrope",
-        "rope_theta": config["rope_parameters"]["rope_theta"],
+        "rope_theta": config["rope_theta"],
         "factor": float(FACTOR),
         "attention_factor": 1.0,
         "original_max_position_embeddings": WINDOW,

@@ -47,10 +47,10 @@ def test_texts_up_to_the_window_are_read_unscaled(tmp_path: Path) -> None:
     scaled = tmp_path / "linear"
     shutil.copytree(BUNDLED, scaled)
     config = json.loads((scaled / "config.json").read_text())
-    rope = {"rope_type": "linear", "rope_theta": 10000.0, "factor": float(FACTOR)}
-    (scaled / "config.json").write_text(
-        json.dumps({**config, "rope_parameters": rope, "max_position_embeddings": TARGET})
-    )
+    del config["rope_parameters"]
+    # As our exports name it.
+    rope = {"rope_scaling": {"rope_type": "linear", "factor": float(FACTOR)}, "rope_theta": 10000.0}
+    (scaled / "config.json").write_text(json.dumps({**config, **rope, "max_position_embeddings": TARGET}))
     switched = HuggingFaceScorer(as_switched(scaled, tmp_path / "switched"), device="cpu")
     text = torch.randint(0, 2048, (1, 2 * WINDOW), generator=torch.Generator().manual_seed(1))
     within, beyond = text[:, : WINDOW + 1], text
