@@ -23,6 +23,11 @@ o: e
 """
 
 
+def test_four_keys_may_be_made_by_others() -> None:
+    cfg = OmegaConf.create("n: x\nb: {x: 7}\n" + "".join(f"a{n}: ${{b.${{n}}}}\n" for n in range(4)))
+    assert plain(cfg) == OmegaConf.to_container(cfg, resolve=True)
+
+
 def test_values_are_those_of_omegaconf() -> None:
     cfg = OmegaConf.create(SOUND)
     assert plain(cfg) == OmegaConf.to_container(cfg, resolve=True)

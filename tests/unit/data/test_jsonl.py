@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_pi.data import jsonl
 from nemo_pi.data.jsonl import find_files, read_lines
 from nemo_pi.errors import DataError
 
@@ -71,3 +72,17 @@ def test_damaged_compression_is_named(tmp_path: Path, suffix: str, pack: object)
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=rf"a\.jsonl{suffix}, after line \d+"):
             list(read_lines([path]))
+
+
+@pytest.mark.parametrize(("length", "refused"), [(10, False), (11, True), (25, True)])
+def test_a_line_is_as_long_as_it_may_be(
+    length: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "MOST_LINE_BYTES", 10)
+    path = tmp_path / "text.jsonl"
+    path.write_bytes(b"first\n" + b"x" * (length - 1) + b"\n")
+    if refused:
+        with pytest.raises(DataError, match="line 2"):
+            list(read_lines([path]))
+    else:
+        assert [len(line.raw) for line in read_lines([path])] == [6, length]
