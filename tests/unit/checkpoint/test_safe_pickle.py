@@ -77,7 +77,7 @@ def test_an_attack_on_the_metadata_does_nothing(name: str, tmp_path: Path) -> No
 def test_attributes_of_a_class_are_refused_as_such(tmp_path: Path) -> None:
     """Not because Python happens to protect this class's dict."""
     path = tmp_path / ".metadata"
-    path.write_bytes(attacks(tmp_path / "victim")["a class changed"])
+    path.write_bytes(attacks(tmp_path / "victim")["a class's dict changed"])
     with pytest.raises(CheckpointError, match="attributes may be set on instances alone"):
         read_metadata(path)
 
