@@ -22,6 +22,7 @@ from nemo_pi.advice.store import Store
 from nemo_pi.checkpoint.files import check_writable
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.cli.advise_arguments import about, check_numbers, context_of, parse, readable
+from nemo_pi.cli.ends import INTERRUPTED
 from nemo_pi.cli.paths import check_paths
 from nemo_pi.cli.progress import progress_bar
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
@@ -29,8 +30,6 @@ from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.families.registry import family_of
 from nemo_pi.units import plural, short
 
-STOPPED = 130
-"""Exit status after Ctrl-C."""
 RESULTS, PAGE, PICTURE = "results.json", "advice.md", "perplexity.png"
 
 
@@ -55,7 +54,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
         outcome = _measure(args, case, context, store)
     except KeyboardInterrupt:
         _say("Stopped before anything was measured.")
-        return STOPPED
+        return INTERRUPTED
     found = advise.sections(case, outcome, store.pulls, lambda proposal: _command(args, proposal.overrides))
     print(as_text(found), flush=True)
     picture = draw(outcome, folder / PICTURE)
@@ -64,7 +63,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     print(f"Results: {folder / PAGE}" + (f", {picture}" if picture else "") + f", {folder / RESULTS}")
     if outcome.stopped:
         print("Stopped. The same command goes on from here.")
-        return STOPPED
+        return INTERRUPTED
     return 0
 
 

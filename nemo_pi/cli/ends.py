@@ -15,6 +15,8 @@ from nemo_pi.errors import ConfigError, NemoPiError
 T = TypeVar("T")
 USER_ERROR = 2
 """Exit status after a mistake that the message says how to fix."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it."""
 
 # What the file system says of a path that cannot be, whoever asked it.
 _OF_PATHS = (
@@ -32,7 +34,7 @@ def reports_errors(main: Callable[..., T]) -> Callable[..., T]:
     """Prints a NemoPiError on standard error and exits with status 2; other errors keep their traceback.
 
     A path that the file system refuses (too long, a file in a folder's place, not permitted) is such a
-    mistake, too, wherever it is noticed.
+    mistake, too, wherever it is noticed. Ctrl-C ends with status 130 and a word.
     """
 
     @functools.wraps(main)
@@ -46,6 +48,9 @@ def reports_errors(main: Callable[..., T]) -> Callable[..., T]:
             if error.errno not in _OF_PATHS or error.filename is None:
                 raise
             end(of_path(error))
+        except KeyboardInterrupt:
+            print("Stopped by Ctrl-C.", file=sys.stderr, flush=True)
+            sys.exit(INTERRUPTED)
 
     return wrapper
 

@@ -12,6 +12,7 @@ import torch
 from torch import distributed as dist
 
 from nemo_pi.checkpoint.files import check_writable
+from nemo_pi.cli.ends import INTERRUPTED
 from nemo_pi.cli.evaluate_arguments import parse
 from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_models import choose_backend, names_of, unshipped
@@ -36,8 +37,8 @@ from nemo_pi.model.engine_layers import resolve_transformer_engine
 from nemo_pi.model.options import BuildOptions
 from nemo_pi.parallel import launcher
 
-FAILED, STOPPED = 1, 130
-"""Exit status where a model does not pass a gate, and after Ctrl-C."""
+FAILED = 1
+"""Exit status where a model does not pass a gate."""
 
 
 def open_scorer(plan: ModelPlan, dtype: torch.dtype) -> Scorer:
@@ -93,7 +94,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     """Plan all tasks on all models, say what they cost, measure, and report; every launched rank calls it.
 
     Returns:
-        The exit status: FAILED where a model does not pass a gate, STOPPED after Ctrl-C.
+        The exit status: FAILED where a model does not pass a gate, INTERRUPTED after Ctrl-C.
     """
     config = parse(description, arguments)
     models = [("models", model) for model in config.models]
@@ -121,7 +122,7 @@ def run(description: str | None = None, arguments: Sequence[str] | None = None) 
     except KeyboardInterrupt:
         _report(measured, config)
         _say("Stopped." + (" The report holds what was measured by then." if measured else ""))
-        return STOPPED
+        return INTERRUPTED
     except NemoPiError:  # of a later model's weights, say, after hours with the first
         _report(measured, config)
         raise
