@@ -95,7 +95,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("adapter_config.json", "merge it into its base model"),
+        ("adapter_config.json", "merges it with its base"),
         ("metadata.json", "incomplete or foreign"),
         ("model.gguf", "GGUF"),
         ("model.safetensors", r"config\.json"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from nemo_pi.checkpoint.hf.target import MARKER
+from nemo_pi.checkpoint.retention import remove_checkpoints
 from nemo_pi.checkpoint.space import is_memory
 from nemo_pi.checkpoint.summary import read_summary
 from nemo_pi.config.resolved import ResolvedRun
@@ -30,7 +33,6 @@ from nemo_pi.nemo.preflight import (
     stage_to_resume,
 )
 from nemo_pi.nemo.sample_settings import RECORD, sample_settings
-from tests.unit.checkpoint.test_retention import comes_and_goes
 from tests.unit.config.builders import changed
 from tests.unit.engine.loops import engine_of
 from tests.unit.model.models import SHAPE
@@ -188,11 +190,17 @@ def test_the_latest_checkpoint_is_gone_on_from(inputs: Path, tmp_path: Path) -> 
 
 
 def test_a_checkpoint_that_goes_meanwhile_is_no_obstacle(inputs: Path, tmp_path: Path) -> None:
-    """Another run of this folder saves and removes; the lock then says so."""
-    run = resolved(inputs, tmp_path)
+    """Another run of this folder removes it; the lock then says that there is one."""
+    run, chance = resolved(inputs, tmp_path), random.Random(1)
     older, newer = (save(run, tmp_path, step) for step in (2, 3))
-    with comes_and_goes(newer):
-        found = {stage_to_resume([run], run_folders(run)) for _ in range(100)}
+    kept = shutil.copytree(newer, tmp_path / "kept")
+    found = set()
+    for _ in range(60):
+        thread = threading.Timer(chance.uniform(0.0, 0.02), remove_checkpoints, ([newer],))
+        thread.start()
+        found.add(stage_to_resume([run], run_folders(run)))
+        thread.join()
+        shutil.copytree(kept, newer)
     assert found <= {(0, older), (0, newer)}
 
 
