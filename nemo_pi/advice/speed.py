@@ -46,8 +46,8 @@ class Speed:
         if rates[1] <= rates[0]:
             per_token = sum(rates) / sum(1 + pair_share * length for length in lengths)
             return cls(max(1e-9, per_token), pair_share * per_token)
-        per_pair = max(0.0, (rates[1] - rates[0]) / (lengths[1] - lengths[0]))
-        return Speed(max(1e-9, rates[0] - per_pair * lengths[0]), per_pair)
+        per_pair = (rates[1] - rates[0]) / (lengths[1] - lengths[0])
+        return cls(max(1e-9, rates[0] - per_pair * lengths[0]), per_pair)
 
     def seconds(self, calls: Sequence[tuple[int, int]]) -> float:
         """Of batches of (rows, tokens of a row)."""

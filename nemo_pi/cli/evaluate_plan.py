@@ -126,8 +126,7 @@ def check_same_text(
     """
     gates = gates_of(tasks)
     compares = [name for name in bounds if gates[name][1].compares]
-    others = [plan.name for plan in plans if plan.context.documents != plans[0].context.documents]
-    if compares and others:
+    if compares and (others := _cut_otherwise(plans)):
         raise ConfigError(
             f"gate.{compares[0]}",
             required="models whose tokenizers cut the documents alike: perplexities of other tokens do not "
@@ -135,6 +134,11 @@ def check_same_text(
             given=f"{', '.join(others)} cut them otherwise than {plans[0].name}",
             fix=f"leave gate.{compares[0]} out, or compare with the model that {others[0]} was made from",
         )
+
+
+def _cut_otherwise(plans: Sequence[ModelPlan]) -> list[str]:
+    """Models whose tokenizers cut the documents into other tokens than the first one's."""
+    return [plan.name for plan in plans if plan.context.documents != plans[0].context.documents]
 
 
 def describe_costs(plans: Sequence[ModelPlan]) -> str:
@@ -147,8 +151,7 @@ def describe_costs(plans: Sequence[ModelPlan]) -> str:
     protocols = [
         f"{item.task.title}: {item.plan.protocol['summary']}" for plan in plans for item in plan.planned
     ]
-    others = [plan.name for plan in plans if plan.context.documents != plans[0].context.documents]
-    if others:
+    if others := _cut_otherwise(plans):
         text = ", ".join(others)
         protocols.append(f"{text}: other tokens than {plans[0].name}'s: perplexities do not compare")
     return "\n".join([*lines, *dict.fromkeys(protocols)])

@@ -20,6 +20,7 @@ from nemo_pi.rope.spec import ContextExtension
 from tests.unit.advice.test_ranking import standing
 from tests.unit.config.builders import summary_of
 from tests.unit.evaluation.conftest import ByteTokenizer, llama, llama_folder, scorer  # noqa: F401
+from tests.unit.interruptions import interrupted_at
 
 WINDOW, TARGET = 64, 256
 DOCUMENTS = [[(7 * i * i + j) % 256 for i in range(400)] for j in range(3)]
@@ -134,16 +135,7 @@ def test_results_of_something_else_are_not_taken_up(session: Session, proposals:
 def test_ctrl_c_keeps_what_is_measured(
     session: Session, proposals: list[Proposal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, calls = Session._measure, 0
-
-    def interrupted(self, *args):  # type: ignore[no-untyped-def]
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return measure(self, *args)
-
-    monkeypatch.setattr(Session, "_measure", interrupted)
+    monkeypatch.setattr(Session, "_measure", interrupted_at(3, Session._measure))
     outcome: Outcome = session.run(proposals, (FIRST, SECOND), 1e9)
     assert outcome.stopped and len(outcome.base) == 1
     assert "stopped: " in outcome.left_out[-1]

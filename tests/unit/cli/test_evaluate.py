@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -24,6 +23,7 @@ from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.results import read_results
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.short import Short
+from tests.unit.interruptions import interrupted_at
 
 BUNDLED = Path(__file__).resolve().parents[3] / "demo" / "model"
 
@@ -76,23 +76,14 @@ def test_ctrl_c_reports_what_is_measured_by_then(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Between two tasks of the second model; and before anything is measured."""
-    planned, calls = Short.run, 0
-
-    def interrupted(self: Short, *args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise KeyboardInterrupt
-        return planned(self, *args)
-
-    monkeypatch.setattr(Short, "run", interrupted)
+    monkeypatch.setattr(Short, "run", interrupted_at(2, Short.run))
     words = ["tasks=[short,perplexity]", "tasks.short.stride=16", "tasks.perplexity.stride=16"]
     assert run(arguments=words_of(tiny, tmp_path / "r", str(tiny / "one"), str(tiny / "one"), *words)) == 130
     out, err = capsys.readouterr()
     assert "Report: " in out and "holds what was measured by then" in err
     (kept,) = read_results(tmp_path / "r" / "results.json")
     assert list(kept.tasks) == ["short", "perplexity"] and (tmp_path / "r" / "report.html").is_file()
-    calls = 1
+    monkeypatch.setattr(Short, "run", interrupted_at(1, Short.run))
     assert run(arguments=words_of(tiny, tmp_path / "n", str(tiny / "one"), *words)) == 130
     assert "Stopped." in capsys.readouterr().err and not list((tmp_path / "n").iterdir())
 
