@@ -251,7 +251,9 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     labels = [
         f"{line['model']}, {line['tokens']:,} tokens, {line['precision'].replace('32', 'fp32')}"
         + (f", loss {line['loss']}" if line["loss"] != "auto" else "")
-        + (f", {line['recompute']}" if line["recompute"] != "none" else "")
+        # Rows of before adapters have no such column.
+        + (f", adapters on {line['adapters']}" if line.get("adapters", "none") != "none" else "")
+        + (f", {line['recompute'].removeprefix('none, ')}" if line["recompute"] != "none" else "")
         for line in rows
     ]
     names = ("estimate", "measured", "resident")
