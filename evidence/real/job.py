@@ -15,6 +15,7 @@ from demo.extend import export_untrained
 from demo.measure import logged_scalars
 from evidence.real.measuring import combined, measure, open_tokenizer, parts_of
 from evidence.real.model import SOURCE, make_model
+from evidence.real.scorer import best_dtype
 from evidence.real.sizes import SAMPLE, Size
 from evidence.real.speed import Speed, best_precision, known_speed
 from evidence.real.training import LEARNING_RATE, METHODS, Method, exported, overrides, preprocess, train
@@ -115,8 +116,8 @@ class Job:
                 "precision": best_precision(),
                 "method": "PoSE (paper), 2 chunks",
             },
-            "evaluation": "exported folders in float32, by megatron with the compiled attention where "
-            "that runs, else by transformers",
+            "evaluation": f"exported folders in {str(best_dtype()).removeprefix('torch.')}, by megatron (in "
+            "float32 with the compiled attention) where that runs, else by transformers",
             "size": asdict(self.size),
             "speed": asdict(self.speed()),
         }
