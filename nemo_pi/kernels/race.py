@@ -80,7 +80,8 @@ def waiting() -> float:
     return total / 1e9
 
 
-# A plan may be made where gradients are off; trials run backward, too.
+# A plan may be made, and a model built, where gradients are off; trials run backward, too.
+@torch.inference_mode(False)
 @torch.enable_grad()
 def race(job: str, needs: Needs | RotaryNeeds, candidates: Sequence[Any]) -> dict[str, float]:
     """Seconds of each candidate's best call; those that failed are left out."""
