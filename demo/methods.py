@@ -69,22 +69,26 @@ class Method:
         return [*counts, steps - sum(counts)]
 
 
+# Scaling changes what queries and keys meet; all other weights know their work, and a rate that they do not
+# need takes some of it away (docs/pose.md).
+ATTENTION_FIRST = "optim.lr_multipliers: {attention_qkv: 10}"
 # First samples as long as the base model's window, whose positions skip through the target: there attention
-# that interpolation has blunted is sharpened soonest. Then whole ones, where a key is one of 4,096 tokens.
+# that interpolation has blunted is sharpened soonest. Then whole ones, where a key is one of 4,096 tokens,
+# most of them of books alone: they bring back the prose that questions have cost.
 SHORT_THEN_LONG = (
     Stage(
         WINDOW,
         rows=20,
-        own_keys=("pose: paper", "optim.lr: 1.4e-3", "optim.sched.min_lr: 4.0e-4"),
+        own_keys=("pose: paper", "optim.lr: 2.0e-4", "optim.sched.min_lr: 6.0e-5", ATTENTION_FIRST),
         share=0.75,
         passkey_share=0.75,
     ),
     Stage(
         TARGET,
         rows=2,
-        own_keys=("optim.lr: 5.0e-4", "optim.sched.warmup_steps: 5"),
+        own_keys=("optim.lr: 7.0e-5", "optim.sched.warmup_steps: 5", ATTENTION_FIRST),
         share=0.25,
-        passkey_share=0.75,
+        passkey_share=0.25,
         first_key_length=TARGET // 2,
     ),
 )

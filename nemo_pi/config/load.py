@@ -15,6 +15,7 @@ from nemo_pi.config.evaluation import resolve_evaluation
 from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import check_shifted
+from nemo_pi.config.linears import resolve_lr_multipliers
 from nemo_pi.config.loss_choice import resolve_loss
 from nemo_pi.config.megatron import filled, options_of
 from nemo_pi.config.merge import MISSING, convert, from_mapping, refuse_targets, refuse_unknown, unknown_keys
@@ -184,6 +185,7 @@ def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary
     """What the engine is built of, but for the lengths of its rows."""
     model, wanted = config.model, parts.transformer_engine
     lora = resolve_peft(model, parts.shape, summary, dry_run=config.dry_run)
+    lr_multipliers = resolve_lr_multipliers(parts.optim.lr_multipliers, lora)
     if lora is not None:
         wanted = False
     build = filled(
@@ -208,7 +210,10 @@ def _engine_settings(config: RunConfig, parts: Parts, summary: CheckpointSummary
         micro_batch_size=model.micro_batch_size,
         build=build,
         optim=filled(
-            AdamSettings, options_of(replace(model, optim=parts.optim), "optimizer"), clip_grad=clip
+            AdamSettings,
+            options_of(replace(model, optim=parts.optim), "optimizer"),
+            clip_grad=clip,
+            lr_multipliers=lr_multipliers,
         ),
         ddp=options_of(model, "ddp"),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
+from nemo_pi.config.linears import named_linears
 from nemo_pi.config.schema import ModelConfig
 from nemo_pi.config.sections import LoraConfig
 from nemo_pi.config.shapes import check_choice
-from nemo_pi.errors import ConfigError, nearest
-from nemo_pi.families.lora import INITS, LINEARS, TARGETS, VARIANTS, Lora
+from nemo_pi.errors import ConfigError
+from nemo_pi.families.lora import INITS, LINEARS, VARIANTS, Lora
 from nemo_pi.families.shape import ModelShape
 
 _LORA = "lora"
@@ -99,15 +100,7 @@ def _check_numbers(tuning: LoraConfig, shape: ModelShape) -> None:
 def _linears(modules: list[str]) -> tuple[str, ...]:
     wanted: set[str] = set()
     for name in modules:
-        if name not in TARGETS:
-            found = _HUGGING_FACE.get(name) or nearest(name, TARGETS)
-            raise ConfigError(
-                f"{_KEY}.target_modules",
-                required=f"names among {', '.join(TARGETS)}",
-                given=repr(name),
-                fix=f"did you mean {found}?" if found else f"{_KEY}.target_modules=[all]",
-            )
-        wanted.update(TARGETS[name])
+        wanted.update(named_linears(f"{_KEY}.target_modules", name, fix=f"{_KEY}.target_modules=[all]"))
     if not wanted:
         raise ConfigError(
             f"{_KEY}.target_modules",
@@ -116,12 +109,3 @@ def _linears(modules: list[str]) -> tuple[str, ...]:
             fix=f"{_KEY}.target_modules=[attention_qkv], or model.peft=null to train no adapters",
         )
     return tuple(linear for linear in LINEARS if linear in wanted)
-
-
-# What `peft`'s users call the same layers, in the models that they mostly have.
-_HUGGING_FACE = {
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value"), "attention_qkv"),
-    **dict.fromkeys(("o_proj", "out_proj", "dense"), "attention_dense"),
-    **dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj", "fc1", "dense_h_to_4h"), "mlp_fc1"),
-    **dict.fromkeys(("down_proj", "fc2", "dense_4h_to_h"), "mlp_fc2"),
-}

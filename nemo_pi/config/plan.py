@@ -162,6 +162,10 @@ def _training_rows(run: ResolvedRun) -> Rows:
             + (", states sharded" if sharded else ""),
         ),
         ("learning rate", f"{optim.lr:g}: {warmup}{after}"),
+        *(
+            ("", f"{factor:g} times that for {linear.rpartition('.')[2]}")
+            for linear, factor in run.engine.optim.lr_multipliers.items()
+        ),
         ("gradient clipping", clip),
         ("loss", _loss(run)),
         *_tiles(run),

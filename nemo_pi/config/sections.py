@@ -110,6 +110,9 @@ class OptimConfig:
     """Decoupled weight decay; 0 turns it off."""
     eps: float = passed(1e-8, optimizer="adam_eps")
     """Added to the root of the second moment."""
+    lr_multipliers: dict[str, float] | None = None
+    """Factors on the learning rate of some linear layers, by the names that model.peft's target_modules
+    have: {attention_qkv: 10} trains queries, keys and values at 10 × lr. null: all alike."""
     optimizer_cpu_offload: bool | None = passed(None, optimizer="optimizer_cpu_offload")
     """Keep main weights and moments in the host's memory and step them there, beside a GPU (Megatron's
     option, with use_distributed_optimizer). null or false: on the device."""

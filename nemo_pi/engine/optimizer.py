@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import torch
-from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer import (
+    MegatronOptimizer,
+    OptimizerConfig,
+    get_megatron_optimizer,
+    get_standard_config_overrides,
+)
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from megatron.core.optimizer.optimizer_config import ParamKey
+from megatron.core.optimizer_param_scheduler import ParamGroupOverride
 from torch import Tensor, nn
 
 from nemo_pi.engine.settings import DTYPES, AdamSettings
@@ -38,16 +45,29 @@ def build_optimizer(
         name: DTYPES[value] if name.endswith("_dtype") else value
         for name, value in named.pop("megatron").items()
     }
+    overrides = _overrides(named.pop("lr_multipliers"))
     config = OptimizerConfig(**chosen | named | further)
+    overrides = get_standard_config_overrides(config) | overrides
     with cpu_shim():
         # parallel/groups.py makes no second groups of gloo.
-        optimizer = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
+        optimizer = get_megatron_optimizer(config, chunks, overrides, use_gloo_process_groups=False)
     for group in optimizer.param_groups:
         # Megatron marks vectors (norms) with 0 here and leaves it to its own scheduler to apply the mark.
         group["weight_decay"] = settings.weight_decay * group.get("wd_mult", 1.0)
         if "fused" in group:  # torch's AdamW; Transformer Engine's and apex's are fused already
             group.update(fused=True, foreach=False)
     return optimizer
+
+
+def _overrides(multipliers: Mapping[str, float]) -> dict[ParamKey, ParamGroupOverride]:
+    """Megatron's description of the layers whose learning rate is multiplied; engine.set_lr multiplies it."""
+    return {
+        # Not of the norm that Transformer Engine keeps within the same layer.
+        ParamKey(name=tuple(f"*.{linear}.{part}" for part in ("weight", "bias", "adapter.*"))): cast(
+            ParamGroupOverride, {"lr_mult": factor}
+        )
+        for linear, factor in multipliers.items()
+    }
 
 
 def guarded_step(optimizer: MegatronOptimizer, accepts: Callable[[float], bool]) -> float:

@@ -33,6 +33,8 @@ class AdamSettings:
     """Decay rate of the mean of squared gradients."""
     adam_eps: float = 1e-8
     """Added to the denominator."""
+    lr_multipliers: Mapping[str, float] = field(default_factory=dict)
+    """Factors on the learning rate of linear layers, by their names in families.lora.LINEARS."""
     weight_decay: float = 0.0
     """Decoupled weight decay of matrices; vectors (norms) never decay."""
     clip_grad: float = 1.0

@@ -15,12 +15,14 @@ from nemo_pi.checkpoint.distributed import load_distributed, save_distributed
 from nemo_pi.checkpoint.manifest import read_manifest
 from nemo_pi.engine.engine import MegatronEngine
 from nemo_pi.engine.optimizer import load_states, optimizer_tensors, prepare_to_load
+from nemo_pi.engine.settings import AdamSettings
 from nemo_pi.errors import CheckpointError, TrainingError
 from nemo_pi.families.lora import Lora
 from nemo_pi.model.lora import is_adapter, is_trained, merge, other_adapters
 from nemo_pi.parallel.cpu_shim import cpu_shim
 
 _SHARDED = "use_distributed_optimizer"
+_MULTIPLIERS = "lr_multipliers"
 # Optimizer states split over replicas are saved so that any other layout can read them.
 _RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
 
@@ -71,7 +73,8 @@ def save_engine(
     with cpu_shim():
         model = _model_state(engine, engine.settings.build.lora)
         state = {**model, "optimizer": _optimizer_state(engine, model, loading=False)}
-        kind = {_SHARDED: engine.settings.optim.use_distributed_optimizer}
+        optim = engine.settings.optim
+        kind = {_SHARDED: optim.use_distributed_optimizer, _MULTIPLIERS: dict(optim.lr_multipliers)}
         save_distributed(
             folder, state, {**meta, **kind}, tokenizer_path=tokenizer_path, clear_name=clear_name
         )
@@ -173,9 +176,9 @@ def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = 
         check_contents: whether hashes are compared first; False where that has just been done.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or was written by the other kind of optimizer.
+        CheckpointError: the checkpoint cannot be read, or was written by another kind of optimizer.
     """
-    _check_kind(folder, engine.settings.optim.use_distributed_optimizer)
+    _check_kind(folder, engine.settings.optim)
     with cpu_shim():
         model = _model_state(engine, engine.settings.build.lora)
         # Before the state dict is made: it lists the states that exist.
@@ -186,15 +189,30 @@ def load_engine(engine: MegatronEngine, folder: Path, *, check_contents: bool = 
         load_states(engine.optimizer, loaded["optimizer"])
 
 
-def _check_kind(folder: Path, sharded: bool) -> None:
-    saved = read_manifest(folder).get(_SHARDED, sharded)
+def _check_kind(folder: Path, optim: AdamSettings) -> None:
+    manifest, sharded = read_manifest(folder), optim.use_distributed_optimizer
+    saved = manifest.get(_SHARDED, sharded)
     if saved != sharded:
-        raise CheckpointError(
-            f"{folder}: optimizer states",
-            required=f"model.use_distributed_optimizer={str(saved).lower()}, as they were saved",
-            given=str(sharded).lower(),
-            fix="set it back, or start a new run (another name) from this checkpoint's weights",
-        )
+        raise _other_kind(folder, "model.use_distributed_optimizer", str(saved).lower(), str(sharded).lower())
+    # Megatron keeps layers of one learning rate together, and finds them by it.
+    before, now = manifest.get(_MULTIPLIERS, {}), dict(optim.lr_multipliers)
+    if before != now:
+        raise _other_kind(folder, "model.optim.lr_multipliers", _in_yaml(before), _in_yaml(now))
+
+
+def _in_yaml(multipliers: dict[str, float]) -> str:
+    named = (f"{linear.rpartition('.')[2]}: {factor:g}" for linear, factor in sorted(multipliers.items()))
+    return f"{{{', '.join(named)}}}" if multipliers else "null"
+
+
+def _other_kind(folder: Path, key: str, saved: str, given: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: optimizer states",
+        required=f"{key}={saved}, as they were saved",
+        given=given,
+        fix="set it back, or start a new run (another name) from this checkpoint's weights; a stage may have "
+        "reset_optimizer: true",
+    )
 
 
 def _assign_weights(engine: MegatronEngine, loaded: dict[str, Any], *, whole: bool) -> None:

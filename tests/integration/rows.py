@@ -47,6 +47,7 @@ OWN_INTERN = ("model.export.architecture=InternLM2ForCausalLM",)
 UNSCALED = ("model.pos_scaling_type=none", "model.pos_scaling_factor=null")
 DYNAMIC = ("model.pos_scaling_type=dynamic",)
 ALL_LAYERS = ("model.pos_scaling_layers=all", "model.pos_scaling_type=yarn")
+RATES = ("model.optim.lr_multipliers={attention_qkv: 10, mlp_fc2: 0.5}",)
 LONG = ("trainer.max_steps=20", "trainer.val_check_interval=20")
 
 
@@ -247,6 +248,9 @@ ROWS = (
     ),
     Row("dp2-overlap", "gradients and weights travel while layers compute", OVERLAP, 2, model="tied"),
     Row("pp2-dp2-overlap", "and on pipelined replicas", PP2 + OVERLAP, 4, slow=True),
+    Row("tp2-sp-rates", "layers at rates of their own, split, with biases", TP2 + SP, 2, RATES, "phi"),
+    Row("pp2-rates", "and on stages", PP2, 2, RATES, "tied"),
+    Row("dp2-rates", "and in optimizer states that replicas share", (), 2, RATES),
     Row("torchrun", "the same through torchrun itself", TP2 + SP, 2, launcher="torchrun"),
     Row(
         "lightning",

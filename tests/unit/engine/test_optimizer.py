@@ -36,6 +36,20 @@ def test_hyperparameters_arrive() -> None:
     assert {group["lr"] for group in groups} == {3e-4}
 
 
+def test_learning_rates_of_some_layers_are_multiplied() -> None:
+    factors = {"self_attention.linear_qkv": 10.0, "mlp.linear_fc2": 0.5}
+    engine = engine_of(optim=replace(SETTINGS, lr_multipliers=factors, weight_decay=0.0, adam_eps=1e-12))
+    before = {name: weight.detach().clone() for name, weight in engine.chunks[0].named_parameters()}
+    engine.set_lr(1e-4)
+    engine.forward_backward(random_batch())
+    engine.step()
+    for name, weight in engine.chunks[0].named_parameters():
+        factor = next((factor for layer, factor in factors.items() if f".{layer}." in name), 1.0)
+        # Adam's first step is as long as the learning rate wherever there is a gradient.
+        moved = float((weight.detach() - before[name]).abs().max())
+        assert moved == pytest.approx(1e-4 * factor, rel=0.02), name
+
+
 def test_the_update_is_torchs_fused_one() -> None:
     assert all(group["fused"] for group in engine_of().optimizer.param_groups)
 
