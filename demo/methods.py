@@ -73,8 +73,7 @@ class Method:
 # need takes some of it away (docs/pose.md).
 ATTENTION_FIRST = "optim.lr_multipliers: {attention_qkv: 10}"
 # First samples as long as the base model's window, whose positions skip through the target: there attention
-# that interpolation has blunted is sharpened soonest. Then whole ones, where a key is one of 4,096 tokens,
-# most of them of books alone: they bring back the prose that questions have cost.
+# that interpolation has blunted is sharpened soonest. Then whole ones, where a key is one of 4,096 tokens.
 SHORT_THEN_LONG = (
     Stage(
         WINDOW,
@@ -88,7 +87,7 @@ SHORT_THEN_LONG = (
         rows=2,
         own_keys=("optim.lr: 7.0e-5", "optim.sched.warmup_steps: 5", ATTENTION_FIRST),
         share=0.25,
-        passkey_share=0.25,
+        passkey_share=0.75,
         first_key_length=TARGET // 2,
     ),
 )
