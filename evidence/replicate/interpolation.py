@@ -102,7 +102,7 @@ ROWS = (
         _steps,
         _steps_hold,
         "of what half as many steps again gain in perplexity, at least 95% is gained by then",
-        f"{MAKE} on every checkpoint (`exp_manager.checkpoint_callback_params.save_top_k=-1`)",
+        f"{MAKE}, on every checkpoint (`exp_manager.checkpoint_callback_params.save_top_k=-1`)",
     ),
     Row(
         "direct",
@@ -127,7 +127,7 @@ ROWS = (
         lambda lab: {"k_max": lab.k_max(lab.trained(PI)), "found": lab.found(lab.trained(PI))},
         lambda v: v["k_max"] == TARGET,
         "k_max is the target window",
-        f"{MAKE} 'tasks=[passkey]'",
+        f"{MAKE}, with `'tasks=[passkey]'`",
         InSmall(
             lambda v: v["found"] >= 0.5 and v["k_max"] >= 2 * WINDOW,
             "keys at the very beginning of the longest documents take more steps; most others are found",

@@ -12,7 +12,7 @@ from evidence.replicate.figures import Figures, figures_of, read_figures
 from nemo_pi.evaluation.results import read_results
 
 EARLIER, EARLIER_STEPS = Path(__file__).with_name("figures-2026-11-20.json"), 200
-"""What the README and docs/pose.md show, and the steps that it was measured at."""
+"""What docs/pose.md shows, at the steps that it was measured at; and models that no recipe has trained."""
 BASE = "base model"
 PI, DIRECT, NTK, YARN = "PI", "direct fine-tuning", "NTK-aware", "YaRN"
 FULL, POSE, RANDOM = "PI, full length", "PI, PoSE", "PI, randomised positions"

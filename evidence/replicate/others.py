@@ -118,6 +118,6 @@ ROWS = (
         _free,
         lambda v: v[NTK] <= 1.1 and v[YARN] <= 1.1 and v[PI] > max(v[NTK], v[YARN]),
         "perplexity at the original window at most 10% above the base's, and less than PI's",
-        "as above",
+        "`examples/advise.py CHECKPOINT --documents heldout.jsonl --target-window 32768`: its column Δ",
     ),
 )
