@@ -18,7 +18,7 @@ from evidence.real.model import SOURCE, make_model
 from evidence.real.scorer import best_dtype
 from evidence.real.sizes import SAMPLE, Size
 from evidence.real.speed import Speed, best_precision, known_speed
-from evidence.real.training import LEARNING_RATE, METHODS, Method, exported, overrides, preprocess, train
+from evidence.real.training import METHODS, Method, exported, overrides, preprocess, train
 from evidence.stages import Stage
 from nemo_pi.evaluation.plots import plot_losses
 from nemo_pi.evaluation.report import ReportFiles, write_report
@@ -112,7 +112,8 @@ class Job:
                 "text": "the bundled books (demo/text/train.jsonl.xz)",
                 "steps": self.size.steps,
                 "tokens a step": SAMPLE,
-                "learning rate": f"{LEARNING_RATE}, linear to nothing",
+                "learning rate": "linear to nothing, from "
+                + ", ".join(f"{method.learning_rate:g} ({method.title})" for method in METHODS),
                 "precision": best_precision(),
                 "method": "PoSE (paper), 2 chunks",
             },
@@ -152,7 +153,7 @@ class Job:
         return {
             "source": SOURCE,
             "training": f"{self.size.steps} steps of one sample of {SAMPLE:,} tokens, PoSE, "
-            f"learning rate {LEARNING_RATE}, {best_precision()}",
+            f"learning rate {method.learning_rate:g}, {best_precision()}",
             "overrides": " ".join(method.overrides),
         }
 
