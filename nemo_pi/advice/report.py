@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,19 +31,29 @@ class Section:
 
 
 def ranking_tables(outcome: Outcome) -> list[Table]:
-    """One table a round, the last first: what was measured on other windows does not compare."""
+    """One table a round, the last first: what was measured on other windows does not compare. Candidates
+    that went on, but that a cut round did not reach, stand apart from those that were dropped."""
     tables = []
+    places = {standing.label: place for place, standing in enumerate(outcome.standings, start=1)}
     for number in range(outcome.last_round, -1, -1):
         base = next((standing for standing in outcome.base if standing.round == number), None)
         lines = [standing for standing in outcome.standings if standing.round == number]
-        if base is not None and lines:
-            last = number == outcome.last_round
-            place = 1 + sum(standing.round > number for standing in outcome.standings)
-            tables.append(_table(base, lines, place, last=last, rounds=len(outcome.rounds)))
+        if base is None or not lines:
+            continue
+        if number == outcome.last_round:
+            tables.append(_table("Ranking", base, lines, places))
+            continue
+        waiting = [each for each in lines if each.label in outcome.unreached]
+        dropped = [each for each in lines if each not in waiting]
+        after = f"round {number + 1} of {len(outcome.rounds)}"
+        if waiting:
+            tables.append(_table(f"Not reached after {after}, on fewer windows", base, waiting, places))
+        if dropped:
+            tables.append(_table(f"Dropped after {after}, on fewer windows", base, dropped, places))
     return tables
 
 
-def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool, rounds: int) -> Table:
+def _table(what: str, base: Standing, lines: Sequence[Standing], places: Mapping[str, int]) -> Table:
     lengths = thin(sorted(base.perplexity), 6)
     shorter = min(base.perplexity)
     has_keys = any(each.passkeys is not None for each in lines)
@@ -56,8 +66,8 @@ def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool,
         *(["LongPPL", "key tokens"] if has_longppl else []),
     ]
     rows = []
-    for number, each in enumerate([base, *lines]):
-        name = each.label if each is base else f"{place + number - 1}. {each.label}"
+    for each in [base, *lines]:
+        name = each.label if each is base else f"{places[each.label]}. {each.label}"
         ratio = each.perplexity[shorter] / base.perplexity[shorter] - 1
         cells = [name, *(format_perplexity(each.perplexity[length]) for length in lengths)]
         cells.append(MISSING if each is base else f"{ratio:+.1%}")
@@ -69,7 +79,6 @@ def _table(base: Standing, lines: Sequence[Standing], place: int, *, last: bool,
                 [format_perplexity(found.longppl), f"{found.num_key_tokens:,}"] if found else [MISSING] * 2
             )
         rows.append(tuple(cells))
-    what = "Ranking" if last else f"Dropped after round {base.round + 1} of {rounds}, on fewer windows"
     return Table(
         f"{what}: perplexity by length in tokens, and its change at {shorter:,}", tuple(header), tuple(rows)
     )

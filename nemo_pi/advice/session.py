@@ -37,6 +37,8 @@ class Outcome:
     """Each candidate in the last round that it finished, the best first."""
     left_out: list[str] = field(default_factory=list)
     """What was not measured, and why."""
+    unreached: list[str] = field(default_factory=list)
+    """Labels of candidates that would have gone on in the round that was cut: nothing has dropped them."""
     stopped: bool = False
     """Whether somebody stopped it."""
 
@@ -121,10 +123,20 @@ class Session:
                 names = "; ".join(proposal.label for proposal in dropped)
                 outcome.left_out.append(f"not tried, for want of time: {names}")
             if not self._round(number, each, chosen, deadline, outcome, progress):
+                self._note_the_rest(number, chosen, outcome)
                 break
             remaining = _mixed(chosen, outcome.standings)
         outcome.standings = rank(outcome.standings)
         return outcome
+
+    def _note_the_rest(self, number: int, chosen: Sequence[Proposal], outcome: Outcome) -> None:
+        """Who was not reached in the round that was cut, and what later rounds would have measured."""
+        reached = {standing.label for standing in outcome.standings if standing.round == number}
+        outcome.unreached = [proposal.label for proposal in chosen if proposal.label not in reached]
+        why = "stopped" if outcome.stopped else "for want of time"
+        for later in range(number + 1, len(outcome.rounds)):
+            what = _what(outcome.rounds[later], self._context)
+            outcome.left_out.append(f"round {later + 1}, {why}: {what}")
 
     def _round(
         self,
@@ -206,6 +218,10 @@ def describe_rounds(session: Session, rounds: Rounds, context: TaskContext) -> l
     lines = []
     for number, each in enumerate(rounds, start=1):
         tokens = session.tokens_of(each) * (each.candidates + 1)
-        who = f"{plural(each.candidates, 'candidate')} and the model as it is"
-        lines.append(f"round {number}: {who}: {each.describe(context)}; {plural(tokens, 'token')}")
+        lines.append(f"round {number}: {_what(each, context)}; {plural(tokens, 'token')}")
     return lines
+
+
+def _what(each: Round, context: TaskContext) -> str:
+    who = f"{plural(each.candidates, 'candidate')} and the model as it is"
+    return f"{who}: {each.describe(context)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_pi.advice.proposals import Asked, Proposal, propose
+from nemo_pi.advice.report import ranking_tables
 from nemo_pi.advice.rounds import Round
 from nemo_pi.advice.session import AS_IT_IS, Outcome, Session, _mixed
 from nemo_pi.advice.speed import Speed
@@ -24,7 +25,8 @@ from tests.unit.interruptions import interrupted_at
 
 WINDOW, TARGET = 64, 256
 DOCUMENTS = [[(7 * i * i + j) % 256 for i in range(400)] for j in range(3)]
-FIRST, SECOND = Round(4, 1, all_lengths=False), Round(2, 1)
+FIRST, SECOND, THIRD = Round(4, 1, all_lengths=False), Round(2, 1), Round(1, 2)
+THIRD_SAYS = "1 candidate and the model as it is: 2 windows at every length from 64 to 256"
 ABOUT = {"checkpoint": "tiny"}
 
 
@@ -90,10 +92,47 @@ def test_numbers_are_those_of_the_tasks_alone(
     assert outcome.left_out[0].startswith("not tried, for want of time")
 
 
+def cut_in_the_second_round(session: Session, proposals: list[Proposal]) -> Outcome:
+    """After the model as it is, which is plain positions, too: one of two candidates is reached."""
+    outcome = session.run(proposals, (FIRST, SECOND, THIRD), 150)
+    assert [standing.round for standing in outcome.base] == [0, 1]
+    assert [standing.round for standing in outcome.standings] == [1, 0, 0, 0]
+    return outcome
+
+
 def test_time_ends_before_a_measurement_that_would_not(session: Session, proposals: list[Proposal]) -> None:
-    outcome = session.run(proposals, (FIRST, SECOND), 50)
-    assert 1 <= len(outcome.standings) + len(outcome.base) < 6
-    assert any("for want of time" in line for line in outcome.left_out)
+    outcome = cut_in_the_second_round(session, proposals)
+    (waiting,) = outcome.unreached
+    assert outcome.left_out == [
+        f"round 2, for want of time: {waiting}",
+        f"round 3, for want of time: {THIRD_SAYS}",
+    ]
+
+
+def test_time_that_ends_in_the_first_round_leaves_out_all_others(
+    session: Session, proposals: list[Proposal]
+) -> None:
+    outcome = session.run(proposals, (FIRST, SECOND, THIRD), 30)
+    assert [len(outcome.base), len(outcome.standings)] == [1, 1]
+    first, second, third = outcome.left_out
+    assert first == f"round 1, for want of time: {'; '.join(outcome.unreached)}"
+    assert {*outcome.unreached, outcome.standings[0].label} == {proposal.label for proposal in proposals}
+    assert second.startswith("round 2, for want of time: 2 candidates and the model as it is: 1 window")
+    assert third == f"round 3, for want of time: {THIRD_SAYS}"
+
+
+def test_who_was_not_reached_is_not_called_dropped(session: Session, proposals: list[Proposal]) -> None:
+    outcome = cut_in_the_second_round(session, proposals)
+    (waiting,) = outcome.unreached
+    ranking, not_reached, dropped = ranking_tables(outcome)
+    assert ranking.title.startswith("Ranking: ")
+    assert not_reached.title.startswith("Not reached after round 1 of 3")
+    assert dropped.title.startswith("Dropped after round 1 of 3")
+    names = [[row[0] for row in table.lines[1:]] for table in (ranking, not_reached, dropped)]
+    places = {standing.label: place for place, standing in enumerate(outcome.standings, start=1)}
+    assert names[1] == [f"{places[waiting]}. {waiting}"] and len(names[2]) == 2
+    found = [name for own in names for name in own]
+    assert sorted(found) == sorted(f"{place}. {label}" for label, place in places.items())
 
 
 def test_a_second_start_measures_only_what_is_missing(
@@ -138,7 +177,9 @@ def test_ctrl_c_keeps_what_is_measured(
     monkeypatch.setattr(Session, "_measure", interrupted_at(3, Session._measure))
     outcome: Outcome = session.run(proposals, (FIRST, SECOND), 1e9)
     assert outcome.stopped and len(outcome.base) == 1
-    assert "stopped: " in outcome.left_out[-1]
+    stopped, later = outcome.left_out
+    assert stopped == f"round 1, stopped: {'; '.join(outcome.unreached)}"
+    assert later.startswith("round 2, stopped: 2 candidates and the model as it is: ")
     assert Store.open(session._store.path, ABOUT).results.keys() >= {AS_IT_IS}
 
 
