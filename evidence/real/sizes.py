@@ -54,6 +54,7 @@ def sized(times: float) -> Size:
         ruler_samples=count(2),
         # Beyond the model's window in any case; a long prompt costs most where little is to be spent.
         needle_lengths=(2 * WINDOW, TARGET) if times >= 1 else (3 * WINDOW // 2,),
-        ruler_lengths=(2 * WINDOW,) if times >= 1 else (3 * WINDOW // 2,),
+        # Within it as well, which the relative length is measured by.
+        ruler_lengths=(WINDOW, 2 * WINDOW if times >= 1 else 3 * WINDOW // 2),
         untrained=times >= 1,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_pi.evaluation.tasks.base import TaskResult
+from nemo_pi.evaluation.text_tables import MISSING
 
 PASSING = 85.6
 """Mean score in per cent that counts as reading: Llama-2-7B's at 4,096 tokens (arXiv 2404.06654, §4)."""
@@ -42,14 +43,22 @@ class RulerResult(TaskResult):
         """The longest length up to which every mean is at least PASSING; 0 if the shortest is not."""
         return self._longest(PASSING)
 
-    def relative_length(self) -> int:
+    def relative_length(self) -> int | None:
         """The same against the model's own mean at the longest length within its original window.
 
-        0 where no length lies within it, or its mean there is 0: then there is nothing to compare with.
+        None where no length within it was measured: there is nothing to compare with. 0 where the mean there
+        is 0: a model that answers nothing has nothing to keep.
         """
         within = [length for length in self.scores if length <= self.original_window]
-        own = self.mean(max(within)) if within else 0.0
+        if not within:
+            return None
+        own = self.mean(max(within))
         return self._longest(RELATIVE * own) if own else 0
+
+    def relative_text(self) -> str:
+        """`relative_length` as tables and charts show it."""
+        relative = self.relative_length()
+        return MISSING if relative is None else f"{relative:,}"
 
     def _longest(self, least: float) -> int:
         longest = 0

@@ -20,7 +20,8 @@ def effective_context(models: Sequence[Measured[RulerResult]]) -> Verdict:
         "(Llama-2-7B's at 4,096 tokens, the bar of RULER's authors). Relative: up to which it keeps "
         f"{RELATIVE:.0%} of the model's own score at its original window. All of it: the effective length "
         "is the target window. Part of it: the effective length lies beyond the original window, or the "
-        "relative length is the target window. None of it: neither."
+        "relative length is the target window. None of it: neither. Not answered: nothing beyond the "
+        "original window was measured, or nothing within it, where the relative length decides."
     )
     findings = tuple(_finding(model, model.result) if model.result else None for model in models)
     words = ("all of it", "part of it", "none of it")
@@ -34,16 +35,33 @@ def _finding(model: Measured[RulerResult], result: RulerResult) -> Finding:
         max(result.scores),
     )
     text = (
-        f"effective length {effective:,}, relative {relative:,} of {longest:,} tokens; mean score "
-        f"{result.mean(longest):.1f} ± {result.half_interval(longest):.1f} per cent at {longest:,} tokens"
+        f"effective length {effective:,} of {longest:,} tokens, relative {result.relative_text()}; "
+        f"mean score {result.mean(longest):.1f} ± {result.half_interval(longest):.1f} per cent at "
+        f"{longest:,} tokens"
     )
     figure = f"{effective:,} tokens"
     if longest <= model.original_window:
         return Finding("unknown", f"{text}; no length beyond the original window was tried", figure)
     if effective >= model.target_window:
         return Finding("yes", text, figure)
-    further = effective > model.original_window or relative >= model.target_window
-    return Finding("partly" if further else "no", text, figure)
+    if effective > model.original_window or (relative or 0) >= model.target_window:
+        return Finding("partly", text, figure)
+    if relative is None:
+        return Finding("unknown", f"{text}; {_why_unknown(result)}", figure)
+    return Finding("no", text, figure)
+
+
+def _why_unknown(result: RulerResult) -> str:
+    """Why there is no relative length, and what to give for one."""
+    window = result.original_window
+    text = f"relative length unknown: no length within the original window ({window:,} tokens) was measured"
+    long = result.protocol.get("too_long", {}).get(str(window))
+    if not long:
+        lengths = ",".join(map(str, (window, *sorted(result.scores))))
+        return f"{text}: give tasks.ruler.lengths=[{lengths}]"
+    text += f"; {', '.join(long)} {'does' if len(long) == 1 else 'do'} not fit into it"
+    others = [name for name in next(iter(result.scores.values())) if name not in long]
+    return f"{text}: give tasks.ruler.subtasks=[{','.join(others)}]" if others else text
 
 
 def _charts(models: Sequence[Measured[RulerResult]]) -> tuple[LineChart | HeatMap, ...]:
@@ -81,7 +99,7 @@ def _panel(model: Measured[RulerResult], result: RulerResult) -> Panel:
     names = list(dict.fromkeys(name for length in lengths for name in result.scores[length]))
     return Panel(
         model.model,
-        f"effective {result.effective_length():,}, relative {result.relative_length():,} tokens",
+        f"effective {result.effective_length():,}, relative {result.relative_text()} tokens",
         tuple(names),
         tuple(f"{length:,}" for length in lengths),
         tuple(tuple(result.scores[length].get(name) for length in lengths) for name in names),

@@ -100,22 +100,29 @@ class Ruler(Task[RulerPlan, RulerResult]):
         names = self._names(material)
         wanted = self.lengths or doubling_lengths(context.original_window, context.target_window)
         makers: dict[int, dict[str, Maker]] = {}
+        too_long: dict[int, list[str]] = {}
         for length in sorted(set(wanted)):
             made = {name: SUBTASKS[name](material, length) for name in names}
-            try:
-                for name, maker in made.items():
-                    next(samples(context, maker, length, self._key(name, length), 1))
-            except DataError:
-                if self.lengths is not None or length == max(wanted):
-                    raise
-                continue
-            makers[length] = made
+            optional = self.lengths is None and length < max(wanted)
+            if long := [name for name in made if not self._fits(context, made[name], name, length, optional)]:
+                too_long[length] = long
+            else:
+                makers[length] = made
         return Plan(
             RulerPlan(makers, self.samples, self.seed),
             context,
             self._cost(context, makers),
-            self._protocol(makers),
+            self._protocol(makers, too_long),
         )
+
+    def _fits(self, context: TaskContext, maker: Maker, name: str, length: int, optional: bool) -> bool:
+        try:
+            next(samples(context, maker, length, self._key(name, length), 1))
+        except DataError:
+            if not optional:
+                raise
+            return False
+        return True
 
     def run(self, scorer: Scorer, plan: Plan[RulerPlan], progress: Progress) -> RulerResult:
         """Answer every prompt greedily."""
@@ -196,7 +203,9 @@ class Ruler(Task[RulerPlan, RulerResult]):
                 written += self.samples * maker.new_tokens
         return Cost(batches, read, written)
 
-    def _protocol(self, makers: dict[int, dict[str, Maker]]) -> dict[str, object]:
+    def _protocol(
+        self, makers: dict[int, dict[str, Maker]], too_long: dict[int, list[str]]
+    ) -> dict[str, object]:
         names = list(next(iter(makers.values())))
         asked = f"{plural(self.samples, 'sample')} of {plural(len(names), 'subtask')} ({', '.join(names)})"
         prose = ", the essays replaced by the held-out documents" if set(names) & set(OF_PROSE) else ""
@@ -206,6 +215,8 @@ class Ruler(Task[RulerPlan, RulerResult]):
             f"score: the part of the answers that the text holds{prose}; prompts made here, "
             f"seed {self.seed}",
             "lengths": list(makers),
+            # Lengths that were left out → subtasks that do not fit into them.
+            "too_long": {str(length): long for length, long in too_long.items()},
             "subtasks": names,
             "samples": self.samples,
             "seed": self.seed,
@@ -219,4 +230,4 @@ def _cells(result: RulerResult | None, lengths: Sequence[int]) -> list[str]:
         f"{result.mean(n):.1f} ± {result.half_interval(n):.1f}" if n in result.scores else MISSING
         for n in lengths
     ]
-    return [*means, f"{result.effective_length():,}", f"{result.relative_length():,}"]
+    return [*means, f"{result.effective_length():,}", result.relative_text()]

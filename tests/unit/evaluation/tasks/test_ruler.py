@@ -15,6 +15,7 @@ import pytest
 
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import BackendUnavailableError, ConfigError, DataError
+from nemo_pi.evaluation.charts import HeatMap
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.prompts import answered, samples
 from nemo_pi.evaluation.ruler.niah import FILLER, NEEDLE
@@ -24,8 +25,9 @@ from nemo_pi.evaluation.ruler.sample import Sample, fitted
 from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, SUBTASKS, Material, words_of
 from nemo_pi.evaluation.ruler.tracking import VariableTracking
 from nemo_pi.evaluation.ruler.words import COMMON
-from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.base import Measured, TaskContext
 from nemo_pi.evaluation.tasks.ruler import Ruler
+from nemo_pi.evaluation.text_tables import MISSING
 
 BUNDLED = Path(__file__).resolve().parents[4] / "demo" / "model"
 _TEXT = (
@@ -317,8 +319,59 @@ def test_the_effective_length_is_the_longest_up_to_which_all_pass() -> None:
     assert result.relative_length() == 32768  # 85% of 95 is 80.75
     assert result_of({4096: 0.5, 8192: 0.43, 16384: 0.42}).relative_length() == 8192
     assert result_of({4096: 0.5}).effective_length() == 0
-    assert result_of({8192: 0.9}).relative_length() == 0 == result_of({4096: 0.0}).relative_length()
+    assert result_of({4096: 0.0, 8192: 0.9}).relative_length() == 0
     assert RulerResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def measured(result: RulerResult, target: int = 32768) -> list[Measured[RulerResult]]:
+    return [Measured("model", result.original_window, target, result)]
+
+
+def test_a_relative_length_that_was_not_measured_is_unknown_everywhere() -> None:
+    """Not 0, which would say that the model keeps nothing of what it could."""
+    result = result_of({16384: 0.5, 32768: 0.4}, window=8192)
+    assert result.relative_length() is None and result.to_json()["relative_length"] is None
+    assert "relative_length" not in result.scalars()
+    written = json.loads(json.dumps(result.to_json()))
+    # Results written when it was 0 are read as what they are.
+    assert RulerResult.from_json(written | {"relative_length": 0}) == result == RulerResult.from_json(written)
+    assert Ruler.table(measured(result)).lines[0][-2:] == ("0", MISSING)
+    (verdict,) = Ruler.verdicts(measured(result))
+    assert verdict.findings[0] is not None and verdict.findings[0].answer == "unknown"
+    text = verdict.findings[0].text
+    assert "tokens, relative –;" in text and "no length within the original window (8,192 tokens) was" in text
+    assert "tasks.ruler.lengths=[8192,16384,32768]" in text
+    assert isinstance(verdict.charts[1], HeatMap) and verdict.charts[1].panels[0].note.endswith("– tokens")
+
+
+@pytest.mark.parametrize(
+    ("means", "answer"),
+    [
+        ({16384: 0.9, 32768: 0.4}, "partly"),  # by the effective length alone
+        ({16384: 0.9, 32768: 0.9}, "yes"),
+        ({8192: 0.5, 32768: 0.4}, "no"),
+        ({8192: 0.5, 32768: 0.45}, "partly"),
+        ({8192: 0.0, 32768: 0.0}, "no"),
+    ],
+)
+def test_the_verdict_needs_the_relative_length_only_where_it_decides(
+    means: dict[int, float], answer: str
+) -> None:
+    (verdict,) = Ruler.verdicts(measured(result_of(means, window=8192)))
+    assert verdict.findings[0] is not None and verdict.findings[0].answer == answer
+    assert "unknown" not in verdict.findings[0].text
+
+
+def test_the_verdict_names_what_did_not_fit_into_the_original_window(tokenizer: object) -> None:
+    """And what it says to give measures the relative length."""
+    context = TaskContext(tokenizer, [], 512, 1024)  # type: ignore[arg-type]
+    plan = Ruler(subtasks=("vt", "fwe"), samples=1).plan(context)
+    result = RulerResult(plan.protocol, {1024: {"vt": 0.5, "fwe": 0.5}}, 1, 512)
+    (verdict,) = Ruler.verdicts(measured(result, 1024))
+    assert verdict.findings[0] is not None
+    text = verdict.findings[0].text
+    assert "(512 tokens) was measured; vt does not fit into it: give tasks.ruler.subtasks=[fwe]" in text
+    assert list(Ruler(subtasks=("fwe",), samples=1).plan(context).work.makers) == [512, 1024]
 
 
 def test_few_samples_leave_a_wide_interval() -> None:
