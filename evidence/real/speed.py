@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from evidence.real.scorer import fastest_scorer
+from evidence.real.scorer import best_dtype, fastest_scorer
 from evidence.real.sizes import SAMPLE
 from nemo_pi.advice.speed import Speed as ReadingSpeed
 from nemo_pi.evaluation.generation import GenerationRequest
@@ -42,11 +42,31 @@ class Speed(ReadingSpeed):
         """Seconds to generate tokens at the end of a text: each takes as long as about 20 that are read."""
         return tokens * (20 * self.per_token + self.per_pair * length)
 
+    def on(self, threads: int) -> Speed:
+        """With another number of threads, as if work were divided evenly."""
+        times = self.threads / threads
+        return Speed(self.per_token * times, self.per_pair * times, self.per_step * times, threads)
+
     def describe(self) -> str:
         """Say it in words."""
         return f"On {plural(self.threads, 'thread')}: {self.per_step:.1f} s a training step, " + ", ".join(
             f"{self.reading(n):.0f} s to read {n:,} tokens" for n in (8192, 16384, 32768)
         )
+
+
+ASSUMED = {
+    torch.float32: (
+        Speed(per_token=2.65e-3, per_pair=3.62e-7, per_step=4.94, threads=1),
+        "a core of an AMD EPYC (Zen 5) beside other work, read in fp32",
+    ),
+    torch.bfloat16: (
+        Speed(per_token=8.7e-4, per_pair=1.97e-7, per_step=4.2, threads=2),
+        "two cores of an Intel Xeon with AMX beside other work, read in bf16",
+    ),
+}
+"""What `best_dtype` is → a speed that was probed in November 2026, and where."""
+MOST_ASSUMED_THREADS = 2
+"""More are taken for so many: how much faster they are has not been measured."""
 
 
 def fit(short_seconds: float, long_seconds: float, step_seconds: float, threads: int) -> Speed:
@@ -85,15 +105,30 @@ def _step(model: Path, precision: str) -> float:
     return _timed(step)
 
 
-def known_speed(file: Path, model: Path, precision: str) -> Speed:
-    """From an earlier probe with as many threads, or from a new one."""
-    if file.exists():
-        speed = Speed(**json.loads(file.read_text(encoding="utf-8")))
-        if speed.threads == torch.get_num_threads():
-            return speed
-    speed = probe(model, precision)
-    file.write_text(json.dumps(asdict(speed)) + "\n", encoding="utf-8")
+def known_speed(file: Path) -> Speed | None:
+    """From an earlier probe with as many threads; None without one."""
+    if not file.exists():
+        return None
+    speed = Speed(**json.loads(file.read_text(encoding="utf-8")))
+    return speed if speed.threads == torch.get_num_threads() else None
+
+
+def probed_speed(file: Path, model: Path, precision: str) -> Speed:
+    """From an earlier probe with as many threads, or from a new one, which is kept."""
+    speed = known_speed(file)
+    if speed is None:
+        speed = probe(model, precision)
+        file.write_text(json.dumps(asdict(speed)) + "\n", encoding="utf-8")
     return speed
+
+
+def assumed_speed() -> tuple[Speed, str]:
+    """One that was probed elsewhere, and where, for a plan before this machine's own can be probed."""
+    speed, where = ASSUMED[best_dtype()]
+    threads = min(torch.get_num_threads(), MOST_ASSUMED_THREADS)
+    if threads != speed.threads:
+        where += f", as if {plural(threads, 'thread')} shared that work evenly"
+    return speed.on(threads), f"assumed, not probed here: that of {where}"
 
 
 def best_precision() -> str:

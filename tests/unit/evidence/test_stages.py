@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evidence.stages import Stage, describe, keep_settings, run_stages
+from evidence.stages import LONGEST_MINUTES, Stage, describe, keep_settings, run_stages
 from nemo_pi.errors import ConfigError
 
 
@@ -49,6 +49,21 @@ def test_the_plan_counts_what_is_left_and_comes_first(tmp_path: Path) -> None:
     run_stages(stages, lambda text: said.append(text) if not log else None)
     assert "one    done" in said[0] and "two    1.5 min" in said[0] and said[0].endswith("to do  3.0 min")
     assert "to do  0.0 min" in describe(stages)
+
+
+def test_a_plan_that_has_been_said_is_not_said_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    run_stages([stage(tmp_path, "one", [])], said.append, announced=True)
+    assert said and not any("Stages:" in text for text in said)
+
+
+def test_the_plan_marks_stages_that_are_long_in_one_piece(tmp_path: Path) -> None:
+    limit = 60 * LONGEST_MINUTES
+    seconds = {"short": limit, "long": limit + 1, "made": limit + 1}
+    (tmp_path / "made").touch()
+    stages = [Stage(name, value, tmp_path / name, lambda: None) for name, value in seconds.items()]
+    lines = describe(stages).splitlines()[1:]
+    assert [f"more than {LONGEST_MINUTES} min" in line for line in lines] == [False, True, False, False]
 
 
 def test_a_folder_holds_stages_of_one_size(tmp_path: Path) -> None:
