@@ -104,4 +104,6 @@ def _compared(
     passes = value is not None and (value <= bound if gate.at_most else value >= bound)
     wanted = "at most" if gate.at_most else "at least"
     given = "not measured" if value is None else f"{value:,.4g}"
+    if gate.detail is not None and model.result is not None:
+        given += f" {gate.detail(model.result)}"
     return passes, f"{gate.of} is {given}, required {wanted} {bound:,.6g} ({name})"

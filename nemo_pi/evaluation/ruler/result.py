@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_pi.evaluation.tasks.base import TaskResult
+from nemo_pi.evaluation.ruler.choice import part_of_all
+from nemo_pi.evaluation.tasks.base import Measured, TaskResult
 from nemo_pi.evaluation.text_tables import MISSING
 
 PASSING = 85.6
@@ -30,6 +32,10 @@ class RulerResult(TaskResult):
         """The mean over subtasks, in per cent."""
         scores = self.scores[length]
         return 100 * sum(scores.values()) / len(scores)
+
+    def averaged(self) -> str:
+        """Which subtasks its means are over, in words."""
+        return part_of_all(list(next(iter(self.scores.values()))))
 
     def half_interval(self, length: int) -> float:
         """Half of the mean's 95% interval, in per cent: Agresti and Coull's for each subtask, summed as
@@ -89,3 +95,11 @@ class RulerResult(TaskResult):
             for length, by_task in content["scores"].items()
         }
         return cls(content["protocol"], scores, int(content["samples"]), int(content["original_window"]))
+
+
+def means_over(models: Sequence[Measured[RulerResult]]) -> str:
+    """Say which subtasks the models' means are over, each model's own where they differ."""
+    averaged = [(model.model, model.result.averaged()) for model in models if model.result]
+    if len({which for _, which in averaged}) == 1:
+        return f"mean of {averaged[0][1]}"
+    return "; ".join(f"{name}: mean of {which}" for name, which in averaged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -20,8 +20,8 @@ class Material:
 
     prose: Sequence[str] = ()
     """Words of a text in place of the authors' essays."""
-    questions: Sequence[Question] = field(default=())
-    """For the subtask qa."""
+    questions: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    """Name out of OF_QUESTIONS → its questions."""
 
 
 @cache
@@ -62,13 +62,12 @@ SUBTASKS: dict[str, Callable[[Material, int], Maker]] = {
     "vt": lambda material, length: VariableTracking(),
     "cwe": lambda material, length: CommonWords(words_of("noun", "adjective", "verb"), length),
     "fwe": lambda material, length: FrequentWords(length),
-    # The authors have two, of SQuAD's and of HotpotQA's questions: which one it is, the file decides.
-    "qa": lambda material, length: QuestionAnswering(material.questions),
+    # The authors' are of SQuAD's and of HotpotQA's questions; here the files decide.
+    "qa_1": lambda material, length: QuestionAnswering(material.questions["qa_1"]),
+    "qa_2": lambda material, length: QuestionAnswering(material.questions["qa_2"]),
 }
 """Name → its maker, of material and the tokens of prompt and answer."""
 OF_PROSE = ("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery")
 """Subtasks whose haystack is the authors' essays, here other prose."""
-OF_QUESTIONS = ("qa",)
-"""Subtasks that need a file of questions."""
-WITHOUT_DATA = tuple(name for name in SUBTASKS if name not in (*OF_PROSE, *OF_QUESTIONS))
-"""Subtasks that are made of nothing but random numbers and a list of words."""
+OF_QUESTIONS = ("qa_1", "qa_2")
+"""Subtasks that need a file of questions each."""

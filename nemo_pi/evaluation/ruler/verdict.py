@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nemo_pi.evaluation.charts import HeatMap, LineChart, Panel, Series
-from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
+from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult, means_over
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.verdicts import Finding, Verdict
 from nemo_pi.units import plural
@@ -17,11 +17,12 @@ def effective_context(models: Sequence[Measured[RulerResult]]) -> Verdict:
     """How far each model reads by the authors' bar, and measured by itself."""
     rule = (
         f"Effective: the longest length up to which the mean score is at least {PASSING} per cent "
-        "(Llama-2-7B's at 4,096 tokens, the bar of RULER's authors). Relative: up to which it keeps "
-        f"{RELATIVE:.0%} of the model's own score at its original window. All of it: the effective length "
-        "is the target window. Part of it: the effective length lies beyond the original window, or the "
-        "relative length is the target window. None of it: neither. Not answered: nothing beyond the "
-        "original window was measured, or nothing within it, where the relative length decides."
+        "(Llama-2-7B's at 4,096 tokens over all 13 subtasks, the bar of RULER's authors; a mean of fewer is "
+        f"not the same measure). Relative: up to which it keeps {RELATIVE:.0%} of the model's own score at "
+        "its original window. All of it: the effective length is the target window. Part of it: the "
+        "effective length lies beyond the original window, or the relative length is the target window. "
+        "None of it: neither. Not answered: nothing beyond the original window was measured, or nothing "
+        "within it, where the relative length decides."
     )
     findings = tuple(_finding(model, model.result) if model.result else None for model in models)
     words = ("all of it", "part of it", "none of it")
@@ -35,9 +36,9 @@ def _finding(model: Measured[RulerResult], result: RulerResult) -> Finding:
         max(result.scores),
     )
     text = (
-        f"effective length {effective:,} of {longest:,} tokens, relative {result.relative_text()}; "
-        f"mean score {result.mean(longest):.1f} ± {result.half_interval(longest):.1f} per cent at "
-        f"{longest:,} tokens"
+        f"effective length {effective:,} of {longest:,} tokens by the mean of {result.averaged()}, relative "
+        f"{result.relative_text()}; at {longest:,} tokens {result.mean(longest):.1f} ± "
+        f"{result.half_interval(longest):.1f} per cent"
     )
     figure = f"{effective:,} tokens"
     if longest <= model.original_window:
@@ -70,7 +71,7 @@ def _charts(models: Sequence[Measured[RulerResult]]) -> tuple[LineChart | HeatMa
     windows = sorted({model.original_window for model in models})
     means = LineChart(
         "RULER by length",
-        f"Mean score of all subtasks, {samples} of each at each length. Dashed: {PASSING}, the score that "
+        f"Scores: {means_over(models)}; {samples} of each at each length. Dashed: {PASSING}, the score that "
         "counts as reading.",
         "length of prompt and answer (tokens)",
         "mean score (%)",

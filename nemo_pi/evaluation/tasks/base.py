@@ -175,6 +175,8 @@ class Gate:
     """What the number is, in words."""
     compares: bool = False
     """Whether it is one model's against the first one's, and so means nothing of a model alone."""
+    detail: Callable[[Any], str] | None = None
+    """Of a result: what is to be known of the number, as it goes on from it: "by the mean of …"."""
 
 
 class Task(ABC, Generic[W, R]):

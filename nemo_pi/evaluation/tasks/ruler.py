@@ -10,10 +10,11 @@ from pathlib import Path
 from nemo_pi.errors import ConfigError, DataError
 from nemo_pi.evaluation.length_plots import plot_by_length
 from nemo_pi.evaluation.prompts import LEAST_PROSE, answered, prose_of, samples
+from nemo_pi.evaluation.ruler.choice import check_names, chosen, files_of_questions, part_of_all
 from nemo_pi.evaluation.ruler.questions import read_questions
-from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult
+from nemo_pi.evaluation.ruler.result import PASSING, RELATIVE, RulerResult, means_over
 from nemo_pi.evaluation.ruler.sample import Maker
-from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, OF_QUESTIONS, SUBTASKS, Material
+from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, SUBTASKS, Material
 from nemo_pi.evaluation.ruler.verdict import effective_context
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import (
@@ -31,7 +32,6 @@ from nemo_pi.evaluation.tasks.base import (
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
 from nemo_pi.evaluation.verdicts import Verdict
 from nemo_pi.evaluation.windows import doubling_lengths
-from nemo_pi.rope.validation import did_you_mean
 from nemo_pi.units import plural
 
 
@@ -59,6 +59,7 @@ class Ruler(Task[RulerPlan, RulerResult]):
             lambda models, model: None if model.result is None else model.result.effective_length(),
             at_most=False,
             of="RULER's effective length",
+            detail=lambda result: f"by the mean of {result.averaged()}",
         )
     }
 
@@ -66,26 +67,23 @@ class Ruler(Task[RulerPlan, RulerResult]):
     """Tokens of prompt and answer; None: original window, twice that, … target window, without those too
     short for a subtask."""
     subtasks: tuple[str, ...] | None = None
-    """Names out of SUBTASKS; None: all that there is material for: those of prose need `documents`, `qa`
-    needs `questions`."""
+    """Names out of SUBTASKS, or `qa` for both of questions; None: all that there is material for: those of
+    prose need `documents`, `qa_1` and `qa_2` a file of `questions` each."""
     samples: int = 500
     """Prompts of each subtask at each length; 500 in the paper. The report shows the interval that so many
     leave."""
     seed: int = 42
     """Of the prompts."""
-    questions: str | None = None
-    """JSON lines for `qa`: question, answers, paragraphs; None: no questions."""
+    questions: str | tuple[str | None, ...] | None = None
+    """JSON lines for `qa_1`, or a list of files for `qa_1` (SQuAD in the paper) and `qa_2` (HotpotQA), either
+    of them null: question, answers, paragraphs; None: no questions."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ConfigError("samples", required="≥ 1", given=self.samples, fix="samples=500 is the paper's")
         require_some(self, lengths="[4096, 8192], or null", subtasks="[vt, fwe], or null")
-        for name in self.subtasks or ():
-            if name not in SUBTASKS:
-                required = f"of {', '.join(SUBTASKS)}"
-                raise ConfigError(
-                    "subtasks", required=required, given=name, fix=did_you_mean(name, list(SUBTASKS))
-                )
+        files_of_questions(self.questions)
+        check_names(self.subtasks or ())
 
     def plan(self, context: TaskContext) -> Plan[RulerPlan]:
         """Read what prompts are made of, and build the shortest of each subtask.
@@ -97,7 +95,7 @@ class Ruler(Task[RulerPlan, RulerResult]):
         """
         context.check_lengths("lengths", self.lengths or ())
         material = self._material(context)
-        names = self._names(material)
+        names = chosen(self.subtasks, material)
         wanted = self.lengths or doubling_lengths(context.original_window, context.target_window)
         makers: dict[int, dict[str, Maker]] = {}
         too_long: dict[int, list[str]] = {}
@@ -148,8 +146,8 @@ class Ruler(Task[RulerPlan, RulerResult]):
         lengths = thin(sorted({length for result in results for length in result.scores}))
         return Table(
             "RULER's mean score in per cent by length in tokens, with 95% interval (higher is better); "
-            f"effective: longest length up to which it is ≥ {PASSING}, relative: ≥ {RELATIVE:.0%} of the own "
-            "score at the original window",
+            f"{means_over(models)}; effective: longest length up to which it is ≥ {PASSING}, relative: ≥ "
+            f"{RELATIVE:.0%} of the own score at the original window",
             ("model", *(f"{length:,}" for length in lengths), "effective", "relative"),
             tuple((model.model, *_cells(model.result, lengths)) for model in models),
         )
@@ -161,7 +159,9 @@ class Ruler(Task[RulerPlan, RulerResult]):
             [] if model.result is None else [(n, model.result.mean(n)) for n in sorted(model.result.scores)]
             for model in models
         ]
-        subtitle = f"mean of all subtasks in per cent; dashed: {PASSING}, the score that counts as reading"
+        counts = sorted({len(names) for m in models if m.result for names in m.result.scores.values()})
+        averaged = f"mean of {' or '.join(map(str, counts))} of {len(SUBTASKS)} subtasks in per cent"
+        subtitle = f"{averaged}; dashed: {PASSING}, the score that counts as reading"
         return plot_by_length(models, points, path, title="RULER by length", subtitle=subtitle, level=PASSING)
 
     @classmethod
@@ -169,26 +169,11 @@ class Ruler(Task[RulerPlan, RulerResult]):
         """Say how long each model's context is by RULER's bar."""
         return (effective_context(models),)
 
-    def _names(self, material: Material) -> list[str]:
-        missing = {name: "documents" for name in OF_PROSE if not material.prose}
-        missing |= {name: "tasks.ruler.questions" for name in OF_QUESTIONS if not material.questions}
-        if self.subtasks is None:
-            return [name for name in SUBTASKS if name not in missing]
-        for name in self.subtasks:
-            if name in missing:
-                raise ConfigError(
-                    "subtasks",
-                    required=f"{missing[name]}, which {name} is made of",
-                    given=f"{name} without",
-                    fix=f"give {missing[name]}=FILE, or leave {name} out",
-                )
-        return list(dict.fromkeys(self.subtasks))
-
     def _material(self, context: TaskContext) -> Material:
         # Decoding a book takes as long as hundreds of prompts.
         hides = self.subtasks is None or any(name in OF_PROSE for name in self.subtasks)
         prose = prose_of(context) if hides else []
-        questions = [] if self.questions is None else read_questions(Path(self.questions).expanduser())
+        questions = {name: read_questions(path) for name, path in files_of_questions(self.questions).items()}
         return Material(prose if len(prose) >= LEAST_PROSE else [], questions)
 
     def _key(self, name: str, length: int) -> str:
@@ -207,7 +192,7 @@ class Ruler(Task[RulerPlan, RulerResult]):
         self, makers: dict[int, dict[str, Maker]], too_long: dict[int, list[str]]
     ) -> dict[str, object]:
         names = list(next(iter(makers.values())))
-        asked = f"{plural(self.samples, 'sample')} of {plural(len(names), 'subtask')} ({', '.join(names)})"
+        asked = f"{plural(self.samples, 'sample')} of each of {part_of_all(names)}"
         prose = ", the essays replaced by the held-out documents" if set(names) & set(OF_PROSE) else ""
         return {
             "name": "ruler",

@@ -51,7 +51,10 @@ def test_each_failure_names_the_model_and_both_numbers() -> None:
         "(short_perplexity)"
     )
     assert k_max == "bad: k_max of pass keys is 512, required at least 1,024 (k_max)"
-    assert length.startswith("bad: RULER's effective length is 512, required at least 1,024")
+    assert length == (
+        "bad: RULER's effective length is 512 by the mean of 1 of RULER's 13 subtasks (vt), required at "
+        "least 1,024 (effective_length)"
+    )
 
 
 def test_what_is_missing_or_no_number_fails() -> None:

@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
+from nemo_pi.config.merge import from_mapping
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.errors import BackendUnavailableError, ConfigError, DataError
-from nemo_pi.evaluation.charts import HeatMap
+from nemo_pi.evaluation.charts import HeatMap, LineChart
+from nemo_pi.evaluation.gates import compared
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 from nemo_pi.evaluation.prompts import answered, samples
+from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.ruler.niah import FILLER, NEEDLE
-from nemo_pi.evaluation.ruler.questions import QuestionAnswering, read_questions
+from nemo_pi.evaluation.ruler.questions import read_questions
 from nemo_pi.evaluation.ruler.result import RulerResult
 from nemo_pi.evaluation.ruler.sample import Sample, fitted
-from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, SUBTASKS, Material, words_of
+from nemo_pi.evaluation.ruler.subtasks import OF_PROSE, OF_QUESTIONS, SUBTASKS, Material, words_of
 from nemo_pi.evaluation.ruler.tracking import VariableTracking
 from nemo_pi.evaluation.ruler.words import COMMON
 from nemo_pi.evaluation.tasks.base import Measured, TaskContext
@@ -35,6 +38,7 @@ _TEXT = (
     "wind needs somebody to blow for. So they waited."
 )
 PROSE = _TEXT.split() * 40
+BOUND = {"effective_length": 8192}
 QUESTIONS = [
     {
         "question": f"What is number {i}?",
@@ -55,7 +59,7 @@ def tokenizer() -> object:
 def material(tmp_path: Path) -> Material:
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, QUESTIONS)) + "\n\n", encoding="utf-8")
-    return Material(PROSE, read_questions(path))
+    return Material(PROSE, dict.fromkeys(OF_QUESTIONS, read_questions(path)))
 
 
 def sample_of(name: str, material: Material, size: int | None = None, length: int = 4096) -> Sample:
@@ -74,7 +78,7 @@ def test_prompt_and_answer_fill_the_length(
     sample, size = fitted(maker, encode, length - maker.new_tokens, f"{name} 1", 0)
     tokens = count(sample.prompt) + maker.new_tokens
     # There are thirty paragraphs only.
-    assert tokens <= length and (tokens >= 0.94 * length or (name == "qa" and size == 30))
+    assert tokens <= length and (tokens >= 0.94 * length or (name in OF_QUESTIONS and size == 30))
     assert list(sample.token_ids) == encode(sample.prompt)
     assert fitted(maker, encode, length - maker.new_tokens, f"{name} 1", 0) == (sample, size)
     other, _ = fitted(maker, encode, length - maker.new_tokens, f"{name} 2", 1, size)
@@ -154,11 +158,11 @@ def test_the_words_that_are_asked_for_are_the_most_common_ones(material: Materia
 
 
 def test_questions_are_answered_by_a_paragraph_among_others(material: Material) -> None:
-    sample = sample_of("qa", material, size=10)
+    sample = sample_of("qa_1", material, size=10)
     assert sample.answers == ("answer3", "reply3") and "Paragraph 3." in sample.prompt
     assert len(set(re.findall(r"Document (\d+):", sample.prompt))) == 11
     assert sample.prompt.endswith("Question: What is number 3? Answer:")
-    maker = SUBTASKS["qa"](material, 4096)
+    maker = SUBTASKS["qa_2"](material, 4096)
     assert maker.score("It is REPLY3.", sample.answers) == 1 and maker.score("no", sample.answers) == 0
 
 
@@ -179,6 +183,58 @@ def test_wrong_questions_are_named(line: str, said: str, tmp_path: Path) -> None
         read_questions(path)
     with pytest.raises(DataError, match="a file of questions"):
         read_questions(tmp_path / "none.jsonl")
+
+
+def test_each_file_of_questions_has_a_subtask_of_its_own(tokenizer: object, tmp_path: Path) -> None:
+    """Both count in the mean; `qa`, as it was called when there was one, stands for those that are given."""
+    files = []
+    for name in ("squad", "hotpotqa"):
+        rows = [{**row, "paragraphs": [f"{name} {row['paragraphs'][0]}"]} for row in QUESTIONS]
+        files.append(tmp_path / f"{name}.jsonl")
+        files[-1].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    squad, hotpotqa = map(str, files)
+    context = TaskContext(tokenizer, [], 512, 2048)  # type: ignore[arg-type]
+
+    def asked(questions: object, *subtasks: str) -> dict[str, Any]:
+        given = {"questions": questions, "lengths": [2048], "samples": 1}
+        task = from_mapping(Ruler, {**given, "subtasks": list(subtasks)} if subtasks else given)
+        return task.plan(context).work.makers[2048]
+
+    for questions, names in (
+        (squad, ["qa_1"]),
+        ([squad], ["qa_1"]),
+        ([squad, hotpotqa], ["qa_1", "qa_2"]),
+        ([None, hotpotqa], ["qa_2"]),
+    ):
+        assert list(asked(questions, "qa")) == names == list(asked(questions, *names))
+        assert {name for name in asked(questions) if name.startswith("qa")} == set(names)
+    for name, maker in asked([squad, hotpotqa], "qa").items():
+        prompt = maker.make(random.Random(1), 5, 0).prompt
+        assert prompt.count({"qa_1": "squad", "qa_2": "hotpotqa"}[name]) == 6 == prompt.count("Document ")
+    for wrong in ([], [None], [squad, hotpotqa, squad]):
+        with pytest.raises(ConfigError, match=r"^questions: required one file or two"):
+            asked(wrong)
+
+
+def test_what_was_averaged_is_said_beside_every_mean() -> None:
+    """The bar is for thirteen subtasks, as RULER has them."""
+    assert len(SUBTASKS) == 13
+    without = [name for name in SUBTASKS if name not in OF_QUESTIONS]
+    for names, words in (
+        (list(SUBTASKS), "all 13 of RULER's subtasks"),
+        (without, "11 of RULER's 13 subtasks (without qa_1, qa_2)"),
+        (["vt", "fwe"], "2 of RULER's 13 subtasks (vt, fwe)"),
+        ([*without, "qa"], f"12 of RULER's 13 subtasks ({', '.join(without)}, qa)"),
+    ):
+        result = RulerResult({}, {n: dict.fromkeys(names, 0.9) for n in (8192, 16384)}, 9, 8192)
+        (verdict,) = Ruler.verdicts(measured(result))
+        chart = verdict.charts[0]
+        assert verdict.findings[0] is not None and isinstance(chart, LineChart)
+        (_, gate), *_ = compared(ModelResults("", 8192, 32768, {"ruler": result}), BOUND, [Ruler()])
+        for text in (Ruler.table(measured(result)).title, verdict.findings[0].text, chart.summary, gate):
+            assert f"mean of {words}" in text
+    different = [*measured(result), *measured(result_of({8192: 0.5}))]
+    assert "; model: mean of 2 of" in Ruler.table([different[0], different[1]]).title
 
 
 def skeleton(prompt: str, answers: list[str]) -> str:
@@ -247,7 +303,7 @@ def test_answers_are_scored_as_lm_eval_scores_them(material: Material) -> None:
         maker = SUBTASKS["vt"](material, 4096)
         assert maker.score(text, answers) == pytest.approx(string_match_all([text], [list(answers)]))
         # lm-eval gives a part of the answers' worth where one suffices; the authors give all of it.
-        assert (SUBTASKS["qa"](material, 4096).score(text, answers) > 0) == (
+        assert (SUBTASKS["qa_2"](material, 4096).score(text, answers) > 0) == (
             string_match_part([text], [list(answers)]) > 0
         )
 
@@ -339,7 +395,7 @@ def test_a_relative_length_that_was_not_measured_is_unknown_everywhere() -> None
     (verdict,) = Ruler.verdicts(measured(result))
     assert verdict.findings[0] is not None and verdict.findings[0].answer == "unknown"
     text = verdict.findings[0].text
-    assert "tokens, relative –;" in text and "no length within the original window (8,192 tokens) was" in text
+    assert "relative –;" in text and "no length within the original window (8,192 tokens) was" in text
     assert "tasks.ruler.lengths=[8192,16384,32768]" in text
     assert isinstance(verdict.charts[1], HeatMap) and verdict.charts[1].panels[0].note.endswith("– tokens")
 
@@ -392,8 +448,13 @@ def test_what_cannot_be_is_refused(tokenizer: object, tmp_path: Path) -> None:
     for field in ("lengths", "subtasks"):
         with pytest.raises(ConfigError, match=field):
             Ruler(**{field: ()})
-    for name, wanted in (("niah_multivalue", "documents"), ("qa", "questions")):
-        with pytest.raises(ConfigError, match=wanted):
+    for name, wanted in (
+        ("niah_multivalue", "documents=FILE"),
+        ("qa", "tasks.ruler.questions=FILE"),
+        ("qa_1", "tasks.ruler.questions=FILE"),
+        ("qa_2", r"tasks.ruler.questions=\[FILE,FILE\]"),
+    ):
+        with pytest.raises(ConfigError, match=f"give {wanted}, or"):
             Ruler(subtasks=(name,)).plan(context)
     with pytest.raises(DataError, match="lengths"):
         Ruler(lengths=(128,), subtasks=("vt",)).plan(context)
@@ -401,7 +462,7 @@ def test_what_cannot_be_is_refused(tokenizer: object, tmp_path: Path) -> None:
     plan = Ruler(subtasks=("vt", "fwe"), samples=1).plan(context)
     assert list(plan.work.makers) == [1024, 2048]
     everything = Ruler(samples=1).plan(context).protocol["subtasks"]
-    assert set(everything) == set(SUBTASKS) - set(OF_PROSE) - {"qa"}
+    assert set(everything) == set(SUBTASKS) - set(OF_PROSE) - set(OF_QUESTIONS)
 
 
 def test_without_wonderwords_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,4 +479,3 @@ def test_a_needle_is_worded_as_the_authors_word_it() -> None:
         NEEDLE.format(kind="numbers", key="a-b", value="7")
         == "One of the special magic numbers for a-b is: 7."
     )
-    assert isinstance(SUBTASKS["qa"](Material(), 1), QuestionAnswering)
