@@ -78,6 +78,8 @@ class Bar:
     """The value as it is shown."""
     place: int
     """Colour."""
+    error: float | None = None
+    """How far a line over the bar's end reaches to either side; None: no line."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from nemo_pi.errors import ConfigError
-from nemo_pi.evaluation.generation import GenerationRequest
+from nemo_pi.evaluation.generation import GenerationRequest, generation_batches
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.sampling import Sampling
 from nemo_pi.evaluation.scorer import Scorer, score_texts
@@ -43,21 +44,22 @@ class ScorerModel(TemplateLM):
         """
         super().__init__()
         self.scorer, self.context, self.done = scorer, context, done
-        self._start = start_ids(context.tokenizer) if context.add_bos else ()
+        self._start: tuple[int, ...] = start_ids(context.tokenizer) if context.add_bos else ()
 
     @property
     def eot_token_id(self) -> int:
         """What ends a text; where there is nothing, what begins one."""
         tokenizer = self.context.tokenizer
-        ends = self.context.end_ids or tuple(i for i in (tokenizer.eod_id, tokenizer.bos_id) if i is not None)
-        if not ends:
+        known = (tokenizer.eod_id, *self.context.end_ids, tokenizer.bos_id)
+        found = next((token for token in known if token is not None), None)
+        if found is None:
             raise ConfigError(
                 "tasks.lm_eval",
                 required="a tokenizer with an end-of-text or beginning-of-text token",
                 given="one with neither",
                 fix="give a tokenizer that has one, or leave the task out",
             )
-        return ends[0]
+        return found
 
     @property
     def prefix_token_id(self) -> int:
@@ -66,9 +68,23 @@ class ScorerModel(TemplateLM):
         return self.eot_token_id if bos is None else bos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids, behind what begins a text unless that is switched off."""
-        start = [] if add_special_tokens is False else self._start
+        """Token ids, behind what begins a text unless that is switched off or written out in the text."""
+        start = self._start
+        if add_special_tokens is False or (add_special_tokens is None and self._is_begun(string)):
+            start = ()
         return [*start, *self.context.tokenizer.encode(string)]
+
+    def _is_begun(self, string: str) -> bool:
+        """Whether a text, of a prompt's template say, brings what begins it."""
+        if not self._start:
+            return False
+        written = self.context.tokenizer.decode([self.prefix_token_id])
+        return bool(written) and string.startswith(written)
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """lm-eval's own, without its progress bar: there is ours."""
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return found
 
     def _loglikelihood_tokens(self, requests: Sequence[_Pair], **_: Any) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether greedy decoding would write it."""
@@ -93,14 +109,18 @@ class ScorerModel(TemplateLM):
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of whole texts, in windows that each score what the ones before have not."""
-        window, sums = self.context.target_window, []
-        for request in requests:
-            (text,) = request.args
-            rolled = get_rolling_token_windows(
-                self.context.tokenizer.encode(text), self.prefix_token_id, window, context_len=1
+        window, begin = self.context.target_window, self.prefix_token_id
+        pairs = [
+            (number, (None, *make_disjoint_window(rolled)))
+            for number, request in enumerate(requests)
+            for rolled in get_rolling_token_windows(
+                self.tok_encode(request.args[0]), begin, window, context_len=1
             )
-            pairs = [(None, *make_disjoint_window(pair)) for pair in rolled]
-            sums.append(sum(logprob for logprob, _ in self._loglikelihood_tokens(pairs)))
+        ]
+        sums = [0.0] * len(requests)
+        scores = self._loglikelihood_tokens([pair for _, pair in pairs])
+        for (number, _), (logprob, _) in zip(pairs, scores, strict=True):
+            sums[number] += logprob
         return sums
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -110,29 +130,41 @@ class ScorerModel(TemplateLM):
             groups[repr(sorted(request.args[1].items()))].append(number)
         found: dict[int, str] = {}
         for numbers in groups.values():
-            wanted = normalize_gen_kwargs(requests[numbers[0]].args[1], _MOST_NEW)
-            new, stops = wanted["max_gen_toks"], tuple(stop for stop in wanted["until"] if stop)
-            room = self.context.target_window - new
-            if room < 1:
-                raise ConfigError(
-                    "target_window",
-                    required=f"more than the {new} tokens that the task generates",
-                    given=self.context.target_window,
-                    fix="raise it, or leave the task out",
-                )
-            prompts = [self.tok_encode(requests[number].args[0])[-room:] for number in numbers]
-            asked = GenerationRequest(
-                new,
-                sampling=_sampling(wanted),
-                stop_ids=self.context.end_ids,
-                stop_strings=stops,
-                decode=self.context.tokenizer.decode,
-                batch_tokens=self.context.batch_tokens,
-            )
-            for number, text in zip(numbers, self.scorer.generate(prompts, asked), strict=True):
-                found[number] = postprocess_generated_text(text.text or "", list(stops), None)
-            self.done(sum(map(len, prompts)) + new * len(prompts))
+            asked = self._request(normalize_gen_kwargs(requests[numbers[0]].args[1], _MOST_NEW))
+            room = self.context.target_window - asked.max_new_tokens
+            prompts = {number: self.tok_encode(requests[number].args[0])[-room:] for number in numbers}
+            # Shortest first, so that prompts of one length are neighbours; each keeps its draws' seed.
+            order = sorted(numbers, key=lambda number: (len(prompts[number]), number))
+            for places in generation_batches([len(prompts[number]) for number in order], asked):
+                batch = [order[place] for place in places]
+                seed = asked.sampling.seed + places[0]
+                own = replace(asked, sampling=replace(asked.sampling, seed=seed))
+                texts = self.scorer.generate([prompts[number] for number in batch], own)
+                for number, text in zip(batch, texts, strict=True):
+                    found[number] = postprocess_generated_text(text.text or "", list(own.stop_strings), None)
+                self.done(sum(len(prompts[number]) + own.max_new_tokens for number in batch))
         return [found[number] for number in range(len(requests))]
+
+    def _request(self, wanted: Any) -> GenerationRequest:
+        """What a task wants generated, as scorers take it."""
+        new, context = wanted["max_gen_toks"], self.context
+        if context.target_window - new < 1:
+            raise ConfigError(
+                "target_window",
+                required=f"more than the {new} tokens that the task generates",
+                given=context.target_window,
+                fix="raise it, or leave the task out",
+            )
+        # lm-eval stops at the tokenizer's end of text also where the model has other ends.
+        ends = (*context.end_ids, context.tokenizer.eod_id)
+        return GenerationRequest(
+            new,
+            sampling=_sampling(wanted),
+            stop_ids=tuple(dict.fromkeys(token for token in ends if token is not None)),
+            stop_strings=tuple(stop for stop in wanted["until"] if stop),
+            decode=context.tokenizer.decode,
+            batch_tokens=context.batch_tokens,
+        )
 
 
 def _sampling(wanted: Any) -> Sampling:

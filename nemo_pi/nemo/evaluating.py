@@ -9,15 +9,12 @@ measures no step twice and catches up with the one that it was stopped at.
 from __future__ import annotations
 
 import logging
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
@@ -27,6 +24,7 @@ from nemo_pi.engine.megatron_scorer import MegatronScorer
 from nemo_pi.errors import NemoPiError
 from nemo_pi.evaluation.evaluate import run_tasks
 from nemo_pi.evaluation.gates import compared
+from nemo_pi.evaluation.random_numbers import random_numbers_kept
 from nemo_pi.evaluation.report import RESULTS
 from nemo_pi.evaluation.results import ModelResults, read_results, write_results
 from nemo_pi.evaluation.tasks.base import Measured, Progress
@@ -200,18 +198,3 @@ def keep(measured: list[ModelResults], path: Path) -> None:
         write_results(measured, path)
     except OSError as error:
         logger.warning(f"{path} cannot be written now ({error}); the run goes on")
-
-
-@contextmanager
-def random_numbers_kept() -> Iterator[None]:
-    """Puts the generators of Python, NumPy and PyTorch back: lm-eval seeds them, and a task may draw."""
-    python, numpy_, torch_ = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_)
-        torch.set_rng_state(torch_)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)

@@ -1,18 +1,25 @@
-"""What ranks do in the tests of evaluation: score the same windows, generate from the same prompts, and write
-down what they got."""
+"""What ranks do in the tests of evaluation: score the same windows, generate from the same prompts, ask
+lm-eval's questions, and write down what they got."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.generation import GenerationRequest
+from nemo_pi.evaluation.lm_eval_scores import LmEvalResult
 from nemo_pi.evaluation.sampling import Sampling
+from nemo_pi.evaluation.scorer import Scorer
+from nemo_pi.evaluation.tasks.base import TaskContext
+from nemo_pi.evaluation.tasks.lm_eval import LmEval
 from nemo_pi.parallel.layout import ParallelLayout
+from tests.unit.evaluation.lm_eval_tasks import MORE
 
 ROWS, LENGTH, VOCAB = 3, 27, 2048  # not divisible by 2: rows and tokens are made up to what ranks can share
 
@@ -64,3 +71,29 @@ def generate(model: Path, layout: dict[str, Any], folder: Path) -> None:
     texts = [[text.token_ids for text in scorer.generate(prompts(), request)] for request in requests()]
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(texts))
     groups.destroy()
+
+
+def lm_eval(model: Path, layout: dict[str, Any], tasks: Path, folder: Path) -> None:
+    """Asks lm-eval's tasks of the checkpoint `model` at a layout; each rank writes what it was told."""
+    import torch.distributed as dist
+
+    # Before lm-eval's imports read it: nothing is left in the home folder, and ranks share what is prepared.
+    os.environ["HF_DATASETS_CACHE"] = str(tasks / "cache")
+    from nemo_pi.checkpoint.summary import read_summary
+    from nemo_pi.engine.megatron_scorer import MegatronScorer
+    from nemo_pi.engine.opening import open_engine
+    from nemo_pi.parallel import groups
+
+    scorer = MegatronScorer(open_engine(read_summary(model), ParallelLayout(**layout)), "model")
+    result, done, total = ask_lm_eval(scorer, model, tasks)
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps([result.to_json(), done, total]))
+    groups.destroy()
+
+
+def ask_lm_eval(scorer: Scorer, model: Path, tasks: Path) -> tuple[LmEvalResult, int, int]:
+    """The scores, and the tokens of the last report of progress: done, and in all."""
+    context = TaskContext(build_tokenizer("huggingface", str(model)), [], 64, 128, batch_tokens=700)
+    task = LmEval(tasks=tuple(MORE), include_path=str(tasks))
+    seen = [(0, 0)]
+    result = task.run(scorer, task.plan(context), lambda _, done, total: seen.append((done, total)))
+    return result, *seen[-1]

@@ -15,6 +15,7 @@ from nemo_pi.data.heldout import read_documents
 from nemo_pi.data.tokenizer import build_tokenizer
 from nemo_pi.evaluation.evaluate import evaluate as measure
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
+from nemo_pi.evaluation.lm_eval_scores import LmEvalResult
 from nemo_pi.evaluation.passkey_result import PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults, read_results
@@ -22,8 +23,9 @@ from nemo_pi.evaluation.tasks.base import TaskContext
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
 from tests.integration.launch import EVALUATE, ROOT, call, launch
-from tests.integration.scores import generate, prompts, requests, score, windows
+from tests.integration.scores import ask_lm_eval, generate, lm_eval, prompts, requests, score, windows
 from tests.integration.world import World
+from tests.unit.evaluation.lm_eval_tasks import write_tasks
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "dp2": {"dp": 2},
@@ -86,6 +88,23 @@ def test_generates_as_one_rank_does(layout: str, world: World) -> None:
         assert texts == [[list(text.token_ids) for text in group] for group in expected]
     greedy, drawn = expected
     assert greedy != drawn
+
+
+@pytest.mark.parametrize("layout", ["dp2", "tp2", "pp2"])
+def test_asks_lm_eval_s_questions_as_one_rank_does(layout: str, world: World) -> None:
+    """Pairs, whole texts and answers; every rank is told the scores, and the tokens that it counted."""
+    pytest.importorskip("lm_eval", reason="needs lm-eval: pip install -e '.[dev]'")
+    model = world.models["untied"]
+    tasks = write_tasks(world.folder / f"tasks-{layout}", questions=4)
+    expected, done, total = ask_lm_eval(HuggingFaceScorer(model, device="cpu"), model, tasks)
+    folder = world.folder / f"lm-eval-{layout}"
+    call(lm_eval, model, LAYOUTS[layout], tasks, folder, folder=folder, ranks=2).check()
+    for rank in range(2):
+        found, *tokens = json.loads((folder / f"{rank}.json").read_text())
+        assert tokens == [done, total] == [total, total]
+        # Perplexities are powers of sums of some fifty nats, whose rounding they multiply.
+        assert LmEvalResult.from_json(found).scalars() == pytest.approx(expected.scalars(), rel=1e-3)
+    assert expected.metrics["ours_next"]["logprob_stderr,none"]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ def draw_bars(chart: BarChart, identity: str) -> Markup:
         chart: what is drawn.
         identity: unique in the page.
     """
-    values = [bar.value for bar in chart.bars]
+    values = [bar.value + (bar.error or 0.0) for bar in chart.bars]
     most = max((*values, chart.level[0] if chart.level else 0.0)) or 1.0
     room = 10 + max(text_width(bar.text) for bar in chart.bars)
     scale = Scale(0.0, most, 0.0, _WIDTH - room)
@@ -44,6 +44,10 @@ def draw_bars(chart: BarChart, identity: str) -> Markup:
             ),
             element("text", bar.text, x=_WIDTH, y=round(y + 34, 1), text_anchor="end"),
         ]
+        if bar.error is not None:
+            x1, x2 = (round(scale(max(bar.value + sign * bar.error, 0.0)), 1) for sign in (-1, 1))
+            middle = round(y + 22 + _BAR / 2, 1)
+            parts.append(element("path", d=f"M{x1},{middle}H{x2}M{x2},{middle - 4}v8", class_="error"))
     if chart.level:
         x, half = scale(chart.level[0]), text_width(chart.level[1]) / 2
         middle = min(max(x, half), _WIDTH - half)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from nemo_pi.errors import BackendUnavailableError, ConfigError, DataError
+from nemo_pi.evaluation.bar_plots import plot_bars
+from nemo_pi.evaluation.lm_eval_scores import (
+    LmEvalResult,
+    kept_scores,
+    read_results,
+    score_charts,
+    scores_of,
+)
 from nemo_pi.evaluation.scorer import Scorer
-from nemo_pi.evaluation.tasks.base import Cost, Measured, Plan, Progress, Task, TaskContext, TaskResult
+from nemo_pi.evaluation.tasks.base import Measured, Plan, Progress, Task, TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table
-from nemo_pi.evaluation.verdicts import Finding, Verdict
-from nemo_pi.units import plural
-
-
-@dataclass(frozen=True)
-class LmEvalResult(TaskResult):
-    """What the harness reports."""
-
-    metrics: dict[str, dict[str, float | None]]
-    """Task → metric → value; None where it is no finite number."""
+from nemo_pi.evaluation.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,17 @@ class LmEval(Task[Any, LmEvalResult]):
                 given="none",
                 fix="tasks.lm_eval.tasks=[lambada]",
             )
-        for name in ("num_fewshot", "limit"):
+        for name, least in (("num_fewshot", 0), ("limit", 1)):
             value = getattr(self, name)
-            if value is not None and value < (1 if name == "limit" else 0):
-                raise ConfigError(name, required="≥ 1, or null", given=value, fix=f"{name}=null")
+            if value is not None and value < least:
+                raise ConfigError(name, required=f"≥ {least}, or null", given=value, fix=f"{name}=null")
 
     def plan(self, context: TaskContext) -> Plan[Any]:
-        """Look the tasks up.
+        """Load the tasks, and count what they ask.
 
         Raises:
             BackendUnavailableError: lm-eval is not installed. ConfigError: it knows no such task.
+            DataError: a task cannot be loaded, or there is no include_path.
         """
         if find_spec("lm_eval") is None:
             raise BackendUnavailableError(
@@ -96,106 +95,40 @@ class LmEval(Task[Any, LmEvalResult]):
             "num_fewshot": self.num_fewshot,
             "limit": self.limit,
         }
-        # What a task asks is known when its data are there, which it loads itself.
-        return Plan(manager, context, Cost(0, 0), protocol)
+        from nemo_pi.evaluation.lm_eval_harness import Harness
+
+        harness = Harness(manager, self.tasks, self.num_fewshot, self.limit)
+        return Plan(harness, context, harness.count(context), protocol)
 
     def run(self, scorer: Scorer, plan: Plan[Any], progress: Progress) -> LmEvalResult:
         """Let the harness ask."""
-        from lm_eval.evaluator import simple_evaluate
+        done = 0
 
-        from nemo_pi.evaluation.lm_eval_model import ScorerModel
+        def count(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            progress("lm-eval", done, plan.cost.tokens)
 
-        progress("lm_eval", 0, 0)
-        found = simple_evaluate(
-            model=ScorerModel(scorer, plan.context, lambda tokens: None),
-            tasks=list(self.tasks),
-            num_fewshot=self.num_fewshot,
-            limit=self.limit,
-            task_manager=plan.work,
-            bootstrap_iters=0,
-            log_samples=False,
-        )
-        results = {**found["results"], **found.get("groups", {})}
-        return LmEvalResult(
-            plan.protocol,
-            {task: {name: _number(value) for name, value in own.items()} for task, own in results.items()},
-        )
+        progress("lm-eval", done, plan.cost.tokens)
+        return read_results(plan.work.ask(scorer, plan.context, count), plan.protocol)
 
     @classmethod
     def table(cls, models: Sequence[Measured[LmEvalResult]]) -> Table:
         """Return every metric of every task, a column each."""
-        columns = list(
-            dict.fromkeys(
-                (task, metric)
-                for model in models
-                if model.result
-                for task, own in model.result.metrics.items()
-                for metric, value in own.items()
-                if value is not None and "stderr" not in metric
-            )
+        found = [{} if m.result is None else {s.name: s.value for s in scores_of(m.result)} for m in models]
+        columns = list(dict.fromkeys(name for values in found for name in values))
+        lines = tuple(
+            (m.model, *(f"{values[name]:.4g}" if name in values else MISSING for name in columns))
+            for m, values in zip(models, found, strict=True)
         )
-        lines = []
-        for model in models:
-            metrics = model.result.metrics if model.result else {}
-            values = [metrics.get(task, {}).get(metric) for task, metric in columns]
-            lines.append((model.model, *(MISSING if value is None else f"{value:.4g}" for value in values)))
-        header = ("model", *(f"{task} {metric.removesuffix(',none')}" for task, metric in columns))
-        return Table("lm-eval's tasks", header, tuple(lines))
+        return Table("lm-eval's tasks", ("model", *columns), lines)
+
+    @classmethod
+    def plot(cls, models: Sequence[Measured[LmEvalResult]], path: Path) -> Path | None:
+        """Draw the scores with their errors, in a panel for each scale."""
+        return plot_bars(score_charts(models), path, title="Scores of lm-eval's tasks")
 
     @classmethod
     def verdicts(cls, models: Sequence[Measured[LmEvalResult]]) -> Sequence[Verdict]:
         """Say whether each model keeps the first one's scores, as far as their errors are known."""
-        rule = (
-            "Scores that come with a standard error, against the first model's. Kept: none is worse by "
-            "more than twice the standard error of the difference. Lost: one is. Scores without an error "
-            "decide nothing."
-        )
-        found = tuple(
-            None if m.result is None else _finding(i, m.result, models[0].result)
-            for i, m in enumerate(models)
-        )
-        words = ("kept", "partly kept", "lost")
-        return (Verdict("Are the scores of other benchmarks kept?", rule, found, words=words),)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-_LOWER_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "brier", "ter")
-
-
-def _finding(index: int, own: LmEvalResult, first: LmEvalResult | None) -> Finding:
-    scores = plural(sum(1 for _ in _scores(own)), "score")
-    if index == 0:
-        return Finding("reference", f"{scores}; what the others are compared with", scores)
-    before = {} if first is None else {key: (value, error) for key, value, error in _scores(first)}
-    compared, lost = 0, []
-    for key, value, error in _scores(own):
-        theirs, its_error = before.get(key, (math.nan, None))
-        if error is None or its_error is None:
-            continue
-        compared += 1
-        less = value - theirs if key[1].startswith(_LOWER_IS_BETTER) else theirs - value
-        if not less <= 2 * math.hypot(error, its_error):
-            lost.append(f"{key[0]} {key[1].partition(',')[0]} {value:.4g} for {theirs:.4g}")
-    if not compared:
-        return Finding("unknown", f"{scores}, none with a standard error beside the first model's", scores)
-    if lost:
-        return Finding(
-            "no", f"worse than the first model: {'; '.join(lost)}", f"{len(lost)} of {compared} lost"
-        )
-    return Finding(
-        "yes", f"none of {plural(compared, 'score')} is worse beyond its error", f"{compared} kept"
-    )
-
-
-def _scores(result: LmEvalResult) -> Iterator[tuple[tuple[str, str], float, float | None]]:
-    """((task, metric), value, standard error) of every score."""
-    for task, metrics in result.metrics.items():
-        for metric, value in metrics.items():
-            if value is not None and "stderr" not in metric:
-                name, comma, kind = metric.partition(",")
-                yield (task, metric), value, metrics.get(f"{name}_stderr{comma}{kind}")
+        return (kept_scores(models),)

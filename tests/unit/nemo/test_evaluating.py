@@ -24,6 +24,7 @@ from nemo_pi.cli.evaluate_config import EvaluateConfig
 from nemo_pi.cli.evaluate_plan import choose_windows, plan_model
 from nemo_pi.errors import ConfigError, DataError, NemoPiError
 from nemo_pi.evaluation.evaluate import run_tasks
+from nemo_pi.evaluation.random_numbers import random_numbers_kept
 from nemo_pi.evaluation.results import ModelResults, read_results
 from nemo_pi.nemo import evaluating
 from nemo_pi.nemo.run import STOPPED, RunResult, run
@@ -205,7 +206,7 @@ def test_a_goal_that_is_reached_ends_the_run_as_finished(
 def test_random_numbers_go_on_as_if_nothing_had_drawn_any() -> None:
     """As lm-eval does, which seeds all three."""
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
-    with evaluating.random_numbers_kept():
+    with random_numbers_kept():
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), before[2])
