@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nemo_pi.errors import ConfigError
@@ -12,17 +12,18 @@ from nemo_pi.evaluation.tasks.registry import PLUG_INS, TaskType, task_type
 from nemo_pi.rope.validation import did_you_mean, is_finite
 
 
-def check_gates(bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]], num_models: int) -> None:
+def check_gates(
+    bounds: Mapping[str, float], tasks: Sequence[Task[Any, Any]], num_models: int, target_window: int
+) -> None:
     """Refuse gates that nothing measured can pass through, before anything is measured.
 
     Raises:
-        ConfigError: an unknown gate, one whose task is not run, a bound that is no number, or a comparison
-            without a second model.
+        ConfigError: an unknown gate, one whose task is not run, a bound that is no number or beyond all that
+            is tried, or a comparison without a second model.
     """
     check_known(bounds, tasks, "gate", "tasks")
-    for name, bound in bounds.items():
-        if not is_finite(bound):
-            raise ConfigError(f"gate.{name}", required="a number", given=repr(bound), fix=f"gate.{name}=1.02")
+    check_numbers(bounds, tasks, target_window, "gate")
+    check_reach(bounds, tasks, target_window, "gate", "tasks")
     if bounds and num_models < 2:
         raise ConfigError(
             "gate",
@@ -60,6 +61,63 @@ def check_known(
                 given=name,
                 fix=fix,
             )
+
+
+def check_numbers(
+    bounds: Mapping[str, Any], tasks: Sequence[Task[Any, Any]], target_window: int, key: str
+) -> None:
+    """Refuse bounds that are no numbers; arguments as those of `check_reach`.
+
+    Raises:
+        ConfigError: with a bound of the gate's own kind.
+    """
+    for name, task, gate in _with_gates(bounds, tasks):
+        if not is_finite(bounds[name]):
+            raise ConfigError(
+                f"{key}.{name}",
+                required="a number",
+                given=repr(bounds[name]),
+                fix=f"{key}.{name}={gate.suggested(task, target_window)}",
+            )
+
+
+def check_reach(
+    bounds: Mapping[str, float],
+    tasks: Sequence[Task[Any, Any]],
+    target_window: int,
+    key: str,
+    tasks_key: str,
+) -> None:
+    """Refuse lower bounds above the highest number that can come of what is tried.
+
+    Args:
+        bounds: by the gate's name, each of one of the tasks.
+        tasks: that are run.
+        target_window: up to which they measure where they name no lengths, in tokens.
+        key, tasks_key: as those of `check_known`.
+
+    Raises:
+        ConfigError: with the highest bound that can be reached.
+    """
+    for name, task, gate in _with_gates(bounds, tasks):
+        bound, most = bounds[name], gate.suggested(task, target_window)
+        if gate.reach is None or gate.at_most or bound <= most:
+            continue
+        fix = f"{key}.{name}={most}"
+        if float(bound).is_integer() and bound <= target_window:
+            fix += f", or add {bound:.0f} to {tasks_key}.{task.name}.lengths"
+        raise ConfigError(
+            f"{key}.{name}",
+            required=f"at most {most}, the longest length that is tried",
+            given=bound,
+            fix=fix,
+        )
+
+
+def _with_gates(
+    names: Iterable[str], tasks: Sequence[Task[Any, Any]]
+) -> list[tuple[str, Task[Any, Any], Gate]]:
+    return [(name, task, task.gates[name]) for name in names for task in tasks if name in task.gates]
 
 
 def gates_of(tasks: Sequence[Task[Any, Any] | TaskType]) -> dict[str, tuple[str, Gate]]:

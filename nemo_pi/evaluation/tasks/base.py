@@ -177,6 +177,15 @@ class Gate:
     """Whether it is one model's against the first one's, and so means nothing of a model alone."""
     detail: Callable[[Any], str] | None = None
     """Of a result: what is to be known of the number, as it goes on from it: "by the mean of …"."""
+    reach: Callable[[Any, int], float] | None = None
+    """Of a task with its arguments, and a target window in tokens: the highest number that can come of it, so
+    that higher lower bounds are refused; None: there is none."""
+    usual: float = 1.0
+    """A bound of its kind, which messages suggest where `reach` tells none."""
+
+    def suggested(self, task: Any, target_window: int) -> float:
+        """A bound that a task with these arguments can keep."""
+        return self.usual if self.reach is None else self.reach(task, target_window)
 
 
 class Task(ABC, Generic[W, R]):
@@ -224,6 +233,11 @@ class Task(ABC, Generic[W, R]):
         """Return the questions that the results answer, each with a finding for each model; at least one has
         a result. None: the report shows table and plot under the task's title."""
         return ()
+
+
+def longest_length(task: Any, target_window: int) -> int:
+    """The longest length that a task with an argument `lengths` tries; without any, the target window."""
+    return max(task.lengths or (target_window,))
 
 
 def require_some(task: Any, **examples: str) -> None:

@@ -30,6 +30,7 @@ from nemo_pi.evaluation.tasks.base import (
     Progress,
     Task,
     TaskContext,
+    longest_length,
     require_counts,
     require_protocol,
     require_some,
@@ -48,7 +49,14 @@ class Passkey(Task[PasskeyPlan | EvaluatorKeys, PasskeyResult]):
     name = "passkey"
     title = "Passkey"
     result_type = PasskeyResult
-    gates = {"k_max": Gate(lambda models, model: _k_max_of(model), at_most=False, of="k_max of pass keys")}
+    gates = {
+        "k_max": Gate(
+            lambda models, model: _k_max_of(model),
+            at_most=False,
+            of="k_max of pass keys",
+            reach=longest_length,
+        )
+    }
 
     lengths: tuple[int, ...] | None = None
     """Document lengths in tokens, at most the target window; None: `num_lengths` evenly spaced ones up to the

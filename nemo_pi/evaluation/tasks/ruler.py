@@ -27,6 +27,7 @@ from nemo_pi.evaluation.tasks.base import (
     TaskContext,
     at_each_length,
     batched,
+    longest_length,
     require_some,
 )
 from nemo_pi.evaluation.text_tables import MISSING, Table, thin
@@ -60,6 +61,7 @@ class Ruler(Task[RulerPlan, RulerResult]):
             at_most=False,
             of="RULER's effective length",
             detail=lambda result: f"by the mean of {result.averaged()}",
+            reach=longest_length,
         )
     }
 

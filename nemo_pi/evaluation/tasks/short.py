@@ -32,6 +32,7 @@ class Short(Task[PerplexityPlan, PerplexityResult]):
             at_most=True,
             of="perplexity at the original window, divided by the first model's",
             compares=True,
+            usual=1.02,
         )
     }
 

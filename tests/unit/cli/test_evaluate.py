@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +28,8 @@ from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.short import Short
 from tests.unit.interruptions import interrupted_at
 
-BUNDLED = Path(__file__).resolve().parents[3] / "demo" / "model"
+ROOT = Path(__file__).resolve().parents[3]
+BUNDLED = ROOT / "demo" / "model"
 
 
 def test_all_is_planned_and_its_cost_said_before_anything_is_loaded(
@@ -114,6 +118,30 @@ def test_perplexities_of_other_tokens_are_not_compared(
     assert "other: other tokens than one's: perplexities do not compare" in err
     line = next(line for line in out.splitlines() if line.startswith("other"))
     assert line.split()[-1] == "–", "no ratio"
+
+
+@pytest.mark.parametrize(("bound", "status"), [(1.0, 0), (0.99, 1)])
+def test_a_gate_decides_the_status_that_the_command_ends_with(
+    bound: float, status: int, tiny: Path, tmp_path: Path
+) -> None:
+    """A model beside itself, whose perplexity is exactly the first one's."""
+    models = [str(tiny / "one"), str(tiny / "one")]
+    words = ["tasks=[short]", "tasks.short.stride=16", f"gate.short_perplexity={bound}"]
+    ended = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "examples/evaluate.py"),
+            *words_of(tiny, tmp_path / "r", *models, *words),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert ended.returncode == status, ended.stderr
+    assert (tmp_path / "r" / "report.html").is_file(), "what was measured is reported in either case"
+    said = "is 1, required at most 0.99 (short_perplexity)"
+    assert (said in ended.stderr) == (status == 1), ended.stderr
 
 
 def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> None:

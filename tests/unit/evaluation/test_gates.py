@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
+from typing import Any
 
 import pytest
+import yaml
 
 from nemo_pi.errors import ConfigError
 from nemo_pi.evaluation.gates import check_gates, failures
@@ -12,13 +15,16 @@ from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.results import ModelResults
 from nemo_pi.evaluation.ruler.result import RulerResult
-from nemo_pi.evaluation.tasks.base import Measured
+from nemo_pi.evaluation.tasks.base import Measured, Task
 from nemo_pi.evaluation.tasks.passkey import Passkey
 from nemo_pi.evaluation.tasks.perplexity import Perplexity
+from nemo_pi.evaluation.tasks.registry import PLUG_INS, task_type
 from nemo_pi.evaluation.tasks.ruler import Ruler
 from nemo_pi.evaluation.tasks.short import Short
 
 TASKS = [Short(), Passkey(), Ruler()]
+TARGET = 1024
+GATES = [(kind, name) for kind in map(task_type, PLUG_INS.built_in) for name in kind.gates]
 
 
 def model(name: str, perplexity: float, found: int = 10, score: float = 0.9) -> ModelResults:
@@ -38,7 +44,7 @@ def model(name: str, perplexity: float, found: int = 10, score: float = 0.9) -> 
 def test_who_stays_within_the_bounds_passes() -> None:
     models = [model("base", 10.0, found=0, score=0.0), model("after", 10.19)]
     bounds = {"short_perplexity": 1.02, "k_max": 1024, "effective_length": 1024}
-    check_gates(bounds, TASKS, 2)
+    check_gates(bounds, TASKS, 2, TARGET)
     assert failures(models, bounds, TASKS) == [], "the first model is what is compared with"
 
 
@@ -65,17 +71,45 @@ def test_what_is_missing_or_no_number_fails() -> None:
 
 def test_gates_that_nothing_can_pass_are_refused_before_anything_is_measured() -> None:
     with pytest.raises(ConfigError, match=r"^gate\.short_perplexty: .*did you mean 'short_perplexity'"):
-        check_gates({"short_perplexty": 1.0}, TASKS, 2)
+        check_gates({"short_perplexty": 1.0}, TASKS, 2, TARGET)
     with pytest.raises(ConfigError, match=r"^gate\.short_perplexity: .*k_max"):
-        check_gates({"short_perplexity": 1.0}, [Passkey()], 2)
+        check_gates({"short_perplexity": 1.0}, [Passkey()], 2, TARGET)
     with pytest.raises(ConfigError, match=r"To fix: measure it, too: 'tasks=\[perplexity,short\]'$"):
-        check_gates({"short_perplexity": 1.0}, [Perplexity()], 2)
+        check_gates({"short_perplexity": 1.0}, [Perplexity()], 2, TARGET)
     for bound in ("1.02", None, True, math.nan):
         with pytest.raises(ConfigError, match=r"^gate\.k_max: required a number"):
-            check_gates({"k_max": bound}, TASKS, 2)  # type: ignore[dict-item]
+            check_gates({"k_max": bound}, TASKS, 2, TARGET)  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="at least two models"):
-        check_gates({"k_max": 512}, TASKS, 1)
-    check_gates({}, [], 1)
+        check_gates({"k_max": 512}, TASKS, 1, TARGET)
+    check_gates({}, [], 1, TARGET)
+
+
+@pytest.mark.parametrize(("kind", "name"), GATES, ids=[name for _, name in GATES])
+@pytest.mark.parametrize("lengths", [None, (256, 512)], ids=str)
+def test_what_is_suggested_is_accepted(
+    kind: type[Task[Any, Any]], name: str, lengths: tuple[int, ...] | None
+) -> None:
+    """A bound of the gate's own kind, that can be kept: tokens for a length, near 1 for a ratio."""
+    own = lengths is not None and "lengths" in {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    task = kind(**{"lengths": lengths} if own else {})
+    with pytest.raises(ConfigError) as raised:
+        check_gates({name: "far"}, [task], 2, TARGET)  # type: ignore[dict-item]
+    key, _, bound = raised.value.fix.partition("=")
+    assert key == f"gate.{name}" and (not own or bound == "512")
+    assert (0.5 < float(bound) < 2) == kind.gates[name].compares
+    check_gates({name: yaml.safe_load(bound)}, [task], 2, TARGET)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Passkey, "k_max"), (Ruler, "effective_length")])
+def test_a_bound_beyond_all_that_is_tried_is_refused(kind: type[Passkey | Ruler], name: str) -> None:
+    """After hours, it could do nothing but fail."""
+    with pytest.raises(ConfigError, match=rf"^gate\.{name}: .*at most 1024.*given 1025\. .*=1024$"):
+        check_gates({name: 1025}, [kind()], 2, TARGET)
+    longer = rf"=512, or add 1024 to tasks\.{kind.name}\.lengths$"
+    with pytest.raises(ConfigError, match=longer):
+        check_gates({name: 1024}, [kind(lengths=(512, 256))], 2, TARGET)
+    check_gates({name: 512}, [kind(lengths=(512, 256))], 2, TARGET)
+    check_gates({name: 1024}, [kind(lengths=(512, 256, 1024))], 2, TARGET)
 
 
 def test_the_table_divides_by_the_first_model() -> None:
