@@ -22,6 +22,8 @@ INK, QUIET, FAINT, BAND = "#222222", "#6b6b6b", "#e4e4e4", "#f5f3ea"
 COLOURS = ("#4d4d4d", "#b5850b", "#0072b2", "#c8401f", "#008f68", "#b8568f", "#6a3dc8", "#6b2d00")
 MARKERS = ("s", "^", "o", "D", "v", "P", "X", "<")
 LABEL_SIZE = 9.0
+# Inches that a letter of a label takes, and a line of them.
+_LETTER, _ROW = 0.083, 0.2
 
 _SETTINGS = {
     "font.family": "sans-serif",
@@ -152,7 +154,7 @@ def tick_text(value: float) -> str:
 
 def label_width(lines: Sequence[Line]) -> float:
     """Return how many inches the longest label beside a line's end takes."""
-    return 0.083 * max(len(line.name) for line in lines) + 0.25
+    return _LETTER * max(len(line.name) for line in lines) + 0.25
 
 
 def label_ends(axes: Any, lines: Sequence[Line], gap: float = 0.062) -> None:
@@ -190,13 +192,30 @@ def label_ends(axes: Any, lines: Sequence[Line], gap: float = 0.062) -> None:
 
 
 def label_inside(axes: Any, lines: Sequence[Line]) -> None:
-    """Write each line's name above its end, within the axes."""
-    for line in lines:
+    """Write each line's name above its end, within the axes, and above names that it would touch.
+
+    Args:
+        axes: with final limits and scales.
+        lines: their colours are the labels' colours.
+    """
+    axes.autoscale_view()
+    to_axes = (axes.transData + axes.transAxes.inverted()).transform
+    width, height = axes.get_window_extent().size / axes.figure.dpi
+    row = _ROW / height
+    taken: list[tuple[float, float, float]] = []
+    ends = [tuple(map(float, to_axes(line.points[-1]))) for line in lines]
+    for (x, y), line in sorted(zip(ends, lines, strict=True), key=lambda end: end[0][1]):
+        share = _LETTER * len(line.name) / width
+        right = min(max(x, share + 0.01), 0.99)
+        bottom = y + 0.1 / height
+        for left_edge, right_edge, below in taken:
+            if left_edge < right and right - share < right_edge and bottom < below + row:
+                bottom = below + row
+        taken.append((right - share, right, bottom))
         axes.annotate(
             line.name,
-            xy=line.points[-1],
-            xytext=(-2, 7),
-            textcoords="offset points",
+            xy=(right, min(bottom, 1 - row)),
+            xycoords="axes fraction",
             ha="right",
             va="bottom",
             color=line.colour,

@@ -99,6 +99,23 @@ def test_lines_near_the_best_are_enlarged(
     assert_texts_lie_within(figures[0])
 
 
+def test_names_within_the_axes_touch_neither_each_other_nor_the_border(
+    figures: list[Any], tmp_path: Path
+) -> None:
+    far = [
+        line("Position Interpolation, untrained", {512: 164.0, 1024: 176.0}),
+        line("direct fine-tuning, 200 steps", {512: 22.0, 1024: 100.0, 2048: 191.0}),
+        line("another line of about that height", {512: 160.0, 1024: 180.0, 2048: 190.0}),
+    ]
+    plot_perplexity([line("base", {512: 20.1, 1024: 479.0, 2048: 4581.0}), *far, AFTER], tmp_path / "p.png")
+    overview = figures[0].axes[0]
+    boxes = [text.get_window_extent() for text in overview.texts if text.get_text() != WINDOW]
+    assert len(boxes) == 4
+    for number, box in enumerate(boxes):
+        assert overview.bbox.x0 <= box.x0 and box.x1 <= overview.bbox.x1 and box.y1 <= overview.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:number])
+
+
 def test_a_narrow_range_stays_linear(figures: list[Any], tmp_path: Path) -> None:
     plot_perplexity([AFTER, TUNED], tmp_path / "p.png")
     assert figures[0].axes[0].get_yscale() == "linear"
