@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from nemo_pi.evaluation.text_tables import MISSING, Table
 
-ENLARGE_FROM, ENLARGE_BELOW = 4.0, 1.7
+ENLARGE_FROM, ENLARGE_BELOW = 2.0, 1.3
 """A second chart enlarges what lies within the second number times the smallest value, if the largest value
 is more than the first number times it and some line stays within the chart throughout."""
 
