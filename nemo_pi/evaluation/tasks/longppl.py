@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nemo_pi.errors import ConfigError, DataError
+from nemo_pi.evaluation.bar_plots import plot_bars
 from nemo_pi.evaluation.charts import Bar, BarChart
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import mean_to_perplexity
@@ -143,6 +145,18 @@ class LongPpl(Task[list[Tensor], LongPplResult]):
         )
 
     @classmethod
+    def plot(cls, models: Sequence[Measured[LongPplResult]], path: Path) -> Path | None:
+        """Draw each model's share of key tokens, with its LongPPL beside the bar."""
+        chart = _chart(models)
+        results = [models[bar.place].result for bar in chart.bars]
+        bars = tuple(
+            replace(bar, text=f"{bar.text}, LongPPL {format_perplexity(result.longppl if result else None)}")
+            for bar, result in zip(chart.bars, results, strict=True)
+        )
+        summary = f"{chart.summary} LongPPL: the perplexity of these tokens, each model's own."
+        return plot_bars([replace(chart, summary=summary, bars=bars)], path, title=chart.title)
+
+    @classmethod
     def verdicts(cls, models: Sequence[Measured[LongPplResult]]) -> Sequence[Verdict]:
         """Say whether each model finds more tokens than the first one that long context helps it with."""
         rule = (
@@ -151,19 +165,9 @@ class LongPpl(Task[list[Tensor], LongPplResult]):
             f"{_FEWER:g} times. No: fewer. With a single model the share is only stated."
         )
         found = tuple(_finding(i, model, models[0]) for i, model in enumerate(models))
-        bars = tuple(
-            Bar(m.model, 100 * share, f"{share:.2%}", i)
-            for i, m in enumerate(models)
-            if (share := _share(m)) is not None
-        )
-        chart = BarChart(
-            "Tokens that long context made predictable",
-            "Share of the compared tokens that are key tokens of the model; longer is better.",
-            "% of the compared tokens",
-            bars,
-        )
+        chart = _chart(models)
         question = "Does it predict what needs long context?"
-        return (Verdict(question, rule, found, (chart,) if bars else ()),)
+        return (Verdict(question, rule, found, (chart,) if chart.bars else ()),)
 
     def _pieces(self, length: int) -> Iterator[tuple[int, int, int]]:
         """(start, first token compared, end) of each short context; start + short is the first."""
@@ -190,6 +194,21 @@ def _cells(result: LongPplResult | None) -> tuple[str, ...]:
 def _share(model: Measured[LongPplResult]) -> float | None:
     result = model.result
     return result.num_key_tokens / result.num_tokens if result and result.num_tokens else None
+
+
+def _chart(models: Sequence[Measured[LongPplResult]]) -> BarChart:
+    """Every model's share, without bars where none was measured."""
+    bars = tuple(
+        Bar(model.model, 100 * share, f"{share:.2%}", place)
+        for place, model in enumerate(models)
+        if (share := _share(model)) is not None
+    )
+    return BarChart(
+        "Tokens that long context made predictable",
+        "Share of the compared tokens that are key tokens of the model; longer is better.",
+        "% of the compared tokens",
+        bars,
+    )
 
 
 def _finding(index: int, model: Measured[LongPplResult], first: Measured[LongPplResult]) -> Finding | None:

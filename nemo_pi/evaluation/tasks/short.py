@@ -6,13 +6,17 @@ are compared with, on the same tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from nemo_pi.evaluation.bar_plots import plot_bars
+from nemo_pi.evaluation.charts import Bar, BarChart
 from nemo_pi.evaluation.passkey_text import start_ids
 from nemo_pi.evaluation.perplexity import PerplexityResult, run_plan
 from nemo_pi.evaluation.perplexity_plan import PerplexityPlan
-from nemo_pi.evaluation.perplexity_verdicts import cost_within, format_perplexity, ratio_at_window
+from nemo_pi.evaluation.perplexity_verdicts import KEPT, cost_within, format_perplexity, ratio_at_window
 from nemo_pi.evaluation.scorer import Scorer
 from nemo_pi.evaluation.tasks.base import Cost, Gate, Measured, Plan, Progress, Task, TaskContext
 from nemo_pi.evaluation.text_tables import MISSING, Table
@@ -72,6 +76,23 @@ class Short(Task[PerplexityPlan, PerplexityResult]):
         return Table(title, ("model", "perplexity", "ratio"), lines)
 
     @classmethod
+    def plot(cls, models: Sequence[Measured[PerplexityResult]], path: Path) -> Path | None:
+        """Draw a bar for each finite perplexity, and where an extension counts as having kept the first's."""
+        bars = tuple(
+            Bar(model.model, value, _bar_text(models, model, value), place)
+            for place, model in enumerate(models)
+            if (value := _perplexity(model)) is not None and math.isfinite(value)
+        )
+        first = _perplexity(models[0])
+        summary = "Of held-out text; shorter is better."
+        level: tuple[float, str] | None = None
+        if len(bars) > 1 and first is not None and math.isfinite(first):
+            summary += f" In brackets: divided by the first model's. Dashed: {KEPT:g}, what counts as kept."
+            level = (KEPT * first, f"kept: {KEPT:g} times the first")
+        chart = BarChart("Perplexity at the original window", summary, "perplexity", bars, level)
+        return plot_bars([chart], path, title=chart.title)
+
+    @classmethod
     def verdicts(cls, models: Sequence[Measured[PerplexityResult]]) -> Sequence[Verdict]:
         """Say whether each model reads its original window as well as the first one does."""
         return (cost_within(models),)
@@ -86,6 +107,14 @@ def ratio_to_first(
 
 def _perplexity(model: Measured[PerplexityResult]) -> float | None:
     return next(iter(model.result.by_length.values())) if model.result else None
+
+
+def _bar_text(
+    models: Sequence[Measured[PerplexityResult]], model: Measured[PerplexityResult], value: float
+) -> str:
+    ratio = ratio_to_first(models, model)
+    compared = ratio is not None and model is not models[0]
+    return format_perplexity(value) + (f" ({ratio:.3f} ×)" if compared else "")
 
 
 def _ratio_text(ratio: float | None) -> str:
