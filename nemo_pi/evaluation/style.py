@@ -23,7 +23,7 @@ COLOURS = ("#4d4d4d", "#b5850b", "#0072b2", "#c8401f", "#008f68", "#b8568f", "#6
 MARKERS = ("s", "^", "o", "D", "v", "P", "X", "<")
 LABEL_SIZE = 9.0
 # Inches that a letter of a label takes, and a line of them.
-_LETTER, _ROW = 0.083, 0.2
+LETTER, _ROW = 0.083, 0.2
 
 _SETTINGS = {
     "font.family": "sans-serif",
@@ -154,7 +154,7 @@ def tick_text(value: float) -> str:
 
 def label_width(lines: Sequence[Line]) -> float:
     """Return how many inches the longest label beside a line's end takes."""
-    return _LETTER * max(len(line.name) for line in lines) + 0.25
+    return LETTER * max(len(line.name) for line in lines) + 0.25
 
 
 def label_ends(axes: Any, lines: Sequence[Line], gap: float = 0.062) -> None:
@@ -205,7 +205,7 @@ def label_inside(axes: Any, lines: Sequence[Line]) -> None:
     taken: list[tuple[float, float, float]] = []
     ends = [tuple(map(float, to_axes(line.points[-1]))) for line in lines]
     for (x, y), line in sorted(zip(ends, lines, strict=True), key=lambda end: end[0][1]):
-        share = _LETTER * len(line.name) / width
+        share = LETTER * len(line.name) / width
         right = min(max(x, share + 0.01), 0.99)
         bottom = y + 0.1 / height
         for left_edge, right_edge, below in taken:
