@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_pi.config.sections import EvaluationConfig
 from nemo_pi.errors import ConfigError
-from nemo_pi.rope.validation import is_finite
 
 if TYPE_CHECKING:
     from nemo_pi.evaluation.tasks.base import Task
@@ -43,8 +42,12 @@ class EvaluationSettings:
         return -(-max_steps // self.every)
 
 
-def resolve_evaluation(given: EvaluationConfig) -> EvaluationSettings | None:
+def resolve_evaluation(given: EvaluationConfig, target_window: int) -> EvaluationSettings | None:
     """The section's values, checked; None where it names no task.
+
+    Args:
+        given: the section.
+        target_window: of the run, in tokens.
 
     Raises:
         ConfigError: an unknown task, argument or gate, or a value that cannot be.
@@ -74,23 +77,32 @@ def resolve_evaluation(given: EvaluationConfig) -> EvaluationSettings | None:
             f"{SECTION}.tasks", required="at least one task", given="none", fix="leave the section out"
         )
     stop_at = dict(given.stop_at or {})
-    _check_goal(stop_at, chosen)
+    _check_goal(stop_at, chosen, target_window)
     documents = None if given.documents is None else Path(given.documents).expanduser()
     return EvaluationSettings(given.every, chosen, documents, stop_at, given.add_bos, given.batch_tokens)
 
 
-def _check_goal(stop_at: Mapping[str, Any], tasks: tuple[Task[Any, Any], ...]) -> None:
-    from nemo_pi.evaluation.gates import check_known, gates_of
+def check_goal_in_reach(settings: EvaluationSettings | None, target_window: int) -> None:
+    """Refuse a goal that no measurement can reach: such a run would never end early.
+
+    Args:
+        settings: of a run, or of a stage of one.
+        target_window: of the run's stage that reads furthest, in tokens: the goal may be a later stage's.
+
+    Raises:
+        ConfigError: a bound above the longest length that is tried.
+    """
+    if settings is not None:
+        from nemo_pi.evaluation.gates import check_reach
+
+        check_reach(settings.stop_at, settings.tasks, target_window, f"{SECTION}.stop_at", f"{SECTION}.tasks")
+
+
+def _check_goal(stop_at: Mapping[str, Any], tasks: tuple[Task[Any, Any], ...], target_window: int) -> None:
+    from nemo_pi.evaluation.gates import check_known, check_numbers, gates_of
 
     check_known(stop_at, tasks, f"{SECTION}.stop_at", f"{SECTION}.tasks")
-    for name, value in stop_at.items():
-        if not is_finite(value):
-            raise ConfigError(
-                f"{SECTION}.stop_at.{name}",
-                required="a number",
-                given=value,
-                fix=f"{SECTION}.stop_at.{name}=32768",
-            )
+    for name in stop_at:
         if gates_of(tasks)[name][1].compares:
             raise ConfigError(
                 f"{SECTION}.stop_at.{name}",
@@ -98,3 +110,4 @@ def _check_goal(stop_at: Mapping[str, Any], tasks: tuple[Task[Any, Any], ...]) -
                 given=f"{name}, which is divided by another model's",
                 fix="leave it out, and give it as gate to examples/evaluate.py",
             )
+    check_numbers(stop_at, tasks, target_window, f"{SECTION}.stop_at")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from nemo_pi.checkpoint.summary import CheckpointSummary
 from nemo_pi.config.activations import resolve_mlp_chunk, with_offload
-from nemo_pi.config.evaluation import resolve_evaluation
+from nemo_pi.config.evaluation import check_goal_in_reach, resolve_evaluation
 from nemo_pi.config.extension import check_extends, resolve_training_length
 from nemo_pi.config.foreign_keys import EXP_MANAGER, TRAINER
 from nemo_pi.config.kernels import check_shifted
@@ -130,11 +130,19 @@ def resolve_stages(
     """
     base, given = take_stages(plain(cfg))
     if given is None:
-        return (_resolve_one(base, world_size, summary),)
+        run = _resolve_one(base, world_size, summary)
+        return (_with_goal_in_reach(run, run.extension.target_window),)
     entries = read_stages(given)
     parts = [values_of_stage(base, entry, last=entry is entries[-1]) for entry in entries]
     runs = resolved_together(entries, [partial(_resolve_one, part, world_size, summary) for part in parts])
+    furthest = max(run.extension.target_window for run in runs)
+    runs = resolved_together(entries, [partial(_with_goal_in_reach, run, furthest) for run in runs])
     return in_order(entries, runs)
+
+
+def _with_goal_in_reach(run: ResolvedRun, furthest: int) -> ResolvedRun:
+    check_goal_in_reach(run.evaluation, furthest)
+    return run
 
 
 def _resolve_one(
@@ -170,7 +178,7 @@ def _resolve_one(
         optim=parts.optim,
         data=parts.data,
         tokenizer=resolve_tokenizer(model.tokenizer, summary),
-        evaluation=resolve_evaluation(model.evaluation),
+        evaluation=resolve_evaluation(model.evaluation, extension.target_window),
         export=resolve_export(model.export, summary),
         seed=model.seed,
         skip_bad_steps=model.skip_bad_steps,

@@ -185,9 +185,13 @@ def test_a_resumed_run_measures_each_step_once(
 def test_a_goal_that_is_reached_ends_the_run_as_finished(
     material: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every model reaches a k_max of 0."""
+    """Every model reaches a k_max of 0, and none an effective length by an answer that no text holds."""
     caplog.set_level(logging.INFO, "nemo_pi")
-    evaluation = {"every": 1, "tasks": {"passkey": TASKS["passkey"]}, "stop_at": {"k_max": 0}}
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "Who?", "answers": ["Qx7-zz9-Kj4"], "paragraphs": ["Nobody."]}')
+    ruler = {"lengths": [512], "samples": 1, "subtasks": ["qa_1"], "questions": str(questions)}
+    tasks = {"passkey": TASKS["passkey"], "ruler": ruler}
+    evaluation = {"every": 1, "tasks": tasks, "stop_at": {"k_max": 0}}
     changes = {"model__export__hf_path": str(tmp_path / "exported")}
     result = trained(cfg(material, tmp_path / "logs", evaluation, **changes))
     assert (result.global_step, result.status, result.exported) == (1, 0, tmp_path / "exported")
@@ -199,7 +203,8 @@ def test_a_goal_that_is_reached_ends_the_run_as_finished(
     assert (again.global_step, again.status, names) == (1, 0, [])
     assert any("The goal was reached before" in text for text in caplog.messages)
     # A goal that is set higher is trained for.
-    higher = trained(cfg(material, tmp_path / "logs", {**evaluation, "stop_at": {"k_max": 300}}, **changes))
+    evaluation["stop_at"] = {"effective_length": 512}
+    higher = trained(cfg(material, tmp_path / "logs", evaluation, **changes))
     assert (higher.global_step, names) == (4, ["step 2", "step 3", "step 4"])
 
 
@@ -239,6 +244,22 @@ def test_results_that_cannot_be_read_are_written_anew(material: Path, tmp_path: 
         ({"every": 0}, ConfigError, r"every: "),
         ({"stop_at": {"kmax": 1}}, ConfigError, r"stop_at\.kmax: .*did you mean 'k_max'"),
         ({"stop_at": {"k_max": "far"}}, ConfigError, r"stop_at\.k_max: required a number"),
+        ({"stop_at": {"k_max": "far"}}, ConfigError, r".*To fix: model\.evaluation\.stop_at\.k_max=200$"),
+        (
+            {"stop_at": {"k_max": 300}},
+            ConfigError,
+            r"stop_at\.k_max: required at most 200, .*stop_at\.k_max=200",
+        ),
+        (
+            {"stop_at": {"k_max": 300}},
+            ConfigError,
+            r".*add 300 to model\.evaluation\.tasks\.passkey\.lengths$",
+        ),
+        (
+            {"tasks": ["ruler"], "stop_at": {"effective_length": 2048}},
+            ConfigError,
+            r"stop_at\.effective_length: required at most 1024, .*stop_at\.effective_length=1024$",
+        ),
         ({"tasks": ["short"], "stop_at": {"short_perplexity": 1}}, ConfigError, r"stop_at\.short_perplexity"),
         ({"tasks": {}}, ConfigError, r"tasks: required at least one task, as"),
         ({"ever": 3}, ConfigError, r"ever: .*did you mean model\.evaluation\.every"),
@@ -257,10 +278,10 @@ def test_mistakes_are_found_before_anything_is_written(
 def test_the_plan_says_what_it_costs(
     material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluation = {"every": 3, "stop_at": {"k_max": 1024}}
+    evaluation = {"every": 3, "stop_at": {"k_max": 200}}
     assert run(cfg(material, tmp_path, evaluation, dry_run=True)) is None
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "measured every 3 steps and at the end: 2 times in all" in lines
     assert "passkey 400 tokens read, up to 14 generated, 1 batch, each time" in lines
-    assert "ends early where k_max 1,024 is reached" in lines
+    assert "ends early where k_max 200 is reached" in lines
     assert any(line.startswith("in all") and "512 trained" in line for line in lines)
