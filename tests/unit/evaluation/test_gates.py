@@ -24,7 +24,7 @@ from nemo_pi.evaluation.tasks.short import Short
 
 TASKS = [Short(), Passkey(), Ruler()]
 TARGET = 1024
-GATES = [(kind, name) for kind in map(task_type, PLUG_INS.built_in) for name in kind.gates]
+GATES = [(kind, name) for kind in map(task_type, sorted(PLUG_INS.built_in)) for name in kind.gates]
 
 
 def model(name: str, perplexity: float, found: int = 10, score: float = 0.9) -> ModelResults:
