@@ -56,9 +56,9 @@ def test_seconds_are_those_of_every_text() -> None:
     pytest.importorskip("wonderwords", reason="RULER draws words: pip install -e '.[eval]'")
     speed = Speed(per_token=1.0, per_pair=0.0, per_step=1.0, threads=1)
     parts = {part.key: part for part in parts_of(sized(1))}
-    # Two prompts of each subtask; their answers may take 128, 30 and 50 tokens.
-    new = 2 * (128 + 30 + 50)
-    assert parts["ruler"].seconds(speed) == 5 + 2 * 3 * 2 * WINDOW - new + 20 * new
+    # Two prompts of each subtask at both lengths; their answers may take 128, 30 and 50 tokens.
+    new = 2 * 2 * (128 + 30 + 50)
+    assert parts["ruler"].seconds(speed) == 5 + 2 * 3 * (WINDOW + 2 * WINDOW) - new + 20 * new
     assert parts[f"perplexity-{TARGET}"].seconds(speed) == 5 + TARGET
 
 
