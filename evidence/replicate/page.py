@@ -25,8 +25,8 @@ writes this page: each row is an object with a measurement and a criterion (`evi
 is the bundled one (3.7 M parameters, extended from 512 to 4,096 tokens); what a row takes at the paper's size
 stands [below](#at-full-size)."""
 EARLIER = (
-    " A date in a row is that of an earlier run of the same commands (docs/pose.md: two cores of an AMD EPYC), "
-    "which is quoted where this one has not measured the row."
+    " A date in a row is that of an earlier run of the same commands (docs/pose.md: two cores of an AMD "
+    "EPYC), which is quoted where this one has not measured the row."
 )
 
 
