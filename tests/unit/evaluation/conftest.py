@@ -1,15 +1,17 @@
-"""Tiny tokenizers and Hugging Face models that the tests of this package share."""
+"""Tiny tokenizers, Hugging Face models and a look at figures that the tests of this package share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from nemo_pi.evaluation import bar_plots, heat_maps, plots, style
 from nemo_pi.evaluation.huggingface import HuggingFaceScorer
 
 WORDS = (
@@ -111,3 +113,17 @@ def llama_folder(llama: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def scorer(llama_folder: Path) -> HuggingFaceScorer:
     return HuggingFaceScorer(llama_folder, device="cpu", chunk_tokens=7)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures as they were saved; saving itself goes on."""
+    saved: list[Any] = []
+
+    def spy(figure: Any, path: Path) -> Path:
+        saved.append(figure)
+        return style.save(figure, path)
+
+    for module in (plots, heat_maps, bar_plots):
+        monkeypatch.setattr(module, "save", spy)
+    return saved

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from matplotlib.colors import to_hex
 
-from nemo_pi.evaluation import bar_plots, style
+from nemo_pi.evaluation import style
 from nemo_pi.evaluation.perplexity import PerplexityResult
 from nemo_pi.evaluation.tasks.base import Measured
 from nemo_pi.evaluation.tasks.longppl import LongPpl, LongPplResult
@@ -21,19 +21,6 @@ from tests.unit.evaluation.test_plots import assert_texts_lie_within
 NAMES = ("base model", "Position Interpolation, 200 steps", "YaRN", LONG, HOSTILE, "tuned")
 PERPLEXITIES = (31.17, 43.9, 31.4, 900.5, 30.2, 33.0)
 KEYS = (120, 260, 0, 90, 310, 121)
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures as they were saved; saving itself goes on."""
-    saved: list[Any] = []
-
-    def spy(figure: Any, path: Path) -> Path:
-        saved.append(figure)
-        return style.save(figure, path)
-
-    monkeypatch.setattr(bar_plots, "save", spy)
-    return saved
 
 
 def read(name: str, perplexity: float, window: int = 512) -> Measured[PerplexityResult]:

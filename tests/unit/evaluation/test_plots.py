@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from nemo_pi.errors import DataError
-from nemo_pi.evaluation import heat_maps, plots, style
 from nemo_pi.evaluation.heat_maps import plot_passkey
 from nemo_pi.evaluation.passkey_result import PasskeyGrid, PasskeyResult
 from nemo_pi.evaluation.perplexity import PerplexityResult
@@ -32,20 +31,6 @@ BASE = line("base", {512: 20.1, 1024: 85.2, 2048: 410.3, 4096: 1530.0})
 BEFORE = line("before", {512: 76.8, 1024: 78.1, 2048: math.inf, 4096: 81.7})
 AFTER = line("after", {512: 20.5, 1024: 18.9, 2048: 17.2, 4096: 16.6})
 TUNED = line("tuned", {512: 20.2, 1024: 18.7, 2048: 18.0, 4096: 19.9})
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures as they were saved; saving itself goes on."""
-    saved: list[Any] = []
-
-    def spy(figure: Any, path: Path) -> Path:
-        saved.append(figure)
-        return style.save(figure, path)
-
-    for module in (plots, heat_maps):
-        monkeypatch.setattr(module, "save", spy)
-    return saved
 
 
 def lines_of(axes: Any) -> Iterator[tuple[list[float], list[float]]]:
